@@ -1,0 +1,225 @@
+//! Everything an operator can set, as plain typed values with their defaults.
+//!
+//! Layers, each over the one before: built-in defaults < profile < file < `SCRIBE_*` environment < flags.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::types::NodeId;
+
+/// The whole configuration of one node, checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Name of the profile the values start from; `balanced` when none was asked for.
+    pub profile: String,
+    pub node: NodeConfig,
+    pub network: NetworkConfig,
+    pub pipeline: PipelineConfig,
+    pub wal: WalConfig,
+    pub storage: StorageConfig,
+    pub consensus: ConsensusConfig,
+    pub limits: LimitsConfig,
+    pub logging: LoggingConfig,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// This member's id, positive. Default 1.
+    pub id: NodeId,
+    /// Where everything the node stores is. Default `./data`.
+    pub data_dir: PathBuf,
+    /// Threads of the async runtime; 0 = one a core. Default 0.
+    pub worker_threads: usize,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkConfig {
+    /// Address the HTTP server binds, without the port. Default 127.0.0.1.
+    pub listen_addr: String,
+    /// Port of the HTTP server; 0 = any free one. Default 8001.
+    pub client_port: u16,
+    /// Port for node traffic. Default 9001. Nothing listens there until clusters exist.
+    pub raft_tcp_port: u16,
+    /// Address that clients and members are told to use; empty = the bound one.
+    pub advertise_http_addr: String,
+}
+
+/// `[pipeline]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineConfig {
+    /// Operations after which an entry closes. Default 16,384.
+    pub batch_ops_max: usize,
+    /// Bytes after which an entry closes (one request may be larger). Default 4 MiB.
+    pub batch_bytes_max: usize,
+    /// How long an entry waits for company although nothing is in flight. Default 0.
+    pub batch_linger: Duration,
+    /// Entries proposed and not yet applied. Default 4.
+    pub inflight_entries_max: usize,
+    /// Bytes of requests admitted and not yet answered, decoded. Default 256 MiB.
+    pub ingest_bytes_max: usize,
+}
+
+/// Which writer commits WAL groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalIo {
+    /// `direct`, or `buffered` where the file system refuses it.
+    Auto,
+    /// O_DIRECT | O_DSYNC on a thread of its own.
+    Direct,
+    /// Page cache and fdatasync on a thread of its own.
+    Buffered,
+}
+
+/// `[wal]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalConfig {
+    /// Which writer. Default auto.
+    pub io: WalIo,
+    /// Size of a WAL file, a multiple of 4 KiB. Default 64 MiB.
+    pub file_bytes: u64,
+    /// Most bytes committed by one sync, unless one entry alone is larger. Default 8 MiB.
+    pub group_bytes_max: usize,
+    /// Recent entries kept in memory for readers. Default 64 MiB.
+    pub tail_bytes_max: usize,
+    /// Idle time after which the last group is certified by a closing one. Default 500 ms.
+    pub idle_close: Duration,
+    /// Free disk space below which writes stop. Default 512 MiB.
+    pub disk_free_bytes_min: u64,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct StorageConfig {
+    /// Record bytes of a segment; seeds the cluster setting of a new ledger. Default 64 MiB.
+    pub segment_size: u64,
+}
+
+/// `[consensus]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsensusConfig {
+    /// Shortest election timeout; the longest is twice this. Default 1,000.
+    pub election_timeout_ms: u64,
+    /// Time between heartbeats. Default 100.
+    pub heartbeat_interval_ms: u64,
+    /// Entries of one append message. Default 300.
+    pub max_payload_entries: u64,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitsConfig {
+    /// Largest bulk request, decoded. Default 128 MiB.
+    pub max_batch_request_bytes: usize,
+    /// Open client connections. Default 20,000.
+    pub max_connections: usize,
+    /// Requests a second from one client address; 0 = unlimited. Default 0.
+    pub max_requests_per_client_per_sec: u32,
+    /// How long a client may take to send a request's head, or to let its body pause. Default 30 s.
+    pub read_timeout: Duration,
+    /// How long a write may wait for its outcome before it is answered 504. Default 30 s.
+    pub write_timeout: Duration,
+    /// How long an idempotency outcome is kept; seeds the cluster setting. Default 300.
+    pub idempotency_window_secs: u64,
+    /// How many idempotency outcomes are kept; seeds the cluster setting. Default 1,000,000.
+    pub idempotency_keys_max: u64,
+    /// How far the leader's clock may be behind the ledger's last timestamp before it stops
+    /// proposing. Default 5,000.
+    pub clock_skew_max_ms: u64,
+    /// How long a stopping node waits for requests under way. Default 10 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggingConfig {
+    /// A level or a filter directive, as `RUST_LOG` takes them. Default `info`.
+    pub level: String,
+    /// Default text.
+    pub format: LogFormat,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { id: 1, data_dir: PathBuf::from("./data"), worker_threads: 0 }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            listen_addr: "127.0.0.1".into(),
+            client_port: 8001,
+            raft_tcp_port: 9001,
+            advertise_http_addr: String::new(),
+        }
+    }
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            batch_ops_max: 16_384,
+            batch_bytes_max: 4 << 20,
+            batch_linger: Duration::ZERO,
+            inflight_entries_max: 4,
+            ingest_bytes_max: 256 << 20,
+        }
+    }
+}
+
+impl Default for WalConfig {
+    fn default() -> Self {
+        Self {
+            io: WalIo::Auto,
+            file_bytes: 64 << 20,
+            group_bytes_max: 8 << 20,
+            tail_bytes_max: 64 << 20,
+            idle_close: Duration::from_millis(500),
+            disk_free_bytes_min: 512 << 20,
+        }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { segment_size: 64 << 20 }
+    }
+}
+
+impl Default for ConsensusConfig {
+    fn default() -> Self {
+        Self { election_timeout_ms: 1_000, heartbeat_interval_ms: 100, max_payload_entries: 300 }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_batch_request_bytes: 128 << 20,
+            max_connections: 20_000,
+            max_requests_per_client_per_sec: 0,
+            read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idempotency_window_secs: 300,
+            idempotency_keys_max: 1_000_000,
+            clock_skew_max_ms: 5_000,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,95 @@
+//! What every replica must agree on to cut the same ledger: the first entry of the log, before any
+//! client's, and later entries that change it. A node's own configuration only seeds it.
+
+use bytes::Bytes;
+use rkyv::{Archive, Serialize, rancor};
+
+use super::batch::{KIND_SETTINGS, encode_entry};
+use crate::error::{Code, Error, Result};
+
+/// The newest set of entry kinds and file formats that this build understands.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Replicated settings. Two nodes that differ in any of them would build different ledgers.
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Entry kinds and file formats in use; no entry needs more than this.
+    pub feature_level: u32,
+    /// Record bytes after which the open segment closes.
+    pub segment_bytes: u64,
+    /// How long an idempotency outcome is kept, in milliseconds of entry time.
+    pub idempotency_window_ms: u64,
+    /// How many idempotency outcomes are kept; a full table refuses new keys.
+    pub idempotency_keys_max: u64,
+}
+
+impl Settings {
+    /// The bytes of the entry that sets these.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] when memory is short.
+    pub fn encode(&self) -> Result<Bytes> {
+        encode_entry(KIND_SETTINGS, self, 64)
+    }
+
+    /// Reads an entry written by [`Settings::encode`].
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] for other bytes; [`Code::Internal`] for a feature level of a newer build.
+    pub fn decode(entry: &[u8]) -> Result<Self> {
+        let corrupt = |what: String| Error::new(Code::Corrupt, format!("not a settings entry: {what}"));
+        let Some((&KIND_SETTINGS, archive)) = entry.split_first() else {
+            return Err(corrupt("the kind byte is another".into()));
+        };
+        let settings =
+            rkyv::access::<ArchivedSettings, rancor::Error>(archive).map_err(|e| corrupt(e.to_string()))?;
+        let settings = Self {
+            feature_level: settings.feature_level.into(),
+            segment_bytes: settings.segment_bytes.into(),
+            idempotency_window_ms: settings.idempotency_window_ms.into(),
+            idempotency_keys_max: settings.idempotency_keys_max.into(),
+        };
+        if settings.feature_level > FEATURE_LEVEL {
+            return Err(Error::new(
+                Code::Internal,
+                format!(
+                    "the ledger uses feature level {}, this build knows {FEATURE_LEVEL}: run a newer scribe-node",
+                    settings.feature_level
+                ),
+            ));
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn settings_read_back(segment_bytes: u64, idempotency_window_ms: u64, idempotency_keys_max: u64) {
+            let settings = Settings { feature_level: FEATURE_LEVEL, segment_bytes, idempotency_window_ms, idempotency_keys_max };
+            prop_assert_eq!(Settings::decode(&settings.encode().unwrap()).unwrap(), settings);
+        }
+
+        #[test]
+        fn other_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Settings::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_newer_feature_level_names_the_remedy() {
+        let newer = Settings {
+            feature_level: FEATURE_LEVEL + 1,
+            segment_bytes: 1,
+            idempotency_window_ms: 1,
+            idempotency_keys_max: 1,
+        };
+        let error = Settings::decode(&newer.encode().unwrap()).unwrap_err();
+        assert!(error.message().contains("run a newer scribe-node"), "{error}");
+    }
+}

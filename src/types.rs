@@ -1,0 +1,85 @@
+//! The words everything else is said in: positions, identifiers and the bounds of a record.
+//!
+//! An index is not a count is not a size, so each has a type of its own. This module imports nothing
+//! from the rest of the crate.
+
+use std::fmt;
+
+/// Longest key, in bytes. A key has at least one byte.
+pub const KEY_BYTES_MAX: usize = 1_024;
+
+/// Longest value, in bytes (64 MiB). A value may be empty.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Keys that begin with these bytes belong to the ledger itself; clients may not write them.
+pub const RESERVED_KEY_PREFIX: &[u8] = b"\0scribe\0";
+
+/// A cluster member's identity: positive, never used twice.
+pub type NodeId = u64;
+
+/// Milliseconds since the Unix epoch, as the leader that proposed an entry saw it.
+pub type TimestampMs = u64;
+
+/// The position of a record in the ledger: dense, from 0, the same on every node.
+///
+/// It is also the index of the record's leaf in the Merkle tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The position `count` records further on.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The position of an entry in the Raft log, from 0. One entry carries many records, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogIndex(pub u64);
+
+impl fmt::Display for LogIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a record did to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Op {
+    /// The key has this value from here on.
+    Put = 1,
+    /// A tombstone: the key is absent from here on. Its older versions stay readable.
+    Delete = 2,
+}
+
+impl Op {
+    /// The operation a byte of a wire or disk format stands for.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Put),
+            2 => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    /// Its name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+}
