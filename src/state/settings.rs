@@ -24,6 +24,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a new ledger starts from where its founder's configuration says nothing else.
+    pub const BUILT_IN: Self = Self {
+        feature_level: FEATURE_LEVEL,
+        segment_bytes: 64 << 20,
+        idempotency_window_ms: 300_000,
+        idempotency_keys_max: 1_000_000,
+    };
+
     /// The bytes of the entry that sets these.
     ///
     /// # Errors

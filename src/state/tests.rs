@@ -1,0 +1,227 @@
+//! The state against a model: a map of version lists that does the obvious thing.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::batch::{Batch, Draft};
+
+#[derive(Clone, Debug)]
+struct Request {
+    ops: Vec<(bool, u8, u8)>,
+    condition: Option<Condition>,
+    idempotency_key: Option<u8>,
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let op = (prop::bool::weighted(0.7), 0u8..12, any::<u8>());
+    let condition = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(Condition::Absent)),
+        1 => Just(Some(Condition::Present)),
+        1 => (0u64..40).prop_map(|seq| Some(Condition::At(seq))),
+    ];
+    (prop::collection::vec(op, 1..5), condition, prop::option::weighted(0.3, 0u8..6)).prop_map(
+        |(mut ops, condition, idempotency_key)| {
+            if condition.is_some() {
+                ops.truncate(1);
+            }
+            Request { ops, condition, idempotency_key }
+        },
+    )
+}
+
+fn any_log() -> impl Strategy<Value = Vec<(u64, Vec<Request>)>> {
+    prop::collection::vec((0u64..400, prop::collection::vec(any_request(), 1..5)), 1..12)
+}
+
+fn encode(time: u64, requests: &[Request]) -> (Bytes, Vec<(u32, u32)>) {
+    let mut batch = Batch::default();
+    let ranges = requests
+        .iter()
+        .map(|request| {
+            let mut draft = Draft::new();
+            for (put, key, value) in &request.ops {
+                if *put { draft.put(&[b'k', *key], &[*value]) } else { draft.delete(&[b'k', *key]) }.unwrap();
+            }
+            if let Some(condition) = request.condition {
+                draft.set_condition(condition);
+            }
+            if let Some(key) = request.idempotency_key {
+                draft.set_idempotency_key(key.to_string());
+            }
+            let count = draft.len() as u32;
+            (batch.append(draft), count)
+        })
+        .collect();
+    (batch.encode(time).unwrap(), ranges)
+}
+
+const SETTINGS: Settings = Settings {
+    feature_level: 1,
+    segment_bytes: 1 << 20,
+    idempotency_window_ms: 500,
+    idempotency_keys_max: 4,
+};
+
+/// Versions by key, and answers by idempotency key with content and time.
+#[derive(Default)]
+struct Model {
+    versions: BTreeMap<u8, Vec<(u64, Option<u8>)>>,
+    answers: Vec<(u64, u8, String, RequestResult)>,
+    next_seq: u64,
+    time: u64,
+}
+
+type RequestResult = outcome::RequestOutcome;
+
+impl Model {
+    fn apply(&mut self, request: &Request) -> (RequestResult, bool) {
+        let part = |(put, key, value): &(bool, u8, u8)| {
+            if *put { format!("p{key}={value};") } else { format!("d{key};") }
+        };
+        let content: String =
+            request.ops.iter().map(part).chain([format!("{:?}", request.condition)]).collect();
+        self.answers.retain(|(time, ..)| time + SETTINGS.idempotency_window_ms >= self.time);
+        if let Some(key) = request.idempotency_key {
+            if let Some((_, _, seen, answer)) = self.answers.iter().find(|(_, k, ..)| *k == key) {
+                return match (*seen == content, answer) {
+                    (false, _) => (Err(Why::IdempotencyMismatch), false),
+                    (true, Ok(answer)) => (Ok(*answer), true),
+                    (true, Err(Why::PreconditionFailed { newest })) => {
+                        (Ok(Answer::PreconditionFailed { newest: *newest }), true)
+                    }
+                    (true, Err(other)) => unreachable!("{other:?} is never remembered"),
+                };
+            }
+            if self.answers.len() as u64 >= SETTINGS.idempotency_keys_max {
+                return (Err(Why::IdempotencyFull), false);
+            }
+        }
+        let result = self.write(request);
+        if let Some(key) = request.idempotency_key {
+            self.answers.push((self.time, key, content, result));
+        }
+        (result, false)
+    }
+
+    fn write(&mut self, request: &Request) -> RequestResult {
+        let first_seq = Seq(self.next_seq);
+        for (put, key, value) in &request.ops {
+            let versions = self.versions.entry(*key).or_default();
+            let newest = versions.last().filter(|(_, value)| value.is_some()).map(|(seq, _)| Seq(*seq));
+            let holds = match request.condition {
+                None => true,
+                Some(Condition::Absent) => newest.is_none(),
+                Some(Condition::Present) => newest.is_some(),
+                Some(Condition::At(seq)) => newest == Some(Seq(seq)),
+            };
+            if !holds {
+                return Err(Why::PreconditionFailed { newest });
+            }
+            versions.push((self.next_seq, put.then_some(*value)));
+            self.next_seq += 1;
+        }
+        Ok(Answer::Written { first_seq, count: request.ops.len() as u64 })
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_state_does_what_the_model_does(log in any_log()) {
+        let state = State::new(1);
+        state.apply_settings(SETTINGS);
+        let mut model = Model::default();
+        for (time, requests) in &log {
+            let (bytes, ranges) = encode(*time, requests);
+            model.time = model.time.max(*time);
+            let outcome = state.apply(&BatchView::open(bytes).unwrap());
+            for (request, (first_op, op_count)) in requests.iter().zip(ranges) {
+                prop_assert_eq!(outcome.of_request(first_op, op_count), model.apply(request));
+            }
+            prop_assert_eq!(state.applied(), Seq(model.next_seq));
+        }
+        let mut live = Vec::new();
+        for (key, versions) in &model.versions {
+            let name = [b'k', *key];
+            let seen: Vec<_> = state.history(&name, None, usize::MAX).iter()
+                .map(|r| (r.seq.0, (r.op == Op::Put).then(|| r.value[0]))).collect();
+            let expected: Vec<_> = versions.iter().rev().copied().collect();
+            prop_assert_eq!(seen, expected);
+            for at in 0..model.next_seq {
+                let expected = versions.iter().rev().find(|(seq, _)| *seq <= at).map(|(seq, _)| *seq);
+                prop_assert_eq!(state.as_of(&name, Seq(at)).map(|r| r.seq.0), expected);
+            }
+            if let Some((seq, Some(_))) = versions.last() {
+                live.push(*seq);
+            }
+        }
+        let page = state.scan(&Scan { limit: usize::MAX, bytes_max: usize::MAX, ..Scan::default() });
+        prop_assert_eq!(page.records.iter().map(|r| r.seq.0).collect::<Vec<_>>(), live.clone());
+        prop_assert_eq!(state.sizes().live_keys, live.len() as u64);
+    }
+
+    #[test]
+    fn two_replicas_fed_the_same_entries_are_identical(log in any_log()) {
+        let replicas = [State::new(1), State::new(0xfeed)];
+        for replica in &replicas {
+            replica.apply_settings(SETTINGS);
+        }
+        for (time, requests) in &log {
+            let (bytes, _) = encode(*time, requests);
+            let outcomes = replicas.each_ref().map(|r| r.apply(&BatchView::open(bytes.clone()).unwrap()));
+            prop_assert_eq!(&outcomes[0], &outcomes[1]);
+            // One is read and sorted between entries, the other is not: reading must change nothing.
+            let _ = replicas[0].scan(&Scan { limit: 3, bytes_max: 100, ..Scan::default() });
+        }
+        prop_assert_eq!(replicas[0].digest(), replicas[1].digest());
+    }
+
+    #[test]
+    fn pages_of_any_size_make_the_whole_and_stay_at_their_position(log in any_log(), limit in 1usize..5, more in any_log()) {
+        let state = State::new(1);
+        let feed = |log: &[(u64, Vec<Request>)]| for (time, requests) in log {
+            state.apply(&BatchView::open(encode(*time, requests).0).unwrap());
+        };
+        feed(&log);
+        let whole = state.scan(&Scan { limit: usize::MAX, bytes_max: usize::MAX, ..Scan::default() });
+        let mut seen = Vec::new();
+        let mut next = Scan { limit, bytes_max: usize::MAX, ..Scan::default() };
+        loop {
+            let page = state.scan(&next);
+            seen.extend(page.records);
+            feed(&more);
+            let Some(after) = page.next else { break };
+            next = Scan { after: Some(after), position: Some(page.position), ..next };
+        }
+        prop_assert_eq!(seen, whole.records);
+    }
+}
+
+#[test]
+fn readers_never_see_half_a_batch() {
+    let state = std::sync::Arc::new(State::new(1));
+    let writer = state.clone();
+    let rounds = 300u64;
+    let thread = std::thread::spawn(move || {
+        for round in 0..rounds {
+            let mut draft = Draft::new();
+            for key in 0..64u8 {
+                draft.put(&[key], &round.to_le_bytes()).unwrap();
+            }
+            let mut batch = Batch::default();
+            batch.append(draft);
+            writer.apply(&BatchView::open(batch.encode(round).unwrap()).unwrap());
+        }
+    });
+    // The last key of a batch is at least as new as a first key that was read before it.
+    while state.applied().0 < rounds * 64 {
+        let round = |key: u8| state.newest(&[key]).map(|r| r.value);
+        let as_number = |v: Option<Bytes>| v.map_or(0, |v| u64::from_le_bytes(v[..].try_into().unwrap()));
+        let first = as_number(round(0));
+        let last = as_number(round(63));
+        assert!(first <= last, "saw round {first} of the first key, then {last} of the last");
+    }
+    thread.join().unwrap();
+}
