@@ -1,116 +1,71 @@
-//! The way back out.
+//! The way back out: when may a read be answered, and with what.
+//!
+//! Takes keys and positions, gives records. Freshness is Raft's to say ([`Reader::barrier`]), contents
+//! are the state's. It never waits for a writer.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use crate::{
-    error::Result,
-    types::{Op, Seq, TimestampMs},
+use crate::{error::Result, raft::Consensus, state::State, types::Seq};
+pub use crate::{
+    raft::Consistency,
+    state::record::{Page, Record, Scan},
 };
-
-/// How fresh a read has to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// Sees every write that was answered before the read began, on any node.
-    #[default]
-    Linearizable,
-    /// The same as long as clocks run at the same speed: the leader's lease instead of a round trip.
-    Lease,
-    /// Whatever this node has applied.
-    Stale,
-}
-
-/// One record, sharing the bytes it was applied from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub seq: Seq,
-    pub op: Op,
-    pub timestamp_ms: TimestampMs,
-    pub key: Bytes,
-    pub value: Bytes,
-}
-
-/// A page of keys in byte order, all as of one position.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// Live records (tombstones are left out).
-    pub records: Vec<Record>,
-    /// The key to go on from (exclusive), when there is more.
-    pub next: Option<Bytes>,
-    /// The position the page, and all that follow it, are pinned to: records with seq < this count.
-    pub position: Seq,
-}
-
-/// Which keys a scan visits.
-#[derive(Clone, Debug, Default)]
-pub struct Scan {
-    /// Only keys that begin with this.
-    pub prefix: Bytes,
-    /// From this key on, inclusive.
-    pub start: Option<Bytes>,
-    /// Up to this key, exclusive.
-    pub end: Option<Bytes>,
-    /// Continue behind this key, exclusive.
-    pub after: Option<Bytes>,
-    /// As of this position (records with seq < this); now if absent.
-    pub position: Option<Seq>,
-    /// At most this many records.
-    pub limit: usize,
-    /// Stop once keys and values have this many bytes (at least one record is returned).
-    pub bytes_max: usize,
-}
 
 /// Reads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reader {}
+pub struct Reader {
+    consensus: Consensus,
+    state: Arc<State>,
+}
 
 impl Reader {
+    /// Reads of what `state` holds, as fresh as `consensus` can vouch for.
+    #[must_use]
+    pub fn new(consensus: Consensus, state: Arc<State>) -> Self {
+        Self { consensus, state }
+    }
+
     /// Waits until this node may answer a read of this consistency.
     ///
     /// # Errors
-    /// `NoQuorum` or `Unavailable`.
+    /// [`NoQuorum`](crate::error::Code::NoQuorum) or [`Unavailable`](crate::error::Code::Unavailable).
     pub async fn barrier(&self, consistency: Consistency) -> Result<()> {
-        let _ = consistency;
-        todo!()
+        self.consensus.read_barrier(consistency).await
     }
 
     /// One past the newest applied record's position.
     #[must_use]
     pub fn next_seq(&self) -> Seq {
-        todo!()
+        self.state.applied()
     }
 
     /// The newest version of a key; a tombstone is returned as such.
     #[must_use]
     pub fn newest(&self, key: &[u8]) -> Option<Record> {
-        let _ = key;
-        todo!()
+        self.state.newest(key)
     }
 
     /// The version of a key as of position `at`, inclusive.
     #[must_use]
     pub fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
-        let _ = (key, at);
-        todo!()
+        self.state.as_of(key, at)
     }
 
     /// Versions of a key, newest first, with seq < `before`.
     #[must_use]
     pub fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
-        let _ = (key, before, limit);
-        todo!()
+        self.state.history(key, before, limit)
     }
 
     /// The record at a position.
     #[must_use]
     pub fn record(&self, seq: Seq) -> Option<Record> {
-        let _ = seq;
-        todo!()
+        self.state.record(seq)
     }
 
-    /// A page of live keys. May sort: call it where blocking is allowed.
+    /// A page of live keys. The first scan after many new keys sorts them: call it where blocking is fine.
     #[must_use]
     pub fn scan(&self, scan: &Scan) -> Page {
-        let _ = scan;
-        todo!()
+        self.state.scan(scan)
     }
 }

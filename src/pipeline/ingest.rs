@@ -1,34 +1,118 @@
-//! Stage 1, ingest: admits a client's write by bytes, or refuses it.
+//! Stage 1, ingest: admits a client's write by bytes, or refuses it before anything is proposed.
+//!
+//! Takes requests from the servers, gives them to `batch`, and hands the caller its answer. It owns the
+//! byte budget of the pipeline: a request asks for room before its body is read and gives the room back
+//! when it is answered, so memory is bounded however slow the disk is. It does not own what is in a
+//! request ([`Draft`]) nor when it is proposed.
 
-use crate::{error::Result, state::batch::Draft, types::Seq};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-/// What a committed, applied and durable write got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// Position of its first record.
-    pub first_seq: Seq,
-    /// How many records it appended, in consecutive positions.
-    pub count: u64,
-    /// Whether this is the first answer given again to a retry with the same idempotency key.
-    pub replayed: bool,
-}
+use tokio::sync::oneshot;
+
+use super::{
+    budget::{Budget, Room},
+    gauge::{Gauge, Stay},
+    message::{ToBatch, Write, Written},
+    stage::Inbox,
+};
+use crate::{
+    error::{Code, Error, Result},
+    raft::Consensus,
+    state::batch::Draft,
+    wal::{Wal, WalHealth},
+};
+
+/// What a request costs beside its bytes: its task, its channels, its place in tables.
+const REQUEST_OVERHEAD_BYTES: usize = 512;
 
 /// The door of the pipeline. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Ingest {}
+pub struct Ingest(Arc<Door>);
 
-/// Room in the pipeline for one request; given back when dropped or when the request is answered.
 #[derive(Debug)]
-pub struct Permit {}
+struct Door {
+    budget: Arc<Budget>,
+    stopping: AtomicBool,
+    wal: Wal,
+    consensus: Consensus,
+    batch: Inbox<ToBatch>,
+    gauge: Arc<Gauge>,
+}
+
+/// Room in the pipeline for one request; given back when it is answered or given up.
+#[derive(Debug)]
+pub struct Permit {
+    room: Room,
+    door: Arc<Door>,
+    stay: Stay,
+}
 
 impl Ingest {
-    /// Asks for room before a body is read. `bytes` is what is known so far, 0 if nothing is.
+    /// A door with a budget of `bytes_max`.
+    #[must_use]
+    pub fn new(
+        bytes_max: usize,
+        wal: Wal,
+        consensus: Consensus,
+        batch: Inbox<ToBatch>,
+        gauge: Arc<Gauge>,
+    ) -> Self {
+        let budget = Budget::new(bytes_max);
+        Self(Arc::new(Door { budget, stopping: AtomicBool::new(false), wal, consensus, batch, gauge }))
+    }
+
+    /// Asks for room before a body is read. `bytes` is what is known of its size, 0 if nothing is.
     ///
     /// # Errors
-    /// `Overloaded`, `DiskFull`, `NoQuorum` or `Unavailable`, each with a retry delay; nothing was written.
+    /// [`Code::Overloaded`], [`Code::DiskFull`], [`Code::NoQuorum`] or [`Code::Unavailable`], each with a
+    /// delay after which to retry; nothing was written.
     pub fn permit(&self, bytes: usize) -> Result<Permit> {
-        let _ = bytes;
-        todo!()
+        self.0.check_open()?;
+        let bytes = bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
+        let room = self.0.budget.room(bytes)?;
+        Ok(Permit { room, door: self.0.clone(), stay: self.0.gauge.enter(1, bytes as u64) })
+    }
+
+    /// Refuses every request from here on; those admitted go on.
+    pub fn close(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+}
+
+impl Door {
+    fn check_open(&self) -> Result<()> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
+                .retry_after(Duration::from_secs(1)));
+        }
+        match self.wal.health() {
+            WalHealth::Ok => {}
+            WalHealth::DiskFull { free_bytes, min_bytes } => {
+                return Err(Error::new(
+                    Code::DiskFull,
+                    format!(
+                        "{free_bytes} bytes are free on the node's disk, writes need {min_bytes} \
+                         (wal.disk_free_bytes_min): free some space, writes then resume by themselves"
+                    ),
+                )
+                .retry_after(Duration::from_secs(5)));
+            }
+            WalHealth::Poisoned { why } => {
+                return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))
+                    .retry_after(Duration::from_secs(5)));
+            }
+        }
+        if !self.consensus.is_leader() {
+            return Err(Error::new(Code::NoQuorum, "no leader is known here; nothing was written")
+                .retry_after(Duration::from_millis(200)));
+        }
+        Ok(())
     }
 }
 
@@ -36,19 +120,33 @@ impl Permit {
     /// Makes sure the permit covers `bytes` in all: called as a body of unknown size is decoded.
     ///
     /// # Errors
-    /// `Overloaded` when the budget is used up.
+    /// [`Code::Overloaded`] when the budget is used up; [`Code::TooLarge`] when it never suffices.
     pub fn cover(&mut self, bytes: usize) -> Result<()> {
-        let _ = bytes;
-        todo!()
+        let more = self.room.grow_to(bytes.saturating_add(REQUEST_OVERHEAD_BYTES))?;
+        if more > 0 {
+            self.stay.grow(0, more as u64);
+        }
+        Ok(())
     }
 
-    /// Hands the request over and waits until it is on a quorum's disks and applied.
+    /// Hands the request over and waits until it is on a quorum's disks and applied. Giving up waiting
+    /// does not take the request back.
     ///
     /// # Errors
-    /// `PreconditionFailed`, `IdempotencyMismatch`, `IdempotencyFull`; the refusals of `permit` while it
-    /// is provably not in the log; `OutcomeUnknown` otherwise.
-    pub async fn submit(self, draft: Draft) -> Result<Written> {
-        let _ = draft;
-        todo!()
+    /// [`Code::PreconditionFailed`], [`Code::IdempotencyMismatch`], [`Code::IdempotencyFull`]; the refusals
+    /// of [`Ingest::permit`] while it is provably not in the log; [`Code::OutcomeUnknown`] otherwise.
+    pub async fn submit(mut self, draft: Draft) -> Result<Written> {
+        if draft.is_empty() {
+            return Err(Error::new(Code::Malformed, "the request holds no operations"));
+        }
+        self.cover(draft.bytes())?;
+        let (reply, answer) = oneshot::channel();
+        let write = Write { draft, reply, room: self.room, stay: self.stay };
+        if self.door.batch.send(ToBatch::Write(write)).is_err() {
+            return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
+                .retry_after(Duration::from_secs(1)));
+        }
+        let lost = |_| Err(Error::new(Code::OutcomeUnknown, "the node stopped before it could answer"));
+        answer.await.unwrap_or_else(lost)
     }
 }

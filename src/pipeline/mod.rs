@@ -1,2 +1,126 @@
-//! The way in.
+//! The way in: the story of one record, a chapter a file.
+//!
+//! ```text
+//!            permit               ≤ ops, bytes          ≤ 4 entries in flight
+//!  client ──────────► ingest ─────────────────► batch ─────────────────────────► replicate
+//!  the room a request    │ ≤ pipeline.ingest_bytes_max                               │ Raft: log, sync,
+//!  holds is given back   │ of requests, from here                                    │ quorum
+//!  with its answer       ▼ to the answer                                             ▼
+//!                      answer ◄──────────────────────────────────────────────────── apply
+//!                                                                                    ╎
+//!                                                         (not built yet)  seal ◄╌╌╌╌┘
+//!                                                                            ╎
+//!                                                                          archive
+//! ```
+//!
+//! Positions, in this order always: proposed ≥ committed ≥ applied ≥ proven ≥ sealed ≥ archived.
+//!
+//! A stage knows its messages and the handle of the next stage, never another stage. Only `batch` has a
+//! queue; what may wait in it is bounded in bytes by the permits of `ingest`.
+
+pub mod apply;
+pub mod batch;
+pub mod budget;
+pub mod gauge;
 pub mod ingest;
+pub mod message;
+pub mod replicate;
+pub mod stage;
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::{
+    batch::BatchStage,
+    gauge::{Gauge, Reading},
+    ingest::Ingest,
+    replicate::Replicate,
+};
+use crate::{
+    config::{LimitsConfig, PipelineConfig},
+    env::Clock,
+    raft::Consensus,
+    state::State,
+    wal::Wal,
+};
+
+/// The gauges of all stages, made before the stages so that replay is measured, too.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    ingest: Arc<Gauge>,
+    batch: Arc<Gauge>,
+    replicate: Arc<Gauge>,
+    /// For [`apply::Apply`], which Raft drives.
+    pub apply: Arc<Gauge>,
+}
+
+impl Default for Gauges {
+    fn default() -> Self {
+        Self {
+            ingest: Gauge::new("ingest"),
+            batch: Gauge::new("batch"),
+            replicate: Gauge::new("replicate"),
+            apply: Gauge::new("apply"),
+        }
+    }
+}
+
+impl Gauges {
+    /// What every stage holds, in the order records meet them.
+    #[must_use]
+    pub fn read(&self) -> Vec<Reading> {
+        [&self.ingest, &self.batch, &self.replicate, &self.apply].map(|gauge| gauge.read()).into()
+    }
+}
+
+/// The running stages.
+#[derive(Debug)]
+pub struct Pipeline {
+    ingest: Ingest,
+    close: watch::Sender<bool>,
+    batch: JoinHandle<Option<String>>,
+}
+
+impl Pipeline {
+    /// Wires the stages, last first, and starts them on the current runtime.
+    #[must_use]
+    pub fn start(
+        config: &PipelineConfig,
+        limits: &LimitsConfig,
+        clock: Arc<dyn Clock>,
+        wal: Wal,
+        consensus: Consensus,
+        state: Arc<State>,
+        gauges: &Gauges,
+    ) -> Self {
+        let (inbox, queue) = stage::inbox();
+        let skew = limits.clock_skew_max_ms;
+        let replicate =
+            Replicate::new(consensus.clone(), state, clock, skew, inbox.clone(), gauges.replicate.clone());
+        let batch = BatchStage::new(config.into(), replicate, gauges.batch.clone());
+        let (close, closed) = watch::channel(false);
+        let batch = tokio::spawn(stage::run(batch, queue, closed));
+        let ingest = Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone());
+        Self { ingest, close, batch }
+    }
+
+    /// The door.
+    #[must_use]
+    pub fn ingest(&self) -> Ingest {
+        self.ingest.clone()
+    }
+
+    /// Waits until a stage has stopped and says why, if there is a why.
+    pub async fn stopped(&mut self) -> Option<String> {
+        (&mut self.batch).await.unwrap_or_else(|error| Some(error.to_string()))
+    }
+
+    /// Refuses new requests, answers those admitted, stops.
+    pub async fn stop(mut self) -> Option<String> {
+        self.ingest.close();
+        // The receiver is gone when the stage has already stopped.
+        let _ = self.close.send(true);
+        self.stopped().await
+    }
+}

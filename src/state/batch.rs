@@ -6,8 +6,7 @@
 //! bytes alone.
 //!
 //! ```text
-//! entry  = kind u8 | rkyv archive (little-endian, unaligned, 32-bit offsets; root at the end)
-//!          1 = Batch, 2 = Settings
+//! entry  = kind u8 = 1 | rkyv archive of Batch (root at the end)
 //! Batch  = timestamp_ms | ops[] | conditions[] | groups[] | blob
 //! op     = op u8 | 0 u8 | key_len u16 | value_len u32 | offset u32     (12 bytes)
 //! blob   = key value key value …                                       (offset points at the key)
@@ -18,17 +17,13 @@
 //! so they are side tables that name the operation they belong to instead of a field in every head.
 
 use bytes::Bytes;
-use rkyv::{Archive, Serialize, rancor, util::AlignedVec};
+use rkyv::{Archive, Serialize, rancor};
 
 use crate::{
     error::{Code, Error, Result},
+    state::entry::{self, KIND_BATCH},
     types::{KEY_BYTES_MAX, Op, RESERVED_KEY_PREFIX, TimestampMs, VALUE_BYTES_MAX},
 };
-
-/// First byte of an entry that holds a [`Batch`].
-pub const KIND_BATCH: u8 = 1;
-/// First byte of an entry that holds [`Settings`](super::settings::Settings).
-pub const KIND_SETTINGS: u8 = 2;
 
 /// What must be true of the key's newest version, at apply, for a write to happen.
 #[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,22 +278,8 @@ impl Batch {
     pub fn encode(mut self, timestamp_ms: TimestampMs) -> Result<Bytes> {
         self.timestamp_ms = timestamp_ms;
         let room = self.bytes() + self.groups.len() * size_of::<IdempotencyGroup>() + 256;
-        encode_entry(KIND_BATCH, &self, room)
+        entry::encode(KIND_BATCH, &self, room)
     }
-}
-
-/// Writes `kind` and the archive of `value` behind it.
-pub(super) fn encode_entry<T>(kind: u8, value: &T, room: usize) -> Result<Bytes>
-where
-    T: for<'a> Serialize<
-        rkyv::api::high::HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, rancor::Error>,
-    >,
-{
-    let mut out = AlignedVec::with_capacity(room);
-    out.push(kind);
-    let out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(value, out)
-        .map_err(|error| Error::new(Code::Internal, format!("building an entry failed: {error}")))?;
-    Ok(Bytes::from_owner(out))
 }
 
 /// A batch read in place, checked once: every access afterwards is in bounds.

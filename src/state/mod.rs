@@ -15,10 +15,12 @@
 //! Until segments are sealed, everything applied stays in memory.
 
 pub mod batch;
+pub mod entry;
 mod idempotency;
 mod keys;
 mod newest;
 pub mod outcome;
+pub mod record;
 mod records;
 pub mod settings;
 
@@ -33,13 +35,11 @@ use self::{
     keys::KeyOrder,
     newest::Newest,
     outcome::{Answer, Outcome, Skipped, Why},
+    record::{Page, Record, Scan},
     records::{NO_SEQ, Records, Slot},
     settings::Settings,
 };
-use crate::{
-    read::{Page, Record, Scan},
-    types::{Op, Seq, TimestampMs},
-};
+use crate::types::{Op, Seq, TimestampMs};
 
 /// The state of one replica. Applying is for one caller at a time; reading is for anyone.
 #[derive(Debug)]

@@ -59,26 +59,27 @@ pub enum Answer {
 pub type RequestOutcome = Result<Answer, Why>;
 
 impl Outcome {
-    /// The outcome of the request that is operations `first_op .. first_op + op_count`, and whether it
-    /// is an old answer given again.
-    #[must_use]
-    pub fn of_request(&self, first_op: u32, op_count: u32) -> (RequestOutcome, bool) {
-        let mut before = 0;
-        for skipped in &self.skipped {
-            if skipped.first_op + skipped.op_count <= first_op {
-                before += u64::from(skipped.op_count);
-                continue;
+    /// What each request of the batch is told, and whether that is an old answer given again. Requests
+    /// are runs of operations, `(first_op, op_count)`, in batch order.
+    pub fn of_requests<'a>(
+        &'a self,
+        requests: impl Iterator<Item = (u32, u32)> + 'a,
+    ) -> impl Iterator<Item = (RequestOutcome, bool)> + 'a {
+        let mut skipped = self.skipped.iter().peekable();
+        let mut skipped_before = 0;
+        requests.map(move |(first_op, op_count)| {
+            while let Some(behind) = skipped.next_if(|s| s.first_op + s.op_count <= first_op) {
+                skipped_before += u64::from(behind.op_count);
             }
-            if skipped.first_op >= first_op + op_count {
-                break;
+            match skipped.peek().filter(|s| s.first_op < first_op + op_count).map(|s| s.why) {
+                Some(Why::Replayed(answer)) => (Ok(answer), true),
+                Some(why) => (Err(why), false),
+                None => {
+                    let first_seq = self.first_seq.plus(u64::from(first_op) - skipped_before);
+                    (Ok(Answer::Written { first_seq, count: u64::from(op_count) }), false)
+                }
             }
-            return match skipped.why {
-                Why::Replayed(answer) => (Ok(answer), true),
-                why => (Err(why), false),
-            };
-        }
-        let first_seq = self.first_seq.plus(u64::from(first_op) - before);
-        (Ok(Answer::Written { first_seq, count: u64::from(op_count) }), false)
+        })
     }
 }
 
@@ -98,10 +99,10 @@ mod tests {
             ],
         };
         let written = |first, count| (Ok(Answer::Written { first_seq: Seq(first), count }), false);
-        assert_eq!(outcome.of_request(0, 1), written(100, 1));
-        assert_eq!(outcome.of_request(1, 1), (Err(failed), false));
-        assert_eq!(outcome.of_request(2, 2), written(101, 2));
-        assert_eq!(outcome.of_request(4, 2), (Ok(replay), true));
-        assert_eq!(outcome.of_request(6, 3), written(103, 3));
+        let requests = [(0, 1), (1, 1), (2, 2), (4, 2), (6, 3)];
+        assert_eq!(
+            outcome.of_requests(requests.into_iter()).collect::<Vec<_>>(),
+            [written(100, 1), (Err(failed), false), written(101, 2), (Ok(replay), true), written(103, 3)]
+        );
     }
 }

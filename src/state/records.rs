@@ -5,8 +5,10 @@
 //! reached by following [`Slot::prev`] from a newer one.
 
 use crate::{
-    read::Record,
-    state::batch::{BatchView, OpView},
+    state::{
+        batch::{BatchView, OpView},
+        record::Record,
+    },
     types::{Seq, TimestampMs},
 };
 

@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use rkyv::{Archive, Serialize, rancor};
 
-use super::batch::{KIND_SETTINGS, encode_entry};
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    state::entry::{self, KIND_SETTINGS},
+};
 
 /// The newest set of entry kinds and file formats that this build understands.
 pub const FEATURE_LEVEL: u32 = 1;
@@ -37,7 +39,7 @@ impl Settings {
     /// # Errors
     /// [`Code::Internal`] when memory is short.
     pub fn encode(&self) -> Result<Bytes> {
-        encode_entry(KIND_SETTINGS, self, 64)
+        entry::encode(KIND_SETTINGS, self, 64)
     }
 
     /// Reads an entry written by [`Settings::encode`].

@@ -137,8 +137,8 @@ proptest! {
             let (bytes, ranges) = encode(*time, requests);
             model.time = model.time.max(*time);
             let outcome = state.apply(&BatchView::open(bytes).unwrap());
-            for (request, (first_op, op_count)) in requests.iter().zip(ranges) {
-                prop_assert_eq!(outcome.of_request(first_op, op_count), model.apply(request));
+            for (request, told) in requests.iter().zip(outcome.of_requests(ranges.into_iter())) {
+                prop_assert_eq!(told, model.apply(request));
             }
             prop_assert_eq!(state.applied(), Seq(model.next_seq));
         }

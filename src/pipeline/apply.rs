@@ -1,0 +1,55 @@
+//! Stage 4, apply: gives committed entries their meaning, in log order.
+//!
+//! Takes entries' bytes from Raft's state machine, on every member alike, gives outcomes. It never waits:
+//! a state machine that blocks would hold up elections. It does not own the state (`crate::state`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::gauge::Gauge;
+use crate::{
+    error::{Code, Error, Result},
+    raft::Replica,
+    state::{
+        State,
+        batch::BatchView,
+        entry::{KIND_BATCH, KIND_SETTINGS},
+        outcome::Outcome,
+        settings::Settings,
+    },
+};
+
+/// The stage.
+#[derive(Debug)]
+pub struct Apply {
+    state: Arc<State>,
+    gauge: Arc<Gauge>,
+}
+
+impl Apply {
+    /// Applies to `state`.
+    #[must_use]
+    pub fn new(state: Arc<State>, gauge: Arc<Gauge>) -> Self {
+        Self { state, gauge }
+    }
+}
+
+impl Replica for Apply {
+    fn apply(&self, entry: Bytes) -> Result<Outcome> {
+        let _stay = self.gauge.enter(1, entry.len() as u64);
+        match entry.first() {
+            Some(&KIND_BATCH) => Ok(self.state.apply(&BatchView::open(entry)?)),
+            Some(&KIND_SETTINGS) => {
+                self.state.apply_settings(Settings::decode(&entry)?);
+                Ok(Outcome::default())
+            }
+            kind => Err(Error::new(
+                Code::Corrupt,
+                format!(
+                    "an entry of unknown kind {kind:?}: it was written by a newer scribe-node, or it is damaged"
+                ),
+            )),
+        }
+    }
+}

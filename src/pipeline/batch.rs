@@ -1,0 +1,210 @@
+//! Stage 2, batch: gathers requests into entries.
+//!
+//! Takes admitted requests, gives closed batches to `replicate`. Natural batching: with nothing in flight
+//! a request is proposed at once, alone; while entries are in flight, arrivals gather into the next one,
+//! so that batches grow exactly as fast as the disk makes them wait. It does not own the entry's bytes
+//! (`state::batch`) nor its fate (`replicate`).
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    gauge::{Gauge, Stay},
+    message::{Closed, ToBatch, Waiting, Write},
+    replicate::Replicate,
+    stage::Stage,
+};
+use crate::{config::PipelineConfig, state::batch::Batch};
+
+/// When an entry closes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    ops_max: usize,
+    bytes_max: usize,
+    linger: Duration,
+    inflight_max: usize,
+}
+
+impl From<&PipelineConfig> for Bounds {
+    fn from(config: &PipelineConfig) -> Self {
+        Self {
+            ops_max: config.batch_ops_max,
+            bytes_max: config.batch_bytes_max,
+            linger: config.batch_linger,
+            inflight_max: config.inflight_entries_max,
+        }
+    }
+}
+
+/// The decisions of the stage: what gathers, and when it closes. Knows no channel.
+#[derive(Debug)]
+pub struct Gathering {
+    bounds: Bounds,
+    backlog: VecDeque<(Write, Instant)>,
+    backlog_ops: usize,
+    backlog_bytes: usize,
+    inflight: usize,
+}
+
+impl Gathering {
+    fn new(bounds: Bounds) -> Self {
+        Self { bounds, backlog: VecDeque::new(), backlog_ops: 0, backlog_bytes: 0, inflight: 0 }
+    }
+
+    fn add(&mut self, write: Write, now: Instant) {
+        self.backlog_ops += write.draft.len();
+        self.backlog_bytes += write.draft.bytes();
+        self.backlog.push_back((write, now));
+    }
+
+    /// Takes the next entry out if it is time for it.
+    fn close(&mut self, now: Instant) -> Option<Closed> {
+        let (_, since) = self.backlog.front()?;
+        let full = self.backlog_ops >= self.bounds.ops_max || self.backlog_bytes >= self.bounds.bytes_max;
+        let waited = match self.bounds.linger {
+            Duration::ZERO => self.inflight == 0,
+            linger => now >= *since + linger,
+        };
+        if self.inflight >= self.bounds.inflight_max || !(full || waited) {
+            return None;
+        }
+        let mut batch = Batch::default();
+        let mut waiting = Vec::new();
+        while let Some((write, _)) = self.backlog.front() {
+            let (ops, bytes) = (write.draft.len(), write.draft.bytes());
+            // A first request always goes in, however large: one request is never split.
+            let over =
+                batch.len() + ops > self.bounds.ops_max || batch.bytes() + bytes > self.bounds.bytes_max;
+            if !batch.is_empty() && (over || !batch.has_room(bytes)) {
+                break;
+            }
+            if let Some((write, _)) = self.backlog.pop_front() {
+                self.backlog_ops -= ops;
+                self.backlog_bytes -= bytes;
+                let op_count = u32::try_from(ops).unwrap_or(u32::MAX);
+                let first_op = batch.append(write.draft);
+                waiting.push(Waiting { first_op, op_count, reply: write.reply, room: write.room });
+            }
+        }
+        self.inflight += 1;
+        Some(Closed { batch, waiting })
+    }
+
+    /// When the oldest request has lingered long enough.
+    fn wake_at(&self) -> Option<Instant> {
+        let (_, since) = self.backlog.front()?;
+        (!self.bounds.linger.is_zero() && self.inflight < self.bounds.inflight_max)
+            .then(|| *since + self.bounds.linger)
+    }
+}
+
+/// The stage.
+pub struct BatchStage {
+    gathering: Gathering,
+    next: Replicate,
+    gauge: Arc<Gauge>,
+    stay: Option<Stay>,
+}
+
+impl BatchStage {
+    /// A stage that gives its entries to `next`.
+    pub fn new(bounds: Bounds, next: Replicate, gauge: Arc<Gauge>) -> Self {
+        Self { gathering: Gathering::new(bounds), next, gauge, stay: None }
+    }
+}
+
+impl Stage for BatchStage {
+    type Message = ToBatch;
+    const NAME: &'static str = "batch";
+
+    fn take(&mut self, message: ToBatch) {
+        match message {
+            ToBatch::Settled => self.gathering.inflight -= 1,
+            ToBatch::Write(write) => {
+                let (ops, bytes) = (write.draft.len() as u64, write.draft.bytes() as u64);
+                match &mut self.stay {
+                    Some(stay) => stay.grow(ops, bytes),
+                    None => self.stay = Some(self.gauge.enter(ops, bytes)),
+                }
+                self.gathering.add(write, Instant::now());
+            }
+        }
+    }
+
+    async fn act(&mut self, now: Instant) {
+        while let Some(closed) = self.gathering.close(now) {
+            self.stay = None;
+            if !self.gathering.backlog.is_empty() {
+                let (ops, bytes) = (self.gathering.backlog_ops as u64, self.gathering.backlog_bytes as u64);
+                self.stay = Some(self.gauge.enter(ops, bytes));
+            }
+            self.next.propose(closed).await;
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.gathering.wake_at()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gathering.backlog.is_empty() && self.gathering.inflight == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{pipeline::budget::Budget, state::batch::Draft};
+
+    const BOUNDS: Bounds = Bounds { ops_max: 4, bytes_max: 1 << 20, linger: Duration::ZERO, inflight_max: 2 };
+
+    fn write(ops: usize) -> Write {
+        let mut draft = Draft::new();
+        for _ in 0..ops {
+            draft.put(b"key", b"value").unwrap();
+        }
+        let (reply, _) = oneshot::channel();
+        Write { draft, reply, room: Budget::new(1).room(1).unwrap(), stay: Gauge::new("ingest").enter(1, 1) }
+    }
+
+    fn closed_ops(closed: Option<Closed>) -> Option<Vec<(u32, u32)>> {
+        closed.map(|c| c.waiting.iter().map(|w| (w.first_op, w.op_count)).collect())
+    }
+
+    #[test]
+    fn alone_at_once_then_together_while_the_disk_works() {
+        let now = Instant::now();
+        let mut gathering = Gathering::new(BOUNDS);
+        assert_eq!(closed_ops(gathering.close(now)), None, "nothing to propose");
+        gathering.add(write(1), now);
+        assert_eq!(closed_ops(gathering.close(now)), Some(vec![(0, 1)]), "nothing in flight: at once");
+        gathering.add(write(1), now);
+        gathering.add(write(2), now);
+        assert_eq!(closed_ops(gathering.close(now)), None, "one in flight, not full: gathers");
+        gathering.add(write(1), now);
+        assert_eq!(
+            closed_ops(gathering.close(now)),
+            Some(vec![(0, 1), (1, 2), (3, 1)]),
+            "full: goes beside it"
+        );
+        gathering.add(write(9), now);
+        assert_eq!(closed_ops(gathering.close(now)), None, "two in flight: waits although full");
+        gathering.inflight -= 1;
+        assert_eq!(closed_ops(gathering.close(now)), Some(vec![(0, 9)]), "one request is never split");
+        assert_eq!((gathering.backlog_ops, gathering.backlog_bytes), (0, 0));
+    }
+
+    #[test]
+    fn linger_holds_the_first_back_for_company() {
+        let start = Instant::now();
+        let mut gathering = Gathering::new(Bounds { linger: Duration::from_millis(2), ..BOUNDS });
+        gathering.add(write(1), start);
+        assert_eq!(closed_ops(gathering.close(start)), None);
+        assert_eq!(gathering.wake_at(), Some(start + Duration::from_millis(2)));
+        gathering.add(write(1), start + Duration::from_millis(1));
+        assert_eq!(closed_ops(gathering.close(start + Duration::from_millis(2))), Some(vec![(0, 1), (1, 1)]));
+    }
+}

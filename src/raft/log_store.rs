@@ -1,0 +1,188 @@
+//! The log as Raft wants it, over the log as we write it.
+//!
+//! Takes openraft's calls, gives them to the WAL's one ordered queue in the order they came, so that a
+//! vote and an append can never change places. It does not own bytes on disk (`crate::wal`).
+
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::{
+    EntryPayload, LogState, OptionalSend, RaftLogReader,
+    storage::{IOFlushed, RaftLogStorage},
+};
+use tokio::sync::oneshot;
+
+use super::{Entry, LogId, TypeConfig, Vote, codec};
+use crate::{
+    error::Error,
+    types::NodeId,
+    wal::{self, Wal},
+};
+
+/// Most bytes of entries handed out at once: what one append message carries and what apply reads ahead.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// The log of one member. Clones share it.
+#[derive(Clone)]
+pub struct LogStore {
+    wal: Wal,
+    me: NodeId,
+    /// Whether this member is the only voter of the newest membership in the log. Cleared while a
+    /// membership that says otherwise is appended, which is before it can take effect anywhere.
+    sole_voter: Arc<AtomicBool>,
+}
+
+impl LogStore {
+    /// The log of member `me` in `wal`.
+    pub fn new(wal: Wal, me: NodeId) -> Self {
+        Self { wal, me, sole_voter: Arc::default() }
+    }
+
+    /// See the field.
+    pub fn sole_voter(&self) -> Arc<AtomicBool> {
+        self.sole_voter.clone()
+    }
+
+    /// Notes a membership that the log holds.
+    pub fn note_voters(&self, mut voters: impl Iterator<Item = NodeId>) {
+        let alone = voters.next() == Some(self.me) && voters.next().is_none();
+        self.sole_voter.store(alone, Ordering::Release);
+    }
+
+    /// Entries from `start` up to, not including, `end`; at most `bytes_max` of them, at least one.
+    ///
+    /// # Errors
+    /// What the WAL reports, and entries that do not decode.
+    pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let entries = self.wal.read(start..end, bytes_max)?;
+        entries.into_iter().map(|entry| codec::decode_entry(entry).map_err(invalid_data)).collect()
+    }
+
+    async fn durably(&self, submit: impl FnOnce(wal::Completion) -> io::Result<()>) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        submit(Box::new(move |result| drop(done.send(result))))?;
+        durable.await.unwrap_or_else(|_| Err(io::Error::other("the write-ahead log stopped")))
+    }
+}
+
+fn invalid_data(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(&index) => index,
+        Bound::Excluded(&index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&index) => index + 1,
+        Bound::Excluded(&index) => index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        self.entries(start, end, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.entries(start, end, READ_BYTES_MAX)
+    }
+
+    /// Reads ahead by bytes, not by the whole range: a follower that is far behind applies gigabytes.
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let log = self.clone();
+        stream::unfold((log, start), move |(log, next)| async move {
+            if next >= end {
+                return None;
+            }
+            let chunk = log.entries(next, end, READ_BYTES_MAX);
+            // An empty chunk ends the stream: openraft checks that it got everything it asked for.
+            let read = chunk.as_ref().map_or(0, |entries| entries.len() as u64);
+            let next = if read == 0 { end } else { next + read };
+            let items: Vec<io::Result<Entry>> = match chunk {
+                Ok(entries) => entries.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            Some((stream::iter(items), (log, next)))
+        })
+        .flatten()
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.wal.state().vote.map(|bytes| codec::decode_vote(&bytes).map_err(invalid_data)).transpose()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.wal.state();
+        let last_purged_log_id = state.purged.map(codec::to_raft_id);
+        let last_log_id = state.last.map(codec::to_raft_id).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.durably(|done| self.wal.save_vote(codec::encode_vote(vote), done)).await
+    }
+
+    /// Rides along with the next group: losing it only makes a restart wait for the cluster to tell it.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        committed.map_or(Ok(()), |id| self.wal.save_committed(codec::to_wal_id(id)))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.wal.state().committed.map(codec::to_raft_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        for entry in entries {
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                self.note_voters(membership.voter_ids());
+            }
+            encoded.push(codec::encode_entry(entry).map_err(invalid_data)?);
+        }
+        self.wal.append(encoded, Box::new(move |result| callback.io_completed(result)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        // The membership that is now newest may be another one; Raft's metrics tell in time, and until
+        // then reads go the long way.
+        self.sole_voter.store(false, Ordering::Release);
+        self.durably(|done| self.wal.truncate_after(last.map(codec::to_wal_id), done)).await
+    }
+
+    async fn purge(&mut self, up_to: LogId) -> io::Result<()> {
+        self.durably(|done| self.wal.purge(codec::to_wal_id(up_to), done)).await
+    }
+}

@@ -1,0 +1,357 @@
+//! Consensus: openraft over our log, for one voter now and shaped for many.
+//!
+//! ```text
+//! propose ─► openraft core ─► log_store ─► wal          durable
+//!                 │ commit
+//!                 └─► state_machine ─► Replica::apply ─► OnAnswer   the proposer hears
+//! ```
+//!
+//! Takes opaque proposals and gives outcomes, positions and read barriers. It does not own what a
+//! proposal means (`pipeline::apply` behind [`Replica`]) nor admission (`pipeline::ingest`).
+//!
+//! openraft's own snapshot, purge and lag limits count entries, and one of our entries is anything from
+//! a byte to a hundred megabytes: they are switched off, and bounds in bytes are ours.
+
+mod codec;
+pub mod log_store;
+mod network;
+mod responder;
+pub mod state_machine;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use openraft::{
+    Config, EntryPayload, Raft, RaftTypeConfig, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    errors::ClientWriteError,
+    raft::{ClientWriteResult, ReadPolicy},
+};
+use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
+
+pub use self::state_machine::{Boundary, Replica};
+use self::{log_store::LogStore, network::Peers, responder::OnAnswer, state_machine::StateMachine};
+use crate::{
+    config::ConsensusConfig,
+    env::Env,
+    error::{Code, Error, Result},
+    state::outcome::Outcome,
+    types::NodeId,
+    wal::{Wal, WalState},
+};
+
+/// An entry's bytes on their way through Raft: a kind byte and an archive, see `state::entry`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proposal(pub Bytes);
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from seq {}, {} skips", self.first_seq, self.skipped.len())
+    }
+}
+
+/// Where a member is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Node traffic.
+    pub raft_addr: String,
+    /// Clients.
+    pub http_addr: String,
+}
+
+/// The types openraft is generic over.
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct TypeConfig {}
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = Outcome;
+    type NodeId = NodeId;
+    type Node = Member;
+    type Term = u64;
+    // Textbook Raft: at most one leader a term, so a log id is (term, index).
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Proposal, NodeId, Member>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    // Seeded from our own `Rng`, so that a simulated run can be played again.
+    type AsyncRuntime = DeterministicRng<TokioRuntime>;
+    type Responder<T>
+        = OnAnswer<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+type Entry = <TypeConfig as RaftTypeConfig>::Entry;
+type Payload = <TypeConfig as RaftTypeConfig>::Payload;
+type Vote = <TypeConfig as RaftTypeConfig>::Vote;
+type LogId = openraft::alias::LogIdOf<TypeConfig>;
+
+/// How fresh a read has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every write that was answered before the read began, on any node.
+    #[default]
+    Linearizable,
+    /// The same as long as clocks run at the same speed: the leader's lease instead of a round trip.
+    Lease,
+    /// Whatever this node has applied.
+    Stale,
+}
+
+/// Why a proposal has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It provably never entered the log: this member does not lead. It may be proposed again.
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// It may be in the log, now or later.
+    Unknown(String),
+}
+
+/// What a member is to its cluster right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// `leader`, `follower`, `candidate`, `learner`; `shutdown` after it has stopped.
+    pub role: &'static str,
+    /// The leader, if known.
+    pub leader_id: Option<NodeId>,
+    /// Current term.
+    pub term: u64,
+    /// One past the last log index in this member's log.
+    pub proposed: u64,
+    /// One past the last log index known to be on a quorum's disks.
+    pub committed: u64,
+    /// One past the last log index applied here.
+    pub applied: u64,
+    /// The voters of the newest membership.
+    pub voters: Vec<NodeId>,
+    /// Everyone in it, with addresses.
+    pub members: BTreeMap<NodeId, (String, String)>,
+}
+
+/// One member of the group. Cheap to clone.
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Raft<TypeConfig, StateMachine>,
+    me: NodeId,
+    sole_voter: Arc<AtomicBool>,
+    /// Set once everything that was committed before this start is applied again.
+    recovered: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "member {}", self.me)
+    }
+}
+
+impl Consensus {
+    /// Replays what the log knows to be committed, then takes part.
+    ///
+    /// A member without a log founds a group of its own. Returns when it leads or follows and
+    /// everything committed before is applied.
+    ///
+    /// # Errors
+    /// A log that cannot be read or applied, and a consensus configuration that openraft refuses.
+    pub async fn start(
+        env: &Env,
+        me: NodeId,
+        member: Member,
+        config: &ConsensusConfig,
+        wal: Wal,
+        replica: Arc<dyn Replica>,
+    ) -> Result<Self> {
+        let log = LogStore::new(wal.clone(), me);
+        let mut state_machine = StateMachine::from_boundary(replica, Boundary::default());
+        replay(&wal, &log, &mut state_machine)?;
+        log.note_voters(state_machine.membership().voter_ids());
+
+        let config = Config {
+            cluster_name: "scribe".into(),
+            election_timeout_min: config.election_timeout_ms,
+            election_timeout_max: config.election_timeout_ms * 2,
+            heartbeat_interval: config.heartbeat_interval_ms,
+            max_payload_entries: config.max_payload_entries,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            replication_lag_threshold: u64::MAX,
+            enable_pre_vote: Some(true),
+            ..Config::default()
+        };
+        let config = Arc::new(config.validate().map_err(|e| Error::new(Code::InvalidConfig, e.to_string()))?);
+        let sole_voter = log.sole_voter();
+        let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
+        let start = Raft::new(me, config, Peers, log, state_machine);
+        let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
+            .await
+            .map_err(|e| stopped(&e))?;
+        if raft.is_initialized().await.map_err(|e| stopped(&e))? {
+            // Nobody else can win, so there is no reason to wait for a timeout.
+            if sole_voter.load(Ordering::Acquire) {
+                raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
+            }
+        } else {
+            raft.initialize(BTreeMap::from([(me, member)])).await.map_err(|e| stopped(&e))?;
+        }
+        raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
+        let recovered = Arc::new(AtomicBool::new(true));
+        Ok(Self { raft, me, sole_voter, recovered })
+    }
+
+    /// Proposes an entry; `answer` is called once, on the task that completes it.
+    pub async fn propose(
+        &self,
+        entry: Bytes,
+        answer: impl FnOnce(std::result::Result<Outcome, Refusal>) + Send + 'static,
+    ) {
+        let responder = OnAnswer::new(|result: Option<ClientWriteResult<TypeConfig>>| {
+            answer(match result {
+                Some(Ok(response)) => Ok(response.data),
+                Some(Err(ClientWriteError::ForwardToLeader(leader))) => {
+                    Err(Refusal::NotLeader { leader: leader.leader_id })
+                }
+                Some(Err(other)) => Err(Refusal::Unknown(other.to_string())),
+                None => Err(Refusal::Unknown("consensus stopped while the entry was on its way".into())),
+            });
+        });
+        // An error means that the core has stopped; the responder was dropped with the message and has
+        // answered already.
+        let _ = self.raft.client_write_ff(Proposal(entry), Some(responder)).await;
+    }
+
+    /// Whether this member alone decides, so that what it has applied is all that was ever answered.
+    fn decides_alone(&self) -> bool {
+        self.sole_voter.load(Ordering::Acquire) && self.raft.is_leader()
+    }
+
+    /// Waits until a read of this consistency may be answered from what this member has applied.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] before recovery, [`Code::NoQuorum`] when leadership cannot be confirmed.
+    pub async fn read_barrier(&self, consistency: Consistency) -> Result<()> {
+        if !self.recovered.load(Ordering::Acquire) {
+            return Err(Error::new(Code::Unavailable, "the node has not recovered yet")
+                .retry_after(Duration::from_millis(200)));
+        }
+        let policy = match consistency {
+            Consistency::Stale => return Ok(()),
+            Consistency::Lease | Consistency::Linearizable if self.decides_alone() => return Ok(()),
+            Consistency::Lease => ReadPolicy::LeaseRead,
+            Consistency::Linearizable => ReadPolicy::ReadIndex,
+        };
+        self.raft.ensure_linearizable(policy).await.map(drop).map_err(|error| {
+            Error::new(Code::NoQuorum, format!("the read cannot be confirmed: {error}"))
+                .retry_after(Duration::from_millis(200))
+        })
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let one_past = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index + 1);
+        Positions {
+            role: match metrics.state {
+                ServerState::Leader => "leader",
+                ServerState::Follower => "follower",
+                ServerState::Candidate => "candidate",
+                ServerState::Learner => "learner",
+                ServerState::Shutdown => "shutdown",
+            },
+            leader_id: metrics.current_leader,
+            term: metrics.current_term,
+            proposed: metrics.last_log_index.map_or(0, |index| index + 1),
+            committed: one_past(&metrics.local_committed),
+            applied: one_past(&metrics.last_applied),
+            voters: membership.voter_ids().collect(),
+            members: membership
+                .nodes()
+                .map(|(id, member)| (*id, (member.raft_addr.clone(), member.http_addr.clone())))
+                .collect(),
+        }
+    }
+
+    /// Whether it leads, by what this member knows.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Waits until consensus has stopped and says why; `None` after [`Consensus::stop`].
+    pub async fn stopped(&self) -> Option<String> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return match fatal {
+                    openraft::errors::Fatal::Stopped => None,
+                    other => Some(other.to_string()),
+                };
+            }
+            if metrics.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Stops taking part; entries on their way are answered as unknown.
+    pub async fn stop(&self) {
+        // The only error is a panic of the core, which `stopped` reports.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+/// Applies what the log knows to be committed, a few megabytes at a time: openraft's own replay reads 64
+/// entries whatever their size.
+fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine) -> Result<()> {
+    const CHUNK_BYTES: usize = 8 << 20;
+    let WalState { committed, last, .. } = wal.state();
+    // A member may know that more is committed than it has on disk itself: the rest comes from its peers.
+    let end = committed.min(last).map_or(0, |id| id.index.0 + 1);
+    let mut next = state_machine.applied().map_or(0, |id| id.index + 1);
+    while next < end {
+        let entries =
+            log.entries(next, end, CHUNK_BYTES).map_err(|e| Error::io("reading the log for replay", &e))?;
+        if entries.is_empty() {
+            return Err(Error::new(
+                Code::Corrupt,
+                format!("the log is known to be committed up to index {end} but entry {next} is not in it"),
+            ));
+        }
+        for entry in entries {
+            next = entry.log_id.index + 1;
+            state_machine.apply_entry(entry)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! What reads return: records, and pages of them.
+
+use bytes::Bytes;
+
+use crate::types::{Op, Seq, TimestampMs};
+
+/// One record, sharing the bytes it was applied from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its position.
+    pub seq: Seq,
+    /// What it did.
+    pub op: Op,
+    /// When its entry was proposed, by the leader's clock; never less than an earlier record's.
+    pub timestamp_ms: TimestampMs,
+    /// To which key.
+    pub key: Bytes,
+    /// With which value; empty for a tombstone.
+    pub value: Bytes,
+}
+
+/// A page of keys in byte order, all as of one position.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Live records (tombstones are left out).
+    pub records: Vec<Record>,
+    /// The key to go on from (exclusive), when there is more.
+    pub next: Option<Bytes>,
+    /// The position the page, and all that follow it, are pinned to: records with seq < this count.
+    pub position: Seq,
+}
+
+/// Which keys a scan visits.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// Only keys that begin with this.
+    pub prefix: Bytes,
+    /// From this key on, inclusive.
+    pub start: Option<Bytes>,
+    /// Up to this key, exclusive.
+    pub end: Option<Bytes>,
+    /// Continue behind this key, exclusive.
+    pub after: Option<Bytes>,
+    /// As of this position (records with seq < this); now if absent.
+    pub position: Option<Seq>,
+    /// At most this many records.
+    pub limit: usize,
+    /// Stop once keys and values have this many bytes (at least one record is returned).
+    pub bytes_max: usize,
+}
