@@ -9,7 +9,7 @@ use scribe_ledger::{
         Config, LogFormat, NodeArgs, Settings, WalIo,
         file::bytes_layer,
         kind::{Kind, Value},
-        layers::{Layer, Origin},
+        layers::Origin,
         profile, render, run_config_command,
         schema::{Held, KEYS, Key, Today, environment_name},
     },
@@ -571,9 +571,7 @@ fn deep_nesting_is_refused_not_followed() {
 
 fn read_bytes(bytes: &[u8]) {
     let origin = |line| Origin::File { path: "a.toml".into(), line };
-    std::hint::black_box(
-        bytes_layer(bytes, origin).and_then(|layer: Layer| Settings::merge(&[layer])).is_ok(),
-    );
+    std::hint::black_box(bytes_layer(bytes, origin).map(|layer| Settings::merge(&[layer])).is_ok());
 }
 
 proptest! {

@@ -35,7 +35,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
 
-    /// Address of the HTTP server, as in 0.0.0.0:8001 or [::1]:8001.
+    /// Address of the HTTP server, as in 0.0.0.0:8001; IPv6 stands in brackets before a port.
     #[arg(long, value_name = "HOST:PORT")]
     pub http_addr: Option<String>,
 

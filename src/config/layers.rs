@@ -9,7 +9,6 @@ use super::{
     Config,
     foreign::foreign,
     kind::{Kind, Raw, Value, quote},
-    profile,
     schema::{Held, KEYS, Key, SECTIONS, environment_name, find, is_section},
     value::parse_host,
 };
@@ -244,18 +243,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Lays the layers over the defaults and the profile they ask for; later layers win.
-    ///
-    /// # Errors
-    /// `InvalidConfig` from the profile's own file, which a test rules out.
-    pub fn merge(layers: &[Layer]) -> Result<Self> {
-        let asked = layers.iter().rev().find_map(Layer::profile).unwrap_or(profile::BALANCED);
+    /// Lays the layers over the defaults; later layers win.
+    #[must_use]
+    pub fn merge(layers: &[Layer]) -> Self {
         let mut settings = Self { config: Config::default(), origins: vec![Origin::Default; KEYS.len()] };
-        settings.lay(&super::file::profile_layer(asked)?);
         for layer in layers {
             settings.lay(layer);
         }
-        Ok(settings)
+        settings
     }
 
     /// Where a key's value came from.

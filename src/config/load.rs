@@ -11,9 +11,9 @@ use super::{
     args::NodeArgs,
     check::check,
     environment::environment_layer,
-    file::file_layer,
+    file::{file_layer, profile_layer},
     layers::{Layer, Settings, invalid},
-    paths, render,
+    paths, profile, render,
 };
 use crate::error::{Error, Result};
 
@@ -41,7 +41,9 @@ impl Settings {
             Some(asked) => file_layer(&paths::resolve(&asked)?)?,
             None => Layer::default(),
         };
-        let settings = Self::merge(&[file, environment.layer, flags])?;
+        let asked = [&flags, &environment.layer, &file].into_iter().find_map(Layer::profile);
+        let profile = profile_layer(asked.unwrap_or(profile::BALANCED))?;
+        let settings = Self::merge(&[profile, file, environment.layer, flags]);
         check(&settings)?;
         Ok(settings)
     }

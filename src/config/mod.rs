@@ -3,11 +3,10 @@
 //! Layers, each over the one before: built-in defaults < profile < file < `SCRIBE_*` environment < flags.
 //!
 //! ```text
-//! args ─┐                     ┌─ schema: the table of all keys ─ kind ─ value
-//! environment ─┼─► layers ◄───┤
-//! file, profile┘      │       └─ foreign: names from other systems
-//!                     ▼
-//!              check ─► Config          render: the same table, written out
+//! args, environment, file, profile ──► layers ──► check ──► Config
+//!                                        │
+//!         schema (the one table of keys) ┴ kind ┴ value     foreign (names from other systems)
+//!                        └──► render: the same table, written out
 //! ```
 
 pub mod args;

@@ -56,9 +56,13 @@ pub enum Held {
 /// A [`Value`] that can stand in a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Today {
+    /// An integer, or a size in bytes.
     Int(u64),
+    /// True or false.
     Bool(bool),
+    /// A text.
     Text(&'static str),
+    /// A list of nothing.
     EmptyList,
 }
 
@@ -534,7 +538,6 @@ mod tests {
                 toml::Value::Array(_) => Raw::List(Vec::new()),
                 other => panic!("{}: {other}", key.name),
             };
-            // An empty raft address means "the same as the other one" and has no spelling of its own.
             assert_eq!(key.kind.read(&raw), Some(value), "{} = {written}", key.name);
         }
     }
