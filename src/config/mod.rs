@@ -1,13 +1,38 @@
 //! Everything an operator can set, as plain typed values with their defaults.
 //!
 //! Layers, each over the one before: built-in defaults < profile < file < `SCRIBE_*` environment < flags.
+//!
+//! ```text
+//! args, environment, file, profile ──► layers ──► check ──► Config
+//!                                        │
+//!         schema (the one table of keys) ┴ kind ┴ value     foreign (names from other systems)
+//!                        └──► render: the same table, written out
+//! ```
 
-use std::{path::PathBuf, time::Duration};
+pub mod args;
+mod check;
+pub mod environment;
+pub mod file;
+pub mod foreign;
+pub mod kind;
+pub mod layers;
+mod load;
+pub mod paths;
+pub mod profile;
+pub mod render;
+pub mod schema;
+pub mod value;
+
+pub use self::{
+    args::NodeArgs, environment::process_environment, layers::Settings, load::run_config_command,
+};
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::types::NodeId;
 
 /// The whole configuration of one node, checked.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Name of the profile the values start from; `balanced` when none was asked for.
     pub profile: String,
@@ -39,9 +64,11 @@ pub struct NetworkConfig {
     pub listen_addr: String,
     /// Port of the HTTP server; 0 = any free one. Default 8001.
     pub client_port: u16,
+    /// Address for node traffic, without the port. Default 127.0.0.1. As `raft_tcp_port`.
+    pub raft_listen_addr: String,
     /// Port for node traffic. Default 9001. Nothing listens there until clusters exist.
     pub raft_tcp_port: u16,
-    /// Address that clients and members are told to use; empty = the bound one.
+    /// Address that clients and members are told to use, with or without a port; empty = the bound one.
     pub advertise_http_addr: String,
 }
 
@@ -148,6 +175,39 @@ pub struct LoggingConfig {
     pub format: LogFormat,
 }
 
+impl NetworkConfig {
+    /// What the HTTP server binds, as `HOST:PORT`; IPv6 stands in brackets.
+    #[must_use]
+    pub fn http_bind(&self) -> String {
+        value::format_host_port(&self.listen_addr, self.client_port)
+    }
+
+    /// What clients and members are told to use, once the server is bound to `bound`.
+    #[must_use]
+    pub fn http_advertised(&self, bound: SocketAddr) -> String {
+        match value::parse_host(&self.advertise_http_addr) {
+            Some((host, port)) => value::format_host_port(&host, port.unwrap_or(bound.port())),
+            None => bound.to_string(),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            profile: profile::BALANCED.into(),
+            node: NodeConfig::default(),
+            network: NetworkConfig::default(),
+            pipeline: PipelineConfig::default(),
+            wal: WalConfig::default(),
+            storage: StorageConfig::default(),
+            consensus: ConsensusConfig::default(),
+            limits: LimitsConfig::default(),
+            logging: LoggingConfig::default(),
+        }
+    }
+}
+
 impl Default for NodeConfig {
     fn default() -> Self {
         Self { id: 1, data_dir: PathBuf::from("./data"), worker_threads: 0 }
@@ -159,6 +219,7 @@ impl Default for NetworkConfig {
         Self {
             listen_addr: "127.0.0.1".into(),
             client_port: 8001,
+            raft_listen_addr: "127.0.0.1".into(),
             raft_tcp_port: 9001,
             advertise_http_addr: String::new(),
         }
