@@ -1,5 +1,7 @@
 //! Scribe Ledger: a distributed, append-only, verifiable key-value ledger.
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod error;
