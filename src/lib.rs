@@ -3,6 +3,8 @@
 //! The modules, in the order data meets them:
 #![doc = ""]
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod error;
