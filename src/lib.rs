@@ -1,15 +1,18 @@
 //! Scribe Ledger: a distributed, append-only, verifiable key-value ledger.
 //!
-//! The modules, in the order data meets them:
-#![doc = ""]
+//! `ARCHITECTURE.md` is the map. Data meets the modules in this order: [`client`] or any HTTP client, [`api`],
+//! [`pipeline`], [`raft`], [`wal`], [`state`], and on the way back out [`read`]. [`node`] wires them.
 
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod env;
 pub mod error;
+pub mod metrics;
 pub mod node;
 pub mod pipeline;
+pub mod proof;
 pub mod raft;
 pub mod read;
 pub mod state;

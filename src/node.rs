@@ -25,7 +25,7 @@ use crate::{
         settings::{FEATURE_LEVEL, Settings},
     },
     types::{NodeId, Seq},
-    wal::{Driver, Wal, WalHealth, WalMetrics, WalOptions},
+    wal::{Wal, WalHealth, WalMetrics, WalOptions},
 };
 
 /// Who a data directory belongs to.
@@ -110,10 +110,11 @@ pub struct Node {
 
 impl Node {
     /// Opens the data directory, recovers, and takes part. Returns when it is ready to serve.
+    /// `http_addr` is what others are told; `wal_options` says who drives the log's writer: a thread, or a task in a simulation.
     ///
     /// # Errors
     /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
-    pub async fn start(env: Env, config: &Config, driver: Driver) -> Result<Self> {
+    pub async fn start(env: Env, config: &Config, http_addr: &str, wal_options: WalOptions) -> Result<Self> {
         let started = Instant::now();
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
@@ -127,13 +128,13 @@ impl Node {
         })?;
         let identity = open_identity(&env, data_dir, config.node.id)?;
 
-        let wal = Wal::open(&env, &data_dir.join("wal"), WalOptions { config: config.wal.clone(), driver })?;
+        let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
         let state = Arc::new(State::new(env.rng.next_u64()));
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone()));
         let member = Member {
-            raft_addr: format!("{}:{}", config.network.listen_addr, config.network.raft_tcp_port),
-            http_addr: config.network.advertise_http_addr.clone(),
+            raft_addr: format!("{}:{}", config.network.raft_listen_addr, config.network.raft_tcp_port),
+            http_addr: http_addr.into(),
         };
         let consensus =
             Consensus::start(&env, config.node.id, member, &config.consensus, wal.clone(), replica).await?;

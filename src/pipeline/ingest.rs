@@ -93,11 +93,11 @@ impl Door {
         }
         match self.wal.health() {
             WalHealth::Ok => {}
-            WalHealth::DiskFull { free_bytes, min_bytes } => {
+            WalHealth::DiskFull { free, min } => {
                 return Err(Error::new(
                     Code::DiskFull,
                     format!(
-                        "{free_bytes} bytes are free on the node's disk, writes need {min_bytes} \
+                        "{free} bytes are free on the node's disk, writes need {min} \
                          (wal.disk_free_bytes_min): free some space, writes then resume by themselves"
                     ),
                 )

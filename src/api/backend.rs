@@ -1,0 +1,118 @@
+//! What the handlers stand on, as one narrow seam: the door of the pipeline and the reader.
+//!
+//! The node gives [`Live`]; tests give an ordered map. Dispatch is static, so the seam costs nothing. It
+//! has no opinions: whatever a handler needs beyond these calls belongs to [`NodeView`](super::NodeView).
+
+use std::future::Future;
+
+use crate::{
+    error::Result,
+    pipeline::{
+        ingest::{Ingest, Permit},
+        message::Written,
+    },
+    read::{Consistency, Page, Reader, Record, Scan},
+    state::batch::Draft,
+    types::Seq,
+};
+
+/// Writes and reads, as the handlers use them.
+pub trait Backend: Send + Sync + 'static {
+    /// Room for one request.
+    type Permit: Room;
+
+    /// See [`Ingest::permit`].
+    ///
+    /// # Errors
+    /// As there.
+    fn permit(&self, bytes: usize) -> Result<Self::Permit>;
+
+    /// See [`Reader::barrier`].
+    fn barrier(&self, consistency: Consistency) -> impl Future<Output = Result<()>> + Send;
+
+    /// See [`Reader::next_seq`].
+    fn next_seq(&self) -> Seq;
+
+    /// See [`Reader::newest`].
+    fn newest(&self, key: &[u8]) -> Option<Record>;
+
+    /// See [`Reader::as_of`].
+    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record>;
+
+    /// See [`Reader::history`].
+    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record>;
+
+    /// See [`Reader::record`].
+    fn record(&self, seq: Seq) -> Option<Record>;
+
+    /// See [`Reader::scan`].
+    fn scan(&self, scan: &Scan) -> Page;
+}
+
+/// Room in the pipeline for one request.
+pub trait Room: Send + 'static {
+    /// See [`Permit::cover`].
+    ///
+    /// # Errors
+    /// As there.
+    fn cover(&mut self, bytes: usize) -> Result<()>;
+
+    /// See [`Permit::submit`]. The request is handed over when the future is first polled: dropping it
+    /// afterwards (the client went away) does not take the write back.
+    fn submit(self, draft: Draft) -> impl Future<Output = Result<Written>> + Send;
+}
+
+/// The running node's backend.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The way in.
+    pub ingest: Ingest,
+    /// The way back out.
+    pub reader: Reader,
+}
+
+impl Backend for Live {
+    type Permit = Permit;
+
+    fn permit(&self, bytes: usize) -> Result<Permit> {
+        self.ingest.permit(bytes)
+    }
+
+    fn barrier(&self, consistency: Consistency) -> impl Future<Output = Result<()>> + Send {
+        self.reader.barrier(consistency)
+    }
+
+    fn next_seq(&self) -> Seq {
+        self.reader.next_seq()
+    }
+
+    fn newest(&self, key: &[u8]) -> Option<Record> {
+        self.reader.newest(key)
+    }
+
+    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
+        self.reader.as_of(key, at)
+    }
+
+    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
+        self.reader.history(key, before, limit)
+    }
+
+    fn record(&self, seq: Seq) -> Option<Record> {
+        self.reader.record(seq)
+    }
+
+    fn scan(&self, scan: &Scan) -> Page {
+        self.reader.scan(scan)
+    }
+}
+
+impl Room for Permit {
+    fn cover(&mut self, bytes: usize) -> Result<()> {
+        Permit::cover(self, bytes)
+    }
+
+    fn submit(self, draft: Draft) -> impl Future<Output = Result<Written>> + Send {
+        Permit::submit(self, draft)
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading a request's body: with a bound, with patience that ends, and politely when it is refused.
+//!
+//! Takes hyper's body, gives chunks. It does not decode: the coding and the format are the caller's.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap,
+    body::Body,
+    header::{CONTENT_ENCODING, EXPECT},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{decode::coding::Coding, problem::Problem};
+use crate::error::Code;
+
+/// A refused body is read to its end up to this size, so that the client, which may read only after it has
+/// written all, finds the answer rather than a reset. A larger one is cut off.
+const DRAIN_BYTES_MAX: u64 = 256 << 20;
+/// … and for no longer than this.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A request body that can be read once.
+#[derive(Debug)]
+pub struct RequestBody<Bd> {
+    body: Bd,
+    /// Longest pause between two chunks.
+    pause: Duration,
+    begun: bool,
+    over: bool,
+    expects_continue: bool,
+}
+
+impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
+    /// A body that may pause for `pause` between two chunks.
+    pub fn new(body: Bd, headers: &HeaderMap, pause: Duration) -> Self {
+        let over = body.is_end_stream();
+        Self { body, pause, begun: false, over, expects_continue: headers.contains_key(EXPECT) }
+    }
+
+    /// Its size, where the request says so and it has not been read yet.
+    pub fn known_len(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// 408 when it pauses for too long, 400 when it breaks off. Both end the connection.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        self.begun = true;
+        loop {
+            // What is there already costs no timer.
+            let frame = match self.body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => match timeout(self.pause, self.body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        self.over = true;
+                        let detail = format!("the body paused for more than {:?}", self.pause);
+                        return Err(Problem::new(Code::Timeout, detail).closing());
+                    }
+                },
+            };
+            match frame {
+                None => {
+                    self.over = true;
+                    return Ok(None);
+                }
+                Some(Ok(frame)) => {
+                    // Trailers are not data and mean nothing here.
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(_)) => {
+                    self.over = true;
+                    return Err(Problem::new(Code::Malformed, "the body breaks off").closing());
+                }
+            }
+        }
+    }
+
+    /// The whole body, if it has at most `max` bytes. `room` is told how many are held so far.
+    ///
+    /// # Errors
+    /// 413, whatever `room` answers, and as [`RequestBody::next`].
+    pub async fn collect(
+        &mut self,
+        max: usize,
+        mut room: impl FnMut(usize) -> Result<(), Problem>,
+    ) -> Result<Bytes, Problem> {
+        let known = self.known_len();
+        if known.is_some_and(|len| len > max as u64) {
+            return Err(too_large(max));
+        }
+        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
+        if known == Some(first.len() as u64) {
+            // The common case: one chunk, not copied. What was announced has come, so the end has too.
+            self.over = true;
+            return Ok(first);
+        }
+        let known = known.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+        let mut whole = BytesMut::with_capacity(known.max(first.len()));
+        let mut next = Some(first);
+        while let Some(chunk) = next {
+            if whole.len() + chunk.len() > max {
+                return Err(too_large(max));
+            }
+            whole.extend_from_slice(&chunk);
+            room(whole.len())?;
+            next = self.next().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Makes sure that the client can read this refusal: takes what it is still sending, within bounds.
+    pub async fn refuse(mut self, problem: Problem) -> Problem {
+        if self.over {
+            return problem;
+        }
+        // A client that waits for 100 Continue has sent nothing and will not.
+        let waits = self.expects_continue && !self.begun;
+        if waits || self.body.size_hint().lower() > DRAIN_BYTES_MAX {
+            return problem.closing();
+        }
+        let deadline = Instant::now() + DRAIN_TIME_MAX;
+        let mut drained = 0;
+        while drained <= DRAIN_BYTES_MAX {
+            match timeout_at(deadline, timeout(self.pause, self.body.frame())).await {
+                Ok(Ok(Some(Ok(frame)))) => drained += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Ok(Ok(None)) => return problem,
+                _ => break,
+            }
+        }
+        problem.closing()
+    }
+}
+
+/// 413 with the bound.
+pub fn too_large(max: usize) -> Problem {
+    Problem::new(Code::TooLarge, format!("the body has more than {max} bytes"))
+}
+
+/// For calls whose bodies are taken only as they are.
+///
+/// # Errors
+/// 415 when the request has a content coding.
+pub fn identity_only(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(value) if Coding::from_header(value.as_bytes()) != Some(Coding::Identity) => {
+            Err(Problem::unsupported_media("only POST /api/v1/batch takes a Content-Encoding"))
+        }
+        _ => Ok(()),
+    }
+}

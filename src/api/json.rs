@@ -1,0 +1,142 @@
+//! JSON as the API writes it: keys and values that may not be text, base64, and small answers by hand.
+//!
+//! It does not own the shape of any one answer; a call's own file does.
+
+use axum::body::Body;
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD,
+};
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+use crate::error::Code;
+
+/// Padding may be left out; nothing else is forgiven.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The same with the alphabet of URLs.
+const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Standard base64, with or without padding.
+#[must_use]
+pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    LENIENT.decode(text).ok()
+}
+
+/// Either alphabet: for query parameters, where the standard one's `+` and `/` need escaping. A `+` that
+/// was not escaped has become a space on the way.
+#[must_use]
+pub fn from_base64_any(text: &[u8]) -> Option<Vec<u8>> {
+    let text: Vec<u8> = text.iter().map(|&byte| if byte == b' ' { b'+' } else { byte }).collect();
+    LENIENT.decode(&text).or_else(|_| LENIENT_URL.decode(&text)).ok()
+}
+
+/// Standard base64 with padding.
+#[must_use]
+pub fn to_base64(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[digit as usize] as char).collect()
+}
+
+/// Puts `name` as text, or `name_b64` when the bytes are not UTF-8.
+pub fn insert_text(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_) => object.insert(format!("{name}_b64"), to_base64(bytes).into()),
+    };
+}
+
+/// Writes `"key":…` or `"key_b64":…`.
+pub fn write_key(out: &mut Vec<u8>, key: &[u8]) {
+    match std::str::from_utf8(key) {
+        Ok(text) => {
+            out.extend_from_slice(b"\"key\":");
+            // Writing into memory cannot fail, and a string always has a JSON form.
+            let _ = serde_json::to_writer(&mut *out, text);
+        }
+        Err(_) => {
+            out.extend_from_slice(b"\"key_b64\":\"");
+            write_base64(out, key);
+            out.push(b'"');
+        }
+    }
+}
+
+/// Appends base64 without a string in between: a page of values is megabytes of it.
+pub fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let written = BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
+    out.truncate(start + written);
+}
+
+/// Appends a number.
+pub fn write_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// A JSON answer.
+#[must_use]
+pub fn reply(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// 200 with a value as JSON.
+///
+/// # Errors
+/// `Internal` when it has no JSON form, which the API's own types always have.
+pub fn ok(value: &impl Serialize) -> Result<Response<Body>, Problem> {
+    let body = serde_json::to_vec(value)
+        .map_err(|error| Problem::new(Code::Internal, format!("building the answer failed: {error}")))?;
+    Ok(reply(StatusCode::OK, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_text_or_base64() {
+        let mut out = Vec::new();
+        write_key(&mut out, "a\"\n\u{e9}".as_bytes());
+        out.push(b',');
+        write_key(&mut out, b"\xff");
+        assert_eq!(String::from_utf8(out).unwrap(), "\"key\":\"a\\\"\\n\u{e9}\",\"key_b64\":\"/w==\"");
+    }
+
+    #[test]
+    fn base64_is_strict_but_for_padding() {
+        assert_eq!(from_base64(b"/w=="), Some(vec![0xff]));
+        assert_eq!(from_base64(b"/w"), Some(vec![0xff]));
+        for bad in ["_w==", "/w =", "/", "/x==", "====", "aGk=\n"] {
+            assert_eq!(from_base64(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(from_base64_any(b"_w"), Some(vec![0xff]));
+        let mut out = b"x".to_vec();
+        write_base64(&mut out, b"hello");
+        assert_eq!(out, b"xaGVsbG8=");
+        assert_eq!(to_hex(&[0, 0xab]), "00ab");
+    }
+}

@@ -1,0 +1,221 @@
+//! Which request goes where: raw keys straight to their handler, the server's own names to the router.
+//!
+//! The first path segment decides, before any router sees the request: a router would match and normalise,
+//! and raw keys must be neither. [`table`] is the one list of the server's own paths; the OpenAPI document
+//! is checked against it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request as AxumRequest,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post, put},
+};
+use hyper::{Method, header::ALLOW};
+
+use super::{
+    App, Reply, backend::Backend, batch, body::RequestBody, kv, names, problem::Problem,
+    query::percent_decode, scan, status,
+};
+use crate::error::Code;
+
+/// A path of the server's own, its methods (as OpenAPI names them), and what answers.
+pub(super) struct Row<B: Backend> {
+    pub path: &'static str,
+    /// Read by the test that holds the OpenAPI document to this table.
+    #[cfg_attr(not(test), expect(dead_code))]
+    pub methods: &'static [&'static str],
+    pub handler: MethodRouter<Arc<App<B>>>,
+}
+
+/// Every path of the server's own.
+pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
+    const GET: &[&str] = &["get"];
+    let row = |path, methods, handler| Row { path, methods, handler };
+    vec![
+        row("/api/v1/kv", GET, get(scan::get::<B>)),
+        row(
+            "/api/v1/kv/{key}",
+            &["get", "put", "delete"],
+            get(kv::get::<B>).put(kv::put::<B>).delete(kv::delete::<B>),
+        ),
+        row("/api/v1/kv/{key}/history", GET, get(kv::history::<B>)),
+        row("/api/v1/batch", &["post"], post(batch::post::<B>)),
+        row("/api/v1/records/{seq}", GET, get(kv::record::<B>)),
+        row("/api/v1/status", GET, get(status::status::<B>)),
+        row("/api/v1/health", GET, get(status::health::<B>)),
+        row("/health", GET, get(status::health::<B>)),
+        row("/livez", GET, get(status::livez)),
+        row("/readyz", GET, get(status::readyz::<B>)),
+        row("/metrics", GET, get(status::metrics::<B>)),
+        row("/api/v1/metrics", GET, get(status::metrics::<B>)),
+        row("/metrics/prometheus", GET, get(status::prometheus::<B>)),
+        row("/openapi.json", GET, get(status::openapi)),
+        row("/cluster/status", GET, get(status::cluster::<B>)),
+        row("/cluster/info", GET, get(status::cluster::<B>)),
+        row("/api/v1/cluster/status", GET, get(status::cluster::<B>)),
+        row("/cluster/members", GET, get(status::members::<B>)),
+        row("/cluster/nodes", GET, get(status::members::<B>)),
+        row("/api/v1/cluster/nodes", GET, get(status::members::<B>)),
+        row("/cluster/leader", GET, get(status::leader::<B>)),
+        row("/cluster/leader/info", GET, get(status::leader::<B>)),
+        row("/leader", GET, get(status::leader::<B>)),
+        row("/is-leader", GET, get(status::is_leader::<B>)),
+        row("/put", &["put"], put(names::put::<B>)),
+        row("/get/{*key}", GET, get(names::get::<B>)),
+        row("/write", &["post"], post(names::write::<B>)),
+        row("/read", &["post"], post(names::read::<B>)),
+    ]
+}
+
+/// The router over [`table`].
+pub(super) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
+    let mut router = Router::new();
+    for row in table::<B>() {
+        router = router.route(row.path, row.handler);
+    }
+    // An empty key is a bad key, not an unknown path.
+    router = router.route("/api/v1/kv/", get(kv::get::<B>).put(kv::put::<B>).delete(kv::delete::<B>));
+    router = router.route("/get/", get(names::get::<B>));
+    router.fallback(unknown::<B>).method_not_allowed_fallback(wrong_method).with_state(app)
+}
+
+/// Axum knows the methods and adds `Allow` afterwards; [`finish`] then writes the problem.
+async fn wrong_method() -> Response {
+    hyper::StatusCode::METHOD_NOT_ALLOWED.into_response()
+}
+
+/// Gives the router's own 405 a document.
+pub(super) fn finish(response: Response) -> Response {
+    if response.status() != hyper::StatusCode::METHOD_NOT_ALLOWED
+        || response.headers().contains_key("content-type")
+    {
+        return response;
+    }
+    let allow = response.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+    Problem::method_not_allowed(&allow.replace(',', ", ")).into_response()
+}
+
+/// Paths of the contract that this version does not have.
+const NOT_BUILT: [&str; 15] = [
+    "/checkpoint",
+    "/tile/",
+    "/verify/",
+    "/ui",
+    "/init",
+    "/add-learner",
+    "/change-membership",
+    "/api/v1/watch",
+    "/api/v1/segments",
+    "/api/v1/proofs/",
+    "/api/v1/keys",
+    "/api/v1/cluster/",
+    "/cluster/",
+    "/docs",
+    "/v3/",
+];
+
+async fn unknown<B: Backend>(
+    axum::extract::State(app): axum::extract::State<Arc<App<B>>>,
+    request: AxumRequest,
+) -> Reply {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let problem = if NOT_BUILT
+        .iter()
+        .any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
+    {
+        Problem::new(Code::NoSuchRoute, format!("{path} is not built in this version"))
+    } else if path.starts_with("/api/v1/") {
+        Problem::new(
+            Code::NoSuchRoute,
+            format!("there is no {path}; in /api/v1/kv/{{key}} the slashes of a key are written %2F"),
+        )
+    } else {
+        Problem::new(
+            Code::InvalidKey,
+            "the first segment of this path is reserved; a key of that name is reached under /api/v1/kv/",
+        )
+    };
+    Err(RequestBody::new(body, &parts.headers, app.limits.read_timeout).refuse(problem).await)
+}
+
+/// Whether a path's first segment is one that the server itself uses.
+pub(super) fn is_reserved(path: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or(path).as_bytes();
+    let end = memchr::memchr(b'/', path).unwrap_or(path.len());
+    let segment = &path[..end];
+    // `%2F` decodes to a slash, which ends the segment of the key as a raw one does.
+    match percent_decode(segment) {
+        Ok(decoded) => {
+            let end = memchr::memchr(b'/', &decoded).unwrap_or(decoded.len());
+            is_reserved_name(&decoded[..end])
+        }
+        Err(_) => false,
+    }
+}
+
+const fn is_reserved_name(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"api"
+            | b"put"
+            | b"get"
+            | b"write"
+            | b"read"
+            | b"init"
+            | b"health"
+            | b"livez"
+            | b"readyz"
+            | b"metrics"
+            | b"cluster"
+            | b"verify"
+            | b"checkpoint"
+            | b"tile"
+            | b"ui"
+            | b"openapi.json"
+            | b"leader"
+            | b"is-leader"
+            | b"add-learner"
+            | b"change-membership"
+            | b"v1"
+            | b"v3"
+            | b"admin"
+            | b"debug"
+            | b"internal"
+            | b"docs"
+    )
+}
+
+/// Whether a request is a probe: never limited, so that an orchestrator does not kill a busy node.
+pub(super) fn is_probe(method: &Method, path: &str) -> bool {
+    *method == Method::GET && matches!(path, "/livez" | "/readyz" | "/health" | "/api/v1/health")
+}
+
+/// Turns hyper's body into axum's for the router.
+pub(super) fn boxed<Bd>(body: Bd) -> Body
+where
+    Bd: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    Bd::Error: Into<axum::BoxError>,
+{
+    Body::new(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_names_are_whole_decoded_segments() {
+        for reserved in
+            ["/api", "/api/x", "/health", "/%68ealth", "/get/", "/v3/kv/range", "/is-leader", "/api%2Fx"]
+        {
+            assert!(is_reserved(reserved), "{reserved}");
+        }
+        for key in ["/", "/apis", "/x/api", "//api", "/API", "/health%00", "/%ff", "/..", "/%zz"] {
+            assert!(!is_reserved(key), "{key}");
+        }
+    }
+}

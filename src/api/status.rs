@@ -1,0 +1,355 @@
+//! What the node says about itself: status, health, members and metrics.
+//!
+//! The numbers come from the node through [`NodeView`]; this file owns only their shape.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{body::Body, extract::State};
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+    http::request::Parts,
+};
+use serde::Serialize;
+use serde_json::{Value, json as json_value};
+
+use super::{App, Reply, backend::Backend, json, problem::Problem, query::Query};
+use crate::{
+    error::{Code, Error},
+    metrics::MetricsSnapshot,
+    types::NodeId,
+};
+
+/// What the server asks of the node that runs it. Every call answers at once, from memory.
+pub trait NodeView: Send + Sync {
+    /// Positions, role, stages.
+    fn status(&self) -> Status;
+    /// Whether clients should be sent here now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ready(&self) -> Result<(), Error>;
+    /// Whether the node can do its work.
+    ///
+    /// # Errors
+    /// Why not.
+    fn healthy(&self) -> Result<(), Error>;
+    /// The numbers of `/metrics` that the server does not count itself.
+    fn metrics(&self) -> MetricsSnapshot;
+    /// All members, this one included.
+    fn members(&self) -> Vec<MemberView>;
+    /// The leader, if one is known.
+    fn leader(&self) -> Option<MemberView>;
+}
+
+/// `GET /api/v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// This node.
+    pub node_id: NodeId,
+    /// `leader`, `follower`, `candidate` or `learner`.
+    pub role: &'static str,
+    /// The leader it knows of.
+    pub leader_id: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Positions in the log.
+    pub log: LogPositions,
+    /// Positions in the ledger.
+    pub records: RecordPositions,
+    /// The Merkle tree.
+    pub tree: TreeStatus,
+    /// The stages of the pipeline by name.
+    pub stages: BTreeMap<&'static str, StageStatus>,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Name of the profile in force.
+    pub profile: String,
+    /// Time since start.
+    pub uptime_ms: u64,
+}
+
+/// Log indexes; `null` while the log is empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LogPositions {
+    /// Handed to Raft.
+    pub proposed: Option<u64>,
+    /// On a quorum's disks.
+    pub committed: Option<u64>,
+    /// Applied here.
+    pub applied: Option<u64>,
+}
+
+/// Counts of records: one past the last seq.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RecordPositions {
+    /// Numbered and readable.
+    pub applied: u64,
+    /// Under the tree.
+    pub proven: u64,
+    /// In closed segments.
+    pub sealed: u64,
+    /// In the archive.
+    pub archived: u64,
+}
+
+/// The tree over the proven records.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TreeStatus {
+    /// Number of leaves.
+    pub size: u64,
+    /// Root hash, hex.
+    pub root: String,
+}
+
+/// RFC 6962: the root of the empty tree is the hash of the empty string.
+const EMPTY_ROOT: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+impl Default for TreeStatus {
+    fn default() -> Self {
+        Self { size: 0, root: EMPTY_ROOT.to_owned() }
+    }
+}
+
+/// What waits in front of a stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StageStatus {
+    /// How many messages.
+    pub depth: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Age of the oldest.
+    pub oldest_ms: u64,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MemberView {
+    /// Its id.
+    pub node_id: NodeId,
+    /// `leader`, `follower` or `learner`.
+    pub role: &'static str,
+    /// Where clients reach it.
+    pub http_addr: String,
+    /// Where members reach it; empty while nothing listens there.
+    pub raft_addr: String,
+    /// Whether it answers.
+    pub healthy: bool,
+    /// Log entries it is behind the leader.
+    pub lag: u64,
+}
+
+fn no_query(parts: &Parts) -> Result<(), Problem> {
+    Query::parse(parts.uri.query(), &[])?;
+    Ok(())
+}
+
+/// `GET /api/v1/status`
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn status<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    json::ok(&app.node.status())
+}
+
+/// `GET /health`, `GET /api/v1/health`
+///
+/// # Errors
+/// 503 with the reason.
+pub async fn health<B: Backend>(State(app): State<Arc<App<B>>>) -> Reply {
+    app.node.healthy().map_err(unavailable)?;
+    Ok(json::reply(StatusCode::OK, r#"{"status":"ok"}"#))
+}
+
+/// `GET /livez`: the process answers, and nothing else is asked.
+///
+/// # Errors
+/// None.
+pub async fn livez() -> Reply {
+    Ok(json::reply(StatusCode::OK, r#"{"status":"ok"}"#))
+}
+
+/// `GET /readyz`
+///
+/// # Errors
+/// 503 with the reason.
+pub async fn readyz<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    let verbose = Query::parse(parts.uri.query(), &["verbose"])?.flag("verbose")?;
+    app.node.ready().map_err(unavailable)?;
+    if !verbose {
+        return Ok(json::reply(StatusCode::OK, r#"{"status":"ok"}"#));
+    }
+    let status = app.node.status();
+    let healthy = app.node.healthy();
+    json::ok(&json_value!({
+        "status": "ok",
+        "checks": {
+            "healthy": healthy.as_ref().map_or_else(|error| Value::from(error.message()), |()| "ok".into()),
+            "leader": status.leader_id,
+            "committed": status.log.committed,
+            "applied": status.log.applied,
+        },
+        "stages": status.stages,
+    }))
+}
+
+/// Probes know 200 and 503; the code stays in the document unless it would say another status.
+fn unavailable(error: Error) -> Problem {
+    let problem = Problem::from(error.clone());
+    if problem.status() == StatusCode::SERVICE_UNAVAILABLE {
+        return problem;
+    }
+    Problem::new(Code::Unavailable, error.message())
+}
+
+/// `GET /metrics`, `GET /api/v1/metrics`: JSON, or Prometheus text where the client asks for it.
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    if wants_prometheus(&parts.headers) {
+        return Ok(prometheus_text(&app));
+    }
+    json::ok(&app.metrics.to_json(&app.node.metrics()))
+}
+
+/// `GET /metrics/prometheus`
+///
+/// # Errors
+/// None.
+pub async fn prometheus<B: Backend>(State(app): State<Arc<App<B>>>) -> Reply {
+    Ok(prometheus_text(&app))
+}
+
+fn prometheus_text<B: Backend>(app: &App<B>) -> Response<Body> {
+    let mut response = Response::new(Body::from(app.metrics.to_prometheus(&app.node.metrics())));
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// The first type named decides; what scrapers send begins with one of theirs. `*/*` gets JSON.
+fn wants_prometheus(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accept = accept.to_ascii_lowercase();
+    for range in accept.split(',') {
+        match range.split(';').next().unwrap_or_default().trim() {
+            "application/json" => return false,
+            "text/plain" | "application/openmetrics-text" => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `GET /openapi.json`
+///
+/// # Errors
+/// None.
+pub async fn openapi() -> Reply {
+    Ok(json::reply(StatusCode::OK, super::OPENAPI))
+}
+
+/// `GET /cluster/status` and its other names.
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn cluster<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    let status = app.node.status();
+    json::ok(&json_value!({
+        "node_id": status.node_id,
+        "role": status.role,
+        "term": status.term,
+        "leader_id": status.leader_id,
+        "leader": app.node.leader(),
+        "members": app.node.members(),
+    }))
+}
+
+/// `GET /cluster/members` and its other names.
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn members<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    json::ok(&json_value!({ "members": app.node.members() }))
+}
+
+/// `GET /cluster/leader` and its other names.
+///
+/// # Errors
+/// 503 while no leader is known.
+pub async fn leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    let leader = app.node.leader().ok_or_else(|| Problem::new(Code::NoQuorum, "no leader is known"))?;
+    json::ok(&json_value!({
+        "leader_id": leader.node_id,
+        "http_addr": leader.http_addr,
+        "raft_addr": leader.raft_addr,
+        "term": app.node.status().term,
+    }))
+}
+
+/// `GET /is-leader`
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn is_leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    let status = app.node.status();
+    json::ok(&json_value!({ "is_leader": status.leader_id == Some(status.node_id) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_decides_between_json_and_prometheus() {
+        let wants = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
+            wants_prometheus(&headers)
+        };
+        for yes in [
+            "text/plain",
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1",
+            "TEXT/PLAIN; version=0.0.4",
+        ] {
+            assert!(wants(yes), "{yes}");
+        }
+        for no in ["*/*", "application/json", "application/json, text/plain, */*", "text/html,*/*;q=0.8"] {
+            assert!(!wants(no), "{no}");
+        }
+        assert!(!wants_prometheus(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn status_has_the_shape_of_the_contract() {
+        let status = serde_json::to_value(Status::default()).unwrap();
+        for pointer in [
+            "/node_id",
+            "/log/proposed",
+            "/log/committed",
+            "/log/applied",
+            "/records/applied",
+            "/records/proven",
+            "/records/sealed",
+            "/records/archived",
+            "/tree/size",
+            "/tree/root",
+            "/stages",
+            "/version",
+            "/profile",
+            "/uptime_ms",
+            "/leader_id",
+            "/term",
+            "/role",
+        ] {
+            assert!(status.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}

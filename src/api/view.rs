@@ -1,0 +1,142 @@
+//! The running node as the server shows it: positions, health and numbers, in the API's words.
+//!
+//! Takes what [`NodeInfo`] gathers; owns no number itself.
+
+use std::collections::BTreeMap;
+
+use super::status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
+use crate::{
+    error::{Code, Error, Result},
+    metrics::{MetricsSnapshot, Stat},
+    node::NodeInfo,
+    raft::Positions,
+    wal::WalHealth,
+};
+
+/// The role of a node whose consensus has stopped.
+const SHUTDOWN: &str = "shutdown";
+
+impl NodeView for NodeInfo {
+    fn status(&self) -> Status {
+        let positions = self.positions();
+        let stages = self.stages().into_iter().map(|stage| {
+            let oldest_ms = u64::try_from(stage.oldest.as_millis()).unwrap_or(u64::MAX);
+            (stage.name, StageStatus { depth: stage.depth, bytes: stage.bytes, oldest_ms })
+        });
+        Status {
+            node_id: self.identity.node_id,
+            role: positions.role,
+            leader_id: positions.leader_id,
+            term: positions.term,
+            log: LogPositions {
+                proposed: positions.proposed.checked_sub(1),
+                committed: positions.committed.checked_sub(1),
+                applied: positions.applied.checked_sub(1),
+            },
+            records: RecordPositions { applied: self.applied().0, ..RecordPositions::default() },
+            tree: TreeStatus::default(),
+            stages: stages.collect::<BTreeMap<_, _>>(),
+            version: env!("CARGO_PKG_VERSION"),
+            profile: self.profile.clone(),
+            uptime_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.healthy()
+    }
+
+    fn healthy(&self) -> Result<()> {
+        match self.wal().0 {
+            WalHealth::Ok => {}
+            WalHealth::DiskFull { free, min } => {
+                return Err(Error::new(Code::DiskFull, format!("{free} bytes are free on disk, writes need {min}")));
+            }
+            WalHealth::Poisoned { why } => {
+                return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
+            }
+        }
+        match self.positions() {
+            Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
+            Positions { leader_id: None, .. } => Err(Error::new(Code::NoQuorum, "no leader is known")),
+            _ => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        let (sizes, positions, (_, wal)) = (self.sizes(), self.positions(), self.wal());
+        let stat = |group, name, help, value| Stat { group, name, help, label: None, value };
+        let mut stats = vec![
+            stat("storage", "memory_bytes", "Bytes of applied entries held in memory.", sizes.bytes as f64),
+            stat("storage", "keys_ever", "Keys ever written, deleted ones included.", sizes.keys as f64),
+            stat(
+                "storage",
+                "idempotency_answers",
+                "Idempotency keys remembered.",
+                sizes.idempotency_answers as f64,
+            ),
+            stat("wal", "groups_total", "Groups written to the log.", wal.groups as f64),
+            stat("wal", "syncs_total", "Syncs of log files.", wal.syncs as f64),
+            stat("wal", "written_bytes_total", "Bytes written to the log, padding included.", wal.bytes_written as f64),
+            stat("wal", "queue_depth", "Changes waiting for the next group.", wal.queue_depth as f64),
+            stat("wal", "queue_bytes", "Their bytes.", wal.queue_bytes as f64),
+            stat("wal", "oldest_ms", "Age of the oldest of them.", wal.oldest_ms as f64),
+            stat("wal", "disk_bytes", "Size of the log's files.", wal.disk_bytes as f64),
+            stat("wal", "tail_bytes", "Bytes of recent entries held for readers.", wal.tail_bytes as f64),
+            stat("raft", "term", "Current term.", positions.term as f64),
+            stat("raft", "proposed", "Log entries in this member's log.", positions.proposed as f64),
+            stat("raft", "committed", "Log entries known to be on a quorum's disks.", positions.committed as f64),
+            stat("raft", "applied", "Log entries applied.", positions.applied as f64),
+            stat("node", "uptime_seconds", "Time since the node started.", self.uptime().as_secs_f64()),
+        ];
+        for (name, q) in [("sync_us_p50", 0.5), ("sync_us_p99", 0.99), ("sync_us_max", 1.0)] {
+            let help = "Microseconds from encoding a group until it was durable.";
+            stats.push(stat("wal", name, help, wal.sync_us.value_at_quantile(q) as f64));
+        }
+        for stage in self.stages() {
+            let of = |name, help, value| Stat {
+                group: "stages",
+                name,
+                help,
+                label: Some(("stage", stage.name.to_owned())),
+                value,
+            };
+            stats.extend([
+                of("depth", "Items in the stage.", stage.depth as f64),
+                of("bytes", "Bytes in the stage.", stage.bytes as f64),
+                of("oldest_ms", "Age of the oldest item.", stage.oldest.as_secs_f64() * 1e3),
+                of("passed_total", "Items that left the stage.", stage.latency_us.len() as f64),
+                of("stay_us_p50", "Microseconds that items stayed.", stage.latency_us.value_at_quantile(0.5) as f64),
+                of("stay_us_p99", "Microseconds that items stayed.", stage.latency_us.value_at_quantile(0.99) as f64),
+                of("stay_us_max", "Microseconds that items stayed.", stage.latency_us.max() as f64),
+            ]);
+        }
+        MetricsSnapshot {
+            total_keys: sizes.live_keys,
+            total_records: sizes.records,
+            current_leader: positions.leader_id,
+            stats,
+        }
+    }
+
+    fn members(&self) -> Vec<MemberView> {
+        let positions = self.positions();
+        let member = |(id, (raft_addr, http_addr)): (&u64, &(String, String))| MemberView {
+            node_id: *id,
+            role: match *id {
+                id if positions.leader_id == Some(id) => "leader",
+                id if positions.voters.contains(&id) => "follower",
+                _ => "learner",
+            },
+            http_addr: http_addr.clone(),
+            raft_addr: raft_addr.clone(),
+            healthy: *id != self.identity.node_id || self.healthy().is_ok(),
+            lag: 0,
+        };
+        positions.members.iter().map(member).collect()
+    }
+
+    fn leader(&self) -> Option<MemberView> {
+        self.members().into_iter().find(|member| member.role == "leader")
+    }
+}

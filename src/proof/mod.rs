@@ -1,0 +1,3 @@
+//! What lets a stranger check the ledger: pure functions over bytes, no I/O.
+
+pub mod leaf;
