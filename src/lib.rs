@@ -5,5 +5,7 @@ pub mod env;
 pub mod error;
 pub mod pipeline;
 pub mod read;
+pub mod sim;
 pub mod state;
 pub mod types;
+pub mod wal;
