@@ -84,6 +84,12 @@ pub trait File: Debug + Send + Sync {
     }
     /// Cuts or grows (with zeros) the file to this size.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Whether a write is on disk when it returns, so that [`File::sync`] has nothing left to do.
+    ///
+    /// False for [`OpenMode::Direct`] where the file system refused it: then only `sync` is a promise.
+    fn writes_through(&self) -> bool {
+        false
+    }
 }
 
 /// The wall clock.

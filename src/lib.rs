@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod proof;
 pub mod raft;
 pub mod read;
+pub mod sim;
 pub mod state;
 pub mod types;
 pub mod wal;

@@ -1,0 +1,246 @@
+//! Files of the operating system.
+//!
+//! `Direct` files are opened with `O_DIRECT | O_DSYNC`: a write returns when its bytes are on disk, past
+//! the page cache, and `sync` has nothing to do. Where the file system refuses that, and on systems
+//! without it, they are ordinary files whose `sync` really syncs; [`File::writes_through`] tells which.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use super::super::{File, Io, OpenMode};
+
+/// The real disk.
+#[derive(Debug, Default)]
+pub struct RealIo {
+    refusal_logged: AtomicBool,
+}
+
+impl RealIo {
+    /// The file systems of this machine.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { refusal_logged: AtomicBool::new(false) }
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<RealFile> {
+        match open_past_cache(path) {
+            Ok(file) => Ok(RealFile { file, writes_through: true }),
+            Err(error) if refuses_direct(&error) => {
+                if !self.refusal_logged.swap(true, Relaxed) {
+                    tracing::info!(path = %path.display(), "no direct I/O on this file system: writing through the page cache and syncing");
+                }
+                Ok(RealFile { file: read_write(path)?, writes_through: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn read_write(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+#[cfg(target_os = "linux")]
+fn open_past_cache(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = libc::O_DIRECT | libc::O_DSYNC;
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_past_cache(_: &Path) -> io::Result<fs::File> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+fn refuses_direct(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
+
+impl Io for RealIo {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        // A directory whose own name is lost in a crash takes its files with it, so each new one is
+        // made durable in its parent.
+        let mut missing: Vec<PathBuf> = Vec::new();
+        let mut at = dir;
+        while !at.as_os_str().is_empty() && !at.exists() {
+            missing.push(at.to_path_buf());
+            let Some(parent) = at.parent() else { break };
+            at = parent;
+        }
+        fs::create_dir_all(dir)?;
+        for new in missing.iter().rev() {
+            let parent = new.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.sync_dir(parent)?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(match mode {
+            OpenMode::Read => RealFile { file: fs::File::open(path)?, writes_through: false },
+            OpenMode::Buffered => RealFile { file: read_write(path)?, writes_through: false },
+            OpenMode::Direct => self.open_direct(path)?,
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        #[cfg(unix)]
+        fs::File::open(dir)?.sync_all()?;
+        // Elsewhere directories cannot be opened, and their entries are the file system's own care.
+        let _ = dir;
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = read_write(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::Error::new(
+                ErrorKind::WouldBlock,
+                format!("{} is held by another process", path.display()),
+            )),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: fs::File,
+    writes_through: bool,
+}
+
+impl File for RealFile {
+    #[cfg(unix)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        // O_DIRECT wants aligned reads too; the log opens a second, plain handle for reading.
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    #[cfg(unix)]
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        while !buffer.is_empty() {
+            let count = self.file.seek_read(buffer, offset)?;
+            if count == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            buffer = &mut buffer[count..];
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    #[cfg(windows)]
+    fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        while !bytes.is_empty() {
+            let count = self.file.seek_write(bytes, offset)?;
+            bytes = &bytes[count..];
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.writes_through { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn writes_through(&self) -> bool {
+        self.writes_through
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_keep_what_is_written_and_names_follow() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a/b");
+        let io = RealIo::new();
+        assert!(io.list(&dir).unwrap().is_empty());
+        io.create_dir_all(&dir).unwrap();
+        let file = io.open(&dir.join("one"), OpenMode::Buffered).unwrap();
+        assert!(file.is_empty().unwrap());
+        file.write_at(b"ledger", 3).unwrap();
+        file.sync().unwrap();
+        let mut seen = [9; 9];
+        file.read_at(&mut seen, 0).unwrap();
+        assert_eq!(&seen, b"\0\0\0ledger");
+        assert_eq!(file.read_at(&mut seen, 1).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        io.rename(&dir.join("one"), &dir.join("two")).unwrap();
+        io.sync_dir(&dir).unwrap();
+        assert_eq!(io.list(&dir).unwrap(), ["two"]);
+        io.remove(&dir.join("two")).unwrap();
+        assert!(io.free_bytes(&dir).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_lock_is_held_until_its_guard_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lock");
+        let io = RealIo::new();
+        let guard = io.lock(&path).unwrap();
+        assert_eq!(io.lock(&path).err().unwrap().kind(), ErrorKind::WouldBlock);
+        drop(guard);
+        io.lock(&path).unwrap();
+    }
+}
