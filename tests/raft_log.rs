@@ -6,14 +6,16 @@ use std::{collections::BTreeMap, io};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::{
-    Entry, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, RaftTypeConfig, Snapshot, StoredMembership,
+    Entry, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, RaftTypeConfig, Snapshot,
+    StoredMembership,
     alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf},
     storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine},
     testing::log::{StoreBuilder, Suite},
+    type_config::TypeConfigExt,
 };
 use scribe_ledger::{
     config::WalConfig,
-    env::Env,
+    env::real::real_env,
     raft::{Member, Proposal, TypeConfig, log_store::LogStore},
     state::outcome::Outcome,
     wal::{Driver, Wal, WalOptions},
@@ -83,9 +85,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Counting {
 }
 
 fn open(dir: &TempDir) -> (Wal, LogStore) {
-    let env = Env::real();
+    let env = real_env();
     let config = WalConfig { file_bytes: 64 << 10, ..WalConfig::default() };
-    let wal = Wal::open(&env, dir.path(), WalOptions { config, driver: Driver::Thread }).unwrap();
+    let wal = Wal::open(&env, dir.path(), WalOptions::new(config, Driver::Thread)).unwrap();
     (wal.clone(), LogStore::new(wal, 1))
 }
 
@@ -104,7 +106,11 @@ async fn openraft_suite() {
     Suite::test_all(Builder).await.unwrap();
 }
 
-fn entry(term: u64, index: u64, payload: EntryPayload<Proposal, u64, Member>) -> Entry<<TypeConfig as CommittedId>::Id, EntryPayload<Proposal, u64, Member>> {
+fn entry(
+    term: u64,
+    index: u64,
+    payload: EntryPayload<Proposal, u64, Member>,
+) -> Entry<<TypeConfig as CommittedId>::Id, EntryPayload<Proposal, u64, Member>> {
     Entry { log_id: LogId { leader_id: term.into(), index }, payload }
 }
 
@@ -117,8 +123,8 @@ impl CommittedId for TypeConfig {
 }
 
 async fn append(log: &mut LogStore, entries: Vec<<TypeConfig as RaftTypeConfig>::Entry>) {
-    let (done, durable) = tokio::sync::oneshot::channel();
-    log.append(entries, IOFlushed::signal(done.into())).await.unwrap();
+    let (done, durable) = TypeConfig::oneshot();
+    log.append(entries, IOFlushed::signal(done)).await.unwrap();
     durable.await.unwrap().unwrap();
 }
 
@@ -128,10 +134,11 @@ async fn everything_survives_a_restart() {
     let members = BTreeMap::from([(1, Member { raft_addr: "a:1".into(), http_addr: "b:2".into() })]);
     let membership = openraft::Membership::new(vec![[1].into()], members).unwrap();
     let batch = |n: u64| EntryPayload::Normal(Proposal(Bytes::from([&[1u8][..], &n.to_le_bytes()].concat())));
-    let written: Vec<_> = [entry(1, 0, EntryPayload::Membership(membership)), entry(1, 1, EntryPayload::Blank)]
-        .into_iter()
-        .chain((2..40).map(|n| entry(1 + n / 20, n, batch(n))))
-        .collect();
+    let written: Vec<_> =
+        [entry(1, 0, EntryPayload::Membership(membership)), entry(1, 1, EntryPayload::Blank)]
+            .into_iter()
+            .chain((2..40).map(|n| entry(1 + n / 20, n, batch(n))))
+            .collect();
     let vote = Vote::new_committed(3, 1);
     {
         let (wal, mut log) = open(&dir);

@@ -50,7 +50,10 @@ impl NodeView for NodeInfo {
         match self.wal().0 {
             WalHealth::Ok => {}
             WalHealth::DiskFull { free, min } => {
-                return Err(Error::new(Code::DiskFull, format!("{free} bytes are free on disk, writes need {min}")));
+                return Err(Error::new(
+                    Code::DiskFull,
+                    format!("{free} bytes are free on disk, writes need {min}"),
+                ));
             }
             WalHealth::Poisoned { why } => {
                 return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
@@ -77,7 +80,12 @@ impl NodeView for NodeInfo {
             ),
             stat("wal", "groups_total", "Groups written to the log.", wal.groups as f64),
             stat("wal", "syncs_total", "Syncs of log files.", wal.syncs as f64),
-            stat("wal", "written_bytes_total", "Bytes written to the log, padding included.", wal.bytes_written as f64),
+            stat(
+                "wal",
+                "written_bytes_total",
+                "Bytes written to the log, padding included.",
+                wal.bytes_written as f64,
+            ),
             stat("wal", "queue_depth", "Changes waiting for the next group.", wal.queue_depth as f64),
             stat("wal", "queue_bytes", "Their bytes.", wal.queue_bytes as f64),
             stat("wal", "oldest_ms", "Age of the oldest of them.", wal.oldest_ms as f64),
@@ -85,7 +93,12 @@ impl NodeView for NodeInfo {
             stat("wal", "tail_bytes", "Bytes of recent entries held for readers.", wal.tail_bytes as f64),
             stat("raft", "term", "Current term.", positions.term as f64),
             stat("raft", "proposed", "Log entries in this member's log.", positions.proposed as f64),
-            stat("raft", "committed", "Log entries known to be on a quorum's disks.", positions.committed as f64),
+            stat(
+                "raft",
+                "committed",
+                "Log entries known to be on a quorum's disks.",
+                positions.committed as f64,
+            ),
             stat("raft", "applied", "Log entries applied.", positions.applied as f64),
             stat("node", "uptime_seconds", "Time since the node started.", self.uptime().as_secs_f64()),
         ];
@@ -106,8 +119,16 @@ impl NodeView for NodeInfo {
                 of("bytes", "Bytes in the stage.", stage.bytes as f64),
                 of("oldest_ms", "Age of the oldest item.", stage.oldest.as_secs_f64() * 1e3),
                 of("passed_total", "Items that left the stage.", stage.latency_us.len() as f64),
-                of("stay_us_p50", "Microseconds that items stayed.", stage.latency_us.value_at_quantile(0.5) as f64),
-                of("stay_us_p99", "Microseconds that items stayed.", stage.latency_us.value_at_quantile(0.99) as f64),
+                of(
+                    "stay_us_p50",
+                    "Microseconds that items stayed.",
+                    stage.latency_us.value_at_quantile(0.5) as f64,
+                ),
+                of(
+                    "stay_us_p99",
+                    "Microseconds that items stayed.",
+                    stage.latency_us.value_at_quantile(0.99) as f64,
+                ),
                 of("stay_us_max", "Microseconds that items stayed.", stage.latency_us.max() as f64),
             ]);
         }

@@ -61,8 +61,9 @@ fn configure(args: &NodeArgs) -> Result<Option<Config>> {
 }
 
 fn init_logging(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.logging.level)
-        .map_err(|e| Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level)))?;
+    let filter = EnvFilter::try_new(&config.logging.level).map_err(|e| {
+        Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level))
+    })?;
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.logging.format {
         LogFormat::Text => logging.init(),
@@ -87,8 +88,7 @@ async fn serve(config: &Config) -> Result<()> {
     raise_descriptor_limit();
     let io = |doing: &'static str| move |e: std::io::Error| Error::io(doing, &e);
     // A file that reaches the process's size limit has to be a failed write, not a killed process.
-    let _file_size_limit =
-        signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching signals"))?;
+    let _file_size_limit = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("catching signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("catching signals"))?;
 
@@ -152,7 +152,8 @@ async fn serve(config: &Config) -> Result<()> {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
         tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
     }
 }

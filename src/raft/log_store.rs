@@ -57,12 +57,14 @@ impl LogStore {
         self.sole_voter.store(alone, Ordering::Release);
     }
 
-    /// Entries from `start` up to, not including, `end`; at most `bytes_max` of them, at least one.
+    /// The entries the log holds from `start` up to, not including, `end`; at most `bytes_max` of them, at
+    /// least one if there is one.
     ///
     /// # Errors
     /// What the WAL reports, and entries that do not decode.
     pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let entries = self.wal.read(start..end, bytes_max)?;
+        let first = self.wal.state().purged.map_or(0, |id| id.index.0 + 1);
+        let entries = self.wal.read(start.max(first)..end, bytes_max)?;
         entries.into_iter().map(|entry| codec::decode_entry(entry).map_err(invalid_data)).collect()
     }
 
@@ -117,8 +119,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
             }
             let chunk = log.entries(next, end, READ_BYTES_MAX);
             // An empty chunk ends the stream: openraft checks that it got everything it asked for.
-            let read = chunk.as_ref().map_or(0, |entries| entries.len() as u64);
-            let next = if read == 0 { end } else { next + read };
+            let last = chunk.as_ref().ok().and_then(|entries| entries.last());
+            let next = last.map_or(end, |entry| entry.log_id.index + 1);
             let items: Vec<io::Result<Entry>> = match chunk {
                 Ok(entries) => entries.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
