@@ -43,6 +43,7 @@ mod query;
 mod route;
 mod scan;
 pub mod serve;
+mod starting;
 mod status;
 mod view;
 mod write;
@@ -50,6 +51,7 @@ mod write;
 pub use backend::{Backend, Live, Room};
 pub use batch::{FRAMES, NDJSON};
 pub use serve::serve;
+pub use starting::Starting;
 pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 
 use problem::{Problem, Slug};

@@ -4,8 +4,8 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use scribe_ledger::{
-    api::{self, App, Live},
-    config::{Config, LogFormat, NodeArgs, process_environment, run_config_command},
+    api::{self, App, Backend, Live, NodeView, Starting},
+    config::{Config, LimitsConfig, LogFormat, NodeArgs, process_environment, run_config_command},
     env::real::real_env,
     error::{Code, Error, Result},
     metrics::Metrics,
@@ -16,6 +16,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    task::JoinHandle,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -61,7 +62,8 @@ fn configure(args: &NodeArgs) -> Result<Option<Config>> {
 }
 
 fn init_logging(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.logging.level).map_err(|e| {
+    // openraft tells its life at level info; that is for whoever asks with `openraft=info`.
+    let filter = EnvFilter::try_new(format!("openraft=warn,{}", config.logging.level)).map_err(|e| {
         Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level))
     })?;
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -99,17 +101,19 @@ async fn serve(config: &Config) -> Result<()> {
     let bound = listener.local_addr().map_err(io("binding HTTP"))?;
     let http_addr = config.network.http_advertised(bound);
 
+    let metrics = Arc::new(Metrics::new());
+    let door = |listener| Door { listener, metrics: metrics.clone(), limits: config.limits.clone() };
+    let (listener, listener_while_starting) = shared(listener).map_err(io("sharing the HTTP socket"))?;
+    let starting = Starting::new(config.node.id, &config.profile);
+    let waiting_room = door(listener_while_starting).open(starting.clone(), Arc::new(starting));
+
     let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-    let mut node = Node::start(real_env(), config, &http_addr, options).await?;
+    let started = Node::start(real_env(), config, &http_addr, options).await;
+    waiting_room.close().await;
+    let mut node = started?;
     let info = node.info();
-    let app = App {
-        backend: Live { ingest: node.ingest(), reader: node.reader() },
-        node: Arc::new(info.clone()),
-        metrics: Arc::new(Metrics::new()),
-        limits: config.limits.clone(),
-    };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(api::serve(app, listener, async move { drop(stopped.await) }));
+    let live = Live { ingest: node.ingest(), reader: node.reader() };
+    let server = door(listener).open(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,
         cluster_id = info.identity.cluster_id,
@@ -131,10 +135,7 @@ async fn serve(config: &Config) -> Result<()> {
         Some(why) => tracing::error!(why, "the node cannot go on; it stops"),
         None => tracing::info!("stopping: no new connections, requests under way are finished"),
     }
-    // The receiver is gone only if the server has ended by itself.
-    let _ = stop.send(());
-    let all_finished = server.await.unwrap_or(false);
-    if !all_finished {
+    if !server.close().await {
         tracing::warn!("some requests were cut off after limits.shutdown_timeout");
     }
     let closed = node.stop().await;
@@ -146,6 +147,44 @@ async fn serve(config: &Config) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// What every HTTP server of this process is made of.
+struct Door {
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    limits: LimitsConfig,
+}
+
+/// A running HTTP server.
+struct Open {
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<bool>,
+}
+
+impl Door {
+    fn open<B: Backend>(self, backend: B, node: Arc<dyn NodeView>) -> Open {
+        let app = App { backend, node, metrics: self.metrics, limits: self.limits };
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(api::serve(app, self.listener, async move { drop(stopped.await) }));
+        Open { stop, server }
+    }
+}
+
+impl Open {
+    /// Takes no more requests and finishes those under way; false if some were cut off.
+    async fn close(self) -> bool {
+        // The receiver is gone only if the server has ended by itself.
+        let _ = self.stop.send(());
+        self.server.await.unwrap_or(false)
+    }
+}
+
+/// Two handles of one listening socket: what waits to be accepted is lost with neither.
+fn shared(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
+    let listener = listener.into_std()?;
+    let other = listener.try_clone()?;
+    Ok((TcpListener::from_std(listener)?, TcpListener::from_std(other)?))
 }
 
 /// Every connection is a descriptor. The soft limit is often 1,024 where the hard one allows far more.

@@ -1,0 +1,131 @@
+//! What a node answers before it can serve: alive, not ready, and why.
+//!
+//! Replaying a long log takes a while, and whoever watches the node has to tell that from a dead one. The
+//! same server runs on this stand-in until the node is open.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    backend::{Backend, Room},
+    status::{MemberView, NodeView, Status},
+};
+use crate::{
+    error::{Code, Error, Result},
+    metrics::MetricsSnapshot,
+    pipeline::message::Written,
+    read::{Consistency, Page, Record, Scan},
+    state::batch::Draft,
+    types::{NodeId, Seq},
+};
+
+/// A node that is still recovering.
+#[derive(Clone, Debug)]
+pub struct Starting {
+    node_id: NodeId,
+    profile: String,
+    since: Instant,
+}
+
+impl Starting {
+    /// Node `node_id`, from now on.
+    #[must_use]
+    pub fn new(node_id: NodeId, profile: &str) -> Self {
+        Self { node_id, profile: profile.into(), since: Instant::now() }
+    }
+
+    fn refusal(&self) -> Error {
+        let seconds = self.since.elapsed().as_secs();
+        Error::new(
+            Code::Unavailable,
+            format!("the node is recovering its log, since {seconds} s: try again soon"),
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+}
+
+/// There is no room in a pipeline that does not run yet: no value of this type exists.
+#[derive(Debug)]
+pub enum NoRoom {}
+
+impl Room for NoRoom {
+    fn cover(&mut self, _bytes: usize) -> Result<()> {
+        match *self {}
+    }
+
+    fn submit(self, _draft: Draft) -> impl Future<Output = Result<Written>> + Send {
+        async move { match self {} }
+    }
+}
+
+impl Backend for Starting {
+    type Permit = NoRoom;
+
+    fn permit(&self, _bytes: usize) -> Result<NoRoom> {
+        Err(self.refusal())
+    }
+
+    fn barrier(&self, _consistency: Consistency) -> impl Future<Output = Result<()>> + Send {
+        let refusal = self.refusal();
+        async move { Err(refusal) }
+    }
+
+    // Every read passes the barrier first, so nobody sees these.
+    fn next_seq(&self) -> Seq {
+        Seq(0)
+    }
+
+    fn newest(&self, _key: &[u8]) -> Option<Record> {
+        None
+    }
+
+    fn as_of(&self, _key: &[u8], _at: Seq) -> Option<Record> {
+        None
+    }
+
+    fn history(&self, _key: &[u8], _before: Option<Seq>, _limit: usize) -> Vec<Record> {
+        Vec::new()
+    }
+
+    fn record(&self, _seq: Seq) -> Option<Record> {
+        None
+    }
+
+    fn scan(&self, _scan: &Scan) -> Page {
+        Page::default()
+    }
+}
+
+impl NodeView for Starting {
+    fn status(&self) -> Status {
+        Status {
+            node_id: self.node_id,
+            role: "starting",
+            version: env!("CARGO_PKG_VERSION"),
+            profile: self.profile.clone(),
+            uptime_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ..Status::default()
+        }
+    }
+
+    fn ready(&self) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn healthy(&self) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        MetricsSnapshot::default()
+    }
+
+    fn members(&self) -> Vec<MemberView> {
+        Vec::new()
+    }
+
+    fn leader(&self) -> Option<MemberView> {
+        None
+    }
+}
