@@ -88,6 +88,8 @@ impl Ledger {
 }
 
 async fn write(State(stub): State<Stub>, Path(key): Path<String>, value: Bytes) -> Response {
+    // Copied: a value that shares the connection's read buffer would keep all of it alive.
+    let value = Bytes::copy_from_slice(&value);
     let seq = stub.ledger.lock().unwrap().put(key.clone().into_bytes(), value);
     let headers = [("scribe-seq", seq.to_string()), ("etag", format!("\"{seq}\""))];
     (StatusCode::CREATED, headers, Json(json!({"key": key, "seq": seq}))).into_response()
