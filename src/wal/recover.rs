@@ -104,7 +104,8 @@ pub(super) fn recover(
     check_damage: bool,
     each: &mut dyn FnMut(GroupPlace),
 ) -> Result<Recovered> {
-    let mut scan = Scan { check_sums, check_damage, each, out: Recovered::default(), doubt: None };
+    let mut scan =
+        Scan { check_sums, check_damage, each, out: Recovered::default(), doubt: None, unexplained: None };
     let names = io.list(dir).map_err(|e| Error::io(format!("listing {}", dir.display()), &e))?;
     let mut files = Vec::new();
     for name in names {
@@ -115,7 +116,6 @@ pub(super) fn recover(
         }
     }
     files.sort_by_key(|file| file.number);
-    scan.out.file_number_next = files.last().map_or(1, |file| file.number + 1);
     for mut file in files {
         let path = file.path.clone();
         let doing = |e: &io::Error| Error::io(format!("reading {}", path.display()), e);
@@ -124,6 +124,8 @@ pub(super) fn recover(
         let mut window = Window { file: handle, bytes: file.bytes, buffer: Vec::new(), start: 0 };
         scan.file(file, &mut window)?;
     }
+    // Numbers of files that were never written are used again, so that numbers have no holes of their own.
+    scan.out.file_number_next = scan.out.files.last().map_or(1, |file| file.number + 1);
     scan.finish()
 }
 
@@ -134,6 +136,8 @@ struct Scan<'a> {
     out: Recovered,
     /// The end of the file before, with what was expected there: where a hole would have to be.
     doubt: Option<(PathBuf, u64)>,
+    /// A file without groups, as long as no later file has any.
+    unexplained: Option<PathBuf>,
 }
 
 /// What a place in a file holds.
@@ -162,6 +166,13 @@ impl Scan<'_> {
             }
             if groups > 0 && !goes_on {
                 break;
+            }
+            let unused =
+                self.unexplained.take().filter(|_| self.check_damage && header.flags & FLAG_COPY == 0);
+            if let Some(unused) = unused {
+                // A start removes unused files, durably, before it writes to a new one. Only a group that
+                // was read from the page cache and never reached the disk may be gone, and its copy is here.
+                return Err(corrupt(&unused, 0, "no group of it is whole, yet there is a later file"));
             }
             let mut last_index = None;
             if goes_on {
@@ -197,6 +208,7 @@ impl Scan<'_> {
             self.doubt = Some((file.path.clone(), at));
             self.out.files.push(file);
         } else {
+            self.unexplained = Some(file.path.clone());
             self.out.unused.push(file);
         }
         Ok(())
@@ -329,9 +341,7 @@ impl Scan<'_> {
             _ => false,
         };
         if missing {
-            // A file in which nothing is whole is the likeliest place for it.
-            let suspect = self.out.unused.first().map(|file| (file.path.clone(), 0));
-            let (path, at) = suspect.or(self.doubt.take()).unwrap_or_default();
+            let (path, at) = self.doubt.take().unwrap_or_default();
             let found =
                 if state.slots.is_empty() { "none".into() } else { format!("{} is the first", state.first) };
             return Err(corrupt(
