@@ -91,6 +91,8 @@ pub struct GroupPlace {
     pub sequence: u64,
     /// Whether it only certifies the one before it.
     pub closing: bool,
+    /// Whether it was carried over from an older file.
+    pub copy: bool,
 }
 
 /// Reads all files of a log.
@@ -104,8 +106,15 @@ pub(super) fn recover(
     check_damage: bool,
     each: &mut dyn FnMut(GroupPlace),
 ) -> Result<Recovered> {
-    let mut scan =
-        Scan { check_sums, check_damage, each, out: Recovered::default(), doubt: None, unexplained: None };
+    let mut scan = Scan {
+        check_sums,
+        check_damage,
+        each,
+        out: Recovered::default(),
+        doubt: None,
+        gap: None,
+        unexplained: None,
+    };
     let names = io.list(dir).map_err(|e| Error::io(format!("listing {}", dir.display()), &e))?;
     let mut files = Vec::new();
     for name in names {
@@ -136,6 +145,8 @@ struct Scan<'a> {
     out: Recovered,
     /// The end of the file before, with what was expected there: where a hole would have to be.
     doubt: Option<(PathBuf, u64)>,
+    /// Where the last missing files would have to be.
+    gap: Option<(PathBuf, u64)>,
     /// A file without groups, as long as no later file has any.
     unexplained: Option<PathBuf>,
 }
@@ -177,23 +188,25 @@ impl Scan<'_> {
             let mut last_index = None;
             if goes_on {
                 last_index = self.records(window, &file, at, &header)?;
+                if header.flags & FLAG_COPY != 0
+                    && let Some(before) = self.out.files.last_mut()
+                {
+                    // The original is gone, and a copy is only read behind the file before it: both stay
+                    // until its entries are purged.
+                    before.last_index = before.last_index.max(last_index);
+                }
             } else if !repeats {
                 self.gap(&file, &header)?;
-                if header.flags & FLAG_COPY == 0 {
+                if header.flags & FLAG_OPENING != 0 {
                     last_index = self.records(window, &file, at, &header)?;
                 }
             }
             file.last_index = file.last_index.max(last_index);
             self.out.closed = header.flags & FLAG_CLOSING != 0;
             self.out.last_group = Some(LastGroup { path: file.path.clone(), offset: at, header });
-            let closing = self.out.closed;
-            (self.each)(GroupPlace {
-                path: file.path.clone(),
-                offset: at,
-                bytes,
-                sequence: header.sequence,
-                closing,
-            });
+            let (closing, copy) = (self.out.closed, header.flags & FLAG_COPY != 0);
+            let path = file.path.clone();
+            (self.each)(GroupPlace { path, offset: at, bytes, sequence: header.sequence, closing, copy });
             groups += 1;
             at += bytes;
         }
@@ -270,8 +283,12 @@ impl Scan<'_> {
 
     /// The file does not go on where the one before it ended.
     fn gap(&mut self, file: &LogFile, header: &GroupHeader) -> Result<()> {
+        let unused = |before: &LogFile| {
+            let between = before.number + 1..file.number;
+            self.out.unused.iter().filter(|file| between.contains(&file.number)).count() as u32
+        };
         let before = self.out.files.last();
-        if let Some(before) = before.filter(|before| before.number + 1 == file.number) {
+        if let Some(before) = before.filter(|before| before.number + 1 + unused(before) == file.number) {
             let at = self.doubt.as_ref().map_or(0, |(_, at)| *at);
             let last = self.out.last_group.as_ref().map_or(0, |last| last.header.sequence);
             return Err(corrupt(
@@ -287,6 +304,7 @@ impl Scan<'_> {
         if header.flags & (FLAG_OPENING | FLAG_COPY) == 0 {
             return Err(corrupt(&file.path, 0, "it does not begin as every log file does"));
         }
+        self.gap = self.doubt.clone().or(Some((file.path.clone(), 0)));
         // Whether what is missing was still needed shows when the purge point is known.
         self.out.state = Replay::default();
         Ok(())
@@ -341,7 +359,7 @@ impl Scan<'_> {
             _ => false,
         };
         if missing {
-            let (path, at) = self.doubt.take().unwrap_or_default();
+            let (path, at) = self.gap.take().or(self.doubt.take()).unwrap_or_default();
             let found =
                 if state.slots.is_empty() { "none".into() } else { format!("{} is the first", state.first) };
             return Err(corrupt(
