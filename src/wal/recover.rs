@@ -50,8 +50,8 @@ pub(super) struct Recovered {
     pub(super) unused: Vec<LogFile>,
     pub(super) spares: Vec<PathBuf>,
     pub(super) last_group: Option<LastGroup>,
-    /// Where the log ends although bytes follow that may be a torn group.
-    pub(super) cuts: Vec<(PathBuf, u64)>,
+    /// Where the log ends, if bytes follow there that may be a torn group.
+    pub(super) cut: Option<(PathBuf, u64)>,
     /// Whether the last group is a closing one.
     pub(super) closed: bool,
     pub(super) file_number_next: u32,
@@ -212,12 +212,11 @@ impl Scan<'_> {
         }
         self.nothing_whole_behind(window, &file, at)?;
         if groups > 0 {
-            self.out.cuts.clear();
-        }
-        if window.has_bytes(at).map_err(|e| reading(&file.path, &e))? {
-            self.out.cuts.push((file.path.clone(), at));
-        }
-        if groups > 0 {
+            // Only the last file with groups can end in a torn one. A file without any may be an older one
+            // whose new name is not durable: a crash can still give it its old name back, and its groups
+            // must be whole then.
+            let torn = window.has_bytes(at).map_err(|e| reading(&file.path, &e))?;
+            self.out.cut = torn.then(|| (file.path.clone(), at));
             self.doubt = Some((file.path.clone(), at));
             self.out.files.push(file);
         } else {
