@@ -93,6 +93,8 @@ struct World {
     /// Committed ids given since the restart, each with the number of steps before it.
     saved: Vec<(usize, LogId)>,
     generation_seen: Option<u64>,
+    /// Whether to print what happens: when one seed is replayed.
+    tells: bool,
 }
 
 type Checked<T = ()> = Result<T, String>;
@@ -133,6 +135,7 @@ impl World {
             completed: Arc::default(),
             saved: Vec::new(),
             generation_seen: None,
+            tells: std::env::var_os("WAL_SEED").is_some(),
         }
     }
 
@@ -412,24 +415,7 @@ fn history(seed: u64, sabotage: Sabotage) -> Checked<u64> {
                 world.io.restart();
                 world.open().map_err(|error| format!("opening after a crash while opening: {error}"))?
             }
-            Err(error) => {
-                if std::env::var_os("WAL_SEED").is_some() {
-                    for name in world.io.list(Path::new(DIR)).unwrap() {
-                        eprintln!("{name}");
-                    }
-                    eprintln!(
-                        "{:?} completed {} steps {:?}",
-                        world.base.state,
-                        world.completed(),
-                        world
-                            .steps
-                            .iter()
-                            .map(|s| format!("{s:?}").chars().take(90).collect::<String>())
-                            .collect::<Vec<_>>()
-                    );
-                }
-                return Err(format!("opening: {error}"));
-            }
+            Err(error) => return Err(format!("opening: {error}")),
         };
         if world.io.is_down() {
             world.io.restart();
@@ -437,24 +423,15 @@ fn history(seed: u64, sabotage: Sabotage) -> Checked<u64> {
         }
         world.io.disarm();
         world.check(&wal)?;
-        if std::env::var_os("WAL_SEED").is_some() {
-            eprintln!("-- opened {:?}", world.base.state);
+        if world.tells {
+            eprintln!("opened: {:?}", world.base.state);
         }
         let end = world.live(&wal)?;
         let clean = end == End::Close && !world.io.is_down();
         drop(wal);
         world.end(end);
-        if std::env::var_os("WAL_SEED").is_some() {
-            for name in world.io.list(Path::new(DIR)).unwrap() {
-                eprintln!("   {name}");
-            }
-            eprintln!(
-                "   after {end:?}: {:?}",
-                scribe_ledger::wal::groups(&world.env, Path::new(DIR)).map(|g| g
-                    .iter()
-                    .map(|g| (g.path.file_name().unwrap().to_owned(), g.offset, g.sequence))
-                    .collect::<Vec<_>>())
-            );
+        if world.tells {
+            eprintln!("{end:?}: {:#?}", scribe_ledger::wal::groups(&world.env, Path::new(DIR)));
         }
         if world.rng.one_in(3) {
             rot(&mut world, clean)?;
