@@ -266,7 +266,7 @@ impl Wal {
         let recovered =
             recover::recover(&*env.io, dir, !sabotage.skip_sums, !sabotage.skip_damage_check, &mut |_| {})?;
         // From here on the log is known to be sound, and the disk may be changed.
-        for (path, offset) in &recovered.cuts {
+        if let Some((path, offset)) = &recovered.cut {
             cut(env, mode, path, *offset).map_err(doing("cutting a torn group"))?;
         }
         let left = tidy(env, &recovered, config.file_bytes).map_err(doing("tidying log files"))?;

@@ -50,8 +50,8 @@ pub(super) struct Recovered {
     pub(super) unused: Vec<LogFile>,
     pub(super) spares: Vec<PathBuf>,
     pub(super) last_group: Option<LastGroup>,
-    /// Where the log ends although bytes follow that may be a torn group.
-    pub(super) cuts: Vec<(PathBuf, u64)>,
+    /// Where the log ends, if bytes follow there that may be a torn group.
+    pub(super) cut: Option<(PathBuf, u64)>,
     /// Whether the last group is a closing one.
     pub(super) closed: bool,
     pub(super) file_number_next: u32,
@@ -91,6 +91,8 @@ pub struct GroupPlace {
     pub sequence: u64,
     /// Whether it only certifies the one before it.
     pub closing: bool,
+    /// Whether it was carried over from an older file.
+    pub copy: bool,
 }
 
 /// Reads all files of a log.
@@ -104,7 +106,15 @@ pub(super) fn recover(
     check_damage: bool,
     each: &mut dyn FnMut(GroupPlace),
 ) -> Result<Recovered> {
-    let mut scan = Scan { check_sums, check_damage, each, out: Recovered::default(), doubt: None };
+    let mut scan = Scan {
+        check_sums,
+        check_damage,
+        each,
+        out: Recovered::default(),
+        doubt: None,
+        gap: None,
+        unexplained: None,
+    };
     let names = io.list(dir).map_err(|e| Error::io(format!("listing {}", dir.display()), &e))?;
     let mut files = Vec::new();
     for name in names {
@@ -115,7 +125,6 @@ pub(super) fn recover(
         }
     }
     files.sort_by_key(|file| file.number);
-    scan.out.file_number_next = files.last().map_or(1, |file| file.number + 1);
     for mut file in files {
         let path = file.path.clone();
         let doing = |e: &io::Error| Error::io(format!("reading {}", path.display()), e);
@@ -124,6 +133,8 @@ pub(super) fn recover(
         let mut window = Window { file: handle, bytes: file.bytes, buffer: Vec::new(), start: 0 };
         scan.file(file, &mut window)?;
     }
+    // Numbers of files that were never written are used again, so that numbers have no holes of their own.
+    scan.out.file_number_next = scan.out.files.last().map_or(1, |file| file.number + 1);
     scan.finish()
 }
 
@@ -134,6 +145,10 @@ struct Scan<'a> {
     out: Recovered,
     /// The end of the file before, with what was expected there: where a hole would have to be.
     doubt: Option<(PathBuf, u64)>,
+    /// Where the last missing files would have to be.
+    gap: Option<(PathBuf, u64)>,
+    /// A file without groups, as long as no later file has any.
+    unexplained: Option<PathBuf>,
 }
 
 /// What a place in a file holds.
@@ -163,40 +178,49 @@ impl Scan<'_> {
             if groups > 0 && !goes_on {
                 break;
             }
+            let unused =
+                self.unexplained.take().filter(|_| self.check_damage && header.flags & FLAG_COPY == 0);
+            if let Some(unused) = unused {
+                // A start removes unused files, durably, before it writes to a new one. Only a group that
+                // was read from the page cache and never reached the disk may be gone, and its copy is here.
+                return Err(corrupt(&unused, 0, "no group of it is whole, yet there is a later file"));
+            }
             let mut last_index = None;
             if goes_on {
                 last_index = self.records(window, &file, at, &header)?;
+                if header.flags & FLAG_COPY != 0
+                    && let Some(before) = self.out.files.last_mut()
+                {
+                    // The original is gone, and a copy is only read behind the file before it: both stay
+                    // until its entries are purged.
+                    before.last_index = before.last_index.max(last_index);
+                }
             } else if !repeats {
                 self.gap(&file, &header)?;
-                if header.flags & FLAG_COPY == 0 {
+                if header.flags & FLAG_OPENING != 0 {
                     last_index = self.records(window, &file, at, &header)?;
                 }
             }
             file.last_index = file.last_index.max(last_index);
             self.out.closed = header.flags & FLAG_CLOSING != 0;
             self.out.last_group = Some(LastGroup { path: file.path.clone(), offset: at, header });
-            let closing = self.out.closed;
-            (self.each)(GroupPlace {
-                path: file.path.clone(),
-                offset: at,
-                bytes,
-                sequence: header.sequence,
-                closing,
-            });
+            let (closing, copy) = (self.out.closed, header.flags & FLAG_COPY != 0);
+            let path = file.path.clone();
+            (self.each)(GroupPlace { path, offset: at, bytes, sequence: header.sequence, closing, copy });
             groups += 1;
             at += bytes;
         }
         self.nothing_whole_behind(window, &file, at)?;
         if groups > 0 {
-            self.out.cuts.clear();
-        }
-        if window.has_bytes(at).map_err(|e| reading(&file.path, &e))? {
-            self.out.cuts.push((file.path.clone(), at));
-        }
-        if groups > 0 {
+            // Only the last file with groups can end in a torn one. A file without any may be an older one
+            // whose new name is not durable: a crash can still give it its old name back, and its groups
+            // must be whole then.
+            let torn = window.has_bytes(at).map_err(|e| reading(&file.path, &e))?;
+            self.out.cut = torn.then(|| (file.path.clone(), at));
             self.doubt = Some((file.path.clone(), at));
             self.out.files.push(file);
         } else {
+            self.unexplained = Some(file.path.clone());
             self.out.unused.push(file);
         }
         Ok(())
@@ -258,8 +282,12 @@ impl Scan<'_> {
 
     /// The file does not go on where the one before it ended.
     fn gap(&mut self, file: &LogFile, header: &GroupHeader) -> Result<()> {
+        let unused = |before: &LogFile| {
+            let between = before.number + 1..file.number;
+            self.out.unused.iter().filter(|file| between.contains(&file.number)).count() as u32
+        };
         let before = self.out.files.last();
-        if let Some(before) = before.filter(|before| before.number + 1 == file.number) {
+        if let Some(before) = before.filter(|before| before.number + 1 + unused(before) == file.number) {
             let at = self.doubt.as_ref().map_or(0, |(_, at)| *at);
             let last = self.out.last_group.as_ref().map_or(0, |last| last.header.sequence);
             return Err(corrupt(
@@ -275,6 +303,7 @@ impl Scan<'_> {
         if header.flags & (FLAG_OPENING | FLAG_COPY) == 0 {
             return Err(corrupt(&file.path, 0, "it does not begin as every log file does"));
         }
+        self.gap = self.doubt.clone().or(Some((file.path.clone(), 0)));
         // Whether what is missing was still needed shows when the purge point is known.
         self.out.state = Replay::default();
         Ok(())
@@ -329,9 +358,7 @@ impl Scan<'_> {
             _ => false,
         };
         if missing {
-            // A file in which nothing is whole is the likeliest place for it.
-            let suspect = self.out.unused.first().map(|file| (file.path.clone(), 0));
-            let (path, at) = suspect.or(self.doubt.take()).unwrap_or_default();
+            let (path, at) = self.gap.take().or(self.doubt.take()).unwrap_or_default();
             let found =
                 if state.slots.is_empty() { "none".into() } else { format!("{} is the first", state.first) };
             return Err(corrupt(

@@ -1,0 +1,161 @@
+//! The write-ahead log on the real disk of this machine, with the drivers that a node uses.
+
+use std::{path::Path, sync::mpsc, time::Duration};
+
+use bytes::Bytes;
+use scribe_ledger::{
+    config::{WalConfig, WalIo},
+    env::{Env, real::real_env},
+    sim::{SimIo, sim_env},
+    types::LogIndex,
+    wal::{Driver, LogEntry, LogId, Wal, WalHealth, WalOptions},
+};
+
+const KIB: usize = 1 << 10;
+
+fn config(io: WalIo) -> WalConfig {
+    WalConfig {
+        io,
+        file_bytes: 256 << 10,
+        tail_bytes_max: 64 << 10,
+        idle_close: Duration::from_millis(20),
+        disk_free_bytes_min: 0,
+        ..WalConfig::default()
+    }
+}
+
+fn open(env: &Env, dir: &Path, io: WalIo) -> Wal {
+    Wal::open(env, dir, WalOptions::new(config(io), Driver::Thread)).unwrap()
+}
+
+fn id(index: u64) -> LogId {
+    LogId { term: 1, index: LogIndex(index) }
+}
+
+fn entry(index: u64, bytes: usize) -> LogEntry {
+    LogEntry { id: id(index), payload: Bytes::from(vec![index as u8; bytes]) }
+}
+
+/// Appends and waits until it is durable.
+fn append(wal: &Wal, entries: Vec<LogEntry>) {
+    let (sender, receiver) = mpsc::channel();
+    wal.append(entries, Box::new(move |result| sender.send(result).unwrap())).unwrap();
+    receiver.recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_log_outlives_closing_dropping_and_purging() {
+    for io in [WalIo::Auto, WalIo::Buffered] {
+        let home = tempfile::tempdir().unwrap();
+        let (env, dir) = (real_env(), home.path().join("wal"));
+        let mut next = 0;
+        for life in 0..4 {
+            let wal = open(&env, &dir, io);
+            assert_eq!(wal.state().last, (next > 0).then(|| id(next - 1)), "life {life}");
+            for _ in 0..40 {
+                append(&wal, vec![entry(next, 5 * KIB), entry(next + 1, 9 * KIB)]);
+                next += 2;
+            }
+            let first = wal.state().purged.map_or(0, |purged| purged.index.0 + 1);
+            let mut at = first;
+            while at < next {
+                for seen in wal.read(at..next, 100 * KIB).unwrap() {
+                    assert_eq!(seen.id, id(at));
+                    assert!(seen.payload.iter().all(|byte| *byte == at as u8));
+                    at += 1;
+                }
+            }
+            assert!(wal.metrics().tail_bytes <= 64 * KIB);
+            let (sender, receiver) = mpsc::channel();
+            wal.purge(id(next - 20), Box::new(move |result| sender.send(result).unwrap())).unwrap();
+            receiver.recv().unwrap().unwrap();
+            // Every other life ends without a word, as a killed process does.
+            if life % 2 == 0 {
+                wal.close().unwrap();
+                assert!(wal.append(vec![entry(next, 1)], Box::new(|_| {})).is_err());
+            }
+        }
+        let files = std::fs::read_dir(&dir).unwrap().count();
+        assert!(files < 14, "{files} files are left of {} KiB", next * 7);
+    }
+}
+
+#[test]
+fn an_entry_larger_than_a_file_gets_a_file_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let (env, dir) = (real_env(), home.path().join("wal"));
+    let wal = open(&env, &dir, WalIo::Auto);
+    let large: Vec<u8> = (0..9_000_001usize).map(|at| (at * 31) as u8).collect();
+    let large = LogEntry { id: id(1), payload: large.into() };
+    append(&wal, vec![entry(0, 10), large.clone(), entry(2, 10)]);
+    drop(wal);
+    let wal = open(&env, &dir, WalIo::Auto);
+    assert_eq!(wal.read(1..2, 0).unwrap(), [large]);
+    assert_eq!(wal.read(0..9, usize::MAX).unwrap().len(), 3);
+}
+
+#[test]
+fn an_idle_log_certifies_itself_once_and_then_sleeps() {
+    let home = tempfile::tempdir().unwrap();
+    let (env, dir) = (real_env(), home.path().join("wal"));
+    let wal = open(&env, &dir, WalIo::Auto);
+    append(&wal, vec![entry(0, 10)]);
+    wal.save_committed(id(0)).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let groups = wal.metrics().groups;
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(wal.metrics().groups, groups, "an idle log writes nothing");
+    assert!(scribe_ledger::wal::groups(&env, &dir).unwrap().last().unwrap().closing);
+    assert_eq!(wal.health(), WalHealth::Ok);
+    drop(wal);
+    assert_eq!(open(&env, &dir, WalIo::Auto).state().committed, Some(id(0)));
+}
+
+#[test]
+fn many_threads_share_one_log() {
+    let home = tempfile::tempdir().unwrap();
+    let (env, dir) = (real_env(), home.path().join("wal"));
+    let wal = open(&env, &dir, WalIo::Auto);
+    let (sender, receiver) = mpsc::channel();
+    for index in 0..2_000 {
+        let sender = sender.clone();
+        wal.append(vec![entry(index, 100)], Box::new(move |result| sender.send((index, result)).unwrap()))
+            .unwrap();
+    }
+    for expected in 0..2_000 {
+        let (index, result) = receiver.recv().unwrap();
+        result.unwrap();
+        assert_eq!(index, expected, "completions come in order");
+    }
+    let metrics = wal.metrics();
+    assert!(metrics.groups < 1_500, "{} groups for 2,000 appends", metrics.groups);
+    assert_eq!((metrics.entries, metrics.queue_depth, metrics.queue_bytes), (2_000, 0, 0));
+    assert!(!metrics.sync_us.is_empty());
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_task_runs_the_same_writer() {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let io = SimIo::new(5);
+        let env = sim_env(&io, 5);
+        runtime.block_on(async {
+            let wal = Wal::open(&env, Path::new("/wal"), WalOptions::new(config(WalIo::Auto), Driver::Task))
+                .unwrap();
+            for index in 0..20 {
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                wal.append(vec![entry(index, 3 * KIB)], Box::new(move |r| sender.send(r).unwrap())).unwrap();
+                receiver.await.unwrap().unwrap();
+            }
+            wal.close().unwrap();
+        });
+        drop(runtime);
+        io.kill();
+        let wal =
+            Wal::open(&env, Path::new("/wal"), WalOptions::new(config(WalIo::Auto), Driver::Step)).unwrap();
+        assert_eq!(wal.read(0..99, usize::MAX).unwrap().len(), 20);
+        io.contents_hash()
+    };
+    assert_eq!(run(), run(), "the same seed is the same disk");
+}
