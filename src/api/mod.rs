@@ -48,7 +48,7 @@ mod write;
 
 pub use backend::{Backend, Live, Room};
 pub use batch::{FRAMES, NDJSON};
-pub use serve::serve;
+pub use serve::{listen, serve};
 pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 
 use problem::{Problem, Slug};

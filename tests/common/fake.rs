@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use scribe_ledger::{
-    api::{App, Backend, MemberView, NodeView, Room, Status, serve},
+    api::{App, Backend, MemberView, NodeView, Room, Status, listen, serve},
     config::LimitsConfig,
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
@@ -215,28 +215,20 @@ pub fn start(setup: &Setup) -> FakeServer {
     limits.max_requests_per_client_per_sec = setup.max_requests_per_client_per_sec.unwrap_or(0);
     let app =
         App { backend: Fake::default(), node: Arc::new(One), metrics: Arc::new(Metrics::new()), limits };
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
+    let (bound, addr) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let stopped = async { drop(stopped.await) };
-            tokio::spawn(serve_app(app, listener, stopped)).await.unwrap()
+            let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+            bound.send(listener.local_addr().unwrap()).unwrap();
+            // On a worker thread, as in a node, and not on the one that only waits.
+            tokio::spawn(serve(app, listener, async { drop(stopped.await) })).await.unwrap()
         })
     });
+    let addr = addr.recv().unwrap();
     FakeServer { addr, stop: Some(stop), thread: Some(thread) }
-}
-
-async fn serve_app(
-    app: App<Fake>,
-    listener: tokio::net::TcpListener,
-    stop: impl Future<Output = ()> + Send,
-) -> bool {
-    serve(app, listener, stop).await
 }
 
 impl Server for FakeServer {
