@@ -50,7 +50,7 @@ mod write;
 
 pub use backend::{Backend, Live, Room};
 pub use batch::{FRAMES, NDJSON};
-pub use serve::serve;
+pub use serve::{listen, serve};
 pub use starting::Starting;
 pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 

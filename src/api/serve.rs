@@ -6,13 +6,14 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -45,6 +46,23 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.open.fetch_sub(1, Relaxed);
     }
+}
+
+/// Connections that the system holds for us between two accepts. With the usual 128, a burst of clients
+/// fills it and each one over waits a second for its next try.
+const BACKLOG: u32 = 4_096;
+
+/// Binds `addr` the way [`serve`] wants its listener. Call it inside a runtime.
+///
+/// # Errors
+/// As bind and listen: the address is in use or not ours.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted node takes its port back although old connections still linger on it.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `stop` resolves, then finishes the requests under way, for at most

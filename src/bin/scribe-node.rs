@@ -95,9 +95,11 @@ async fn serve(config: &Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("catching signals"))?;
 
     let bind = config.network.http_bind();
-    let listener = TcpListener::bind(&bind).await.map_err(|e| {
-        Error::io(format!("binding HTTP to {bind} (network.listen_addr, network.client_port)"), &e)
-    })?;
+    let doing =
+        |e| Error::io(format!("binding HTTP to {bind} (network.listen_addr, network.client_port)"), &e);
+    let address = tokio::net::lookup_host(&bind).await.map_err(doing)?.next();
+    let address = address.ok_or_else(|| doing(std::io::Error::other("the name has no address")))?;
+    let listener = api::listen(address).map_err(doing)?;
     let bound = listener.local_addr().map_err(io("binding HTTP"))?;
     let http_addr = config.network.http_advertised(bound);
 

@@ -280,6 +280,23 @@ mod tests {
         }
     }
 
+    /// Found by the test above: a decoder that met large blocks panicked on a later frame with small ones.
+    #[test]
+    fn frames_may_differ_in_block_size() {
+        let plain = vec![7; 300_000];
+        let frame = |size| {
+            let info = lz4_flex::frame::FrameInfo::new()
+                .block_size(size)
+                .block_mode(lz4_flex::frame::BlockMode::Linked);
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let coded =
+            [frame(lz4_flex::frame::BlockSize::Max4MB), frame(lz4_flex::frame::BlockSize::Max64KB)].concat();
+        assert_eq!(decode(Coding::Lz4, &[&coded]).unwrap().len(), 600_000);
+    }
+
     #[test]
     fn a_bomb_comes_out_in_small_pieces() {
         let bomb = vec![0; 64 << 20];

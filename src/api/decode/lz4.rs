@@ -46,12 +46,14 @@ pub struct Lz4 {
     decoder: FrameDecoder<Held>,
     /// FLG of the frame we are in.
     flags: Option<u8>,
+    /// The end of the decoder's frame has been found.
+    ended: bool,
     frames: u64,
 }
 
 impl Lz4 {
     pub fn new() -> Self {
-        Self { decoder: FrameDecoder::new(Held::default()), flags: None, frames: 0 }
+        Self { decoder: FrameDecoder::new(Held::default()), flags: None, ended: false, frames: 0 }
     }
 
     /// Takes all of `input`, writes to `out`, returns how many bytes were written. Nothing written means
@@ -63,20 +65,33 @@ impl Lz4 {
             held.whole -= held.read;
             held.read = 0;
             held.bytes.extend_from_slice(std::mem::take(input));
-            while let Some(len) = self.next_unit()? {
-                self.decoder.get_mut().whole += len;
-            }
         }
         loop {
+            while !self.ended
+                && let Some(len) = self.next_unit()?
+            {
+                self.decoder.get_mut().whole += len;
+            }
             let given = self
                 .decoder
                 .read(out)
                 .map_err(|error| malformed(format!("the lz4 data is damaged: {error}")))?;
-            // The decoder also answers 0 at the end of a frame and for an empty block.
-            let held = self.decoder.get_ref();
-            if given > 0 || held.read == held.whole {
+            if given > 0 {
                 return Ok(given);
             }
+            // The decoder also answers 0 for an empty block.
+            let held = self.decoder.get_mut();
+            if held.read < held.whole {
+                continue;
+            }
+            if !self.ended {
+                return Ok(0);
+            }
+            // A fresh decoder for each frame: one that goes on to a frame with smaller blocks trips over
+            // the size of its own buffer.
+            let held = std::mem::take(held);
+            self.decoder = FrameDecoder::new(held);
+            self.ended = false;
         }
     }
 
@@ -110,6 +125,7 @@ impl Lz4 {
                     return Ok(None);
                 }
                 self.flags = None;
+                self.ended = true;
                 self.frames += 1;
                 return Ok(Some(len));
             }

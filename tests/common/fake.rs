@@ -1,0 +1,249 @@
+//! The HTTP server in this process, on a ledger that is a vector: what the handlers do is seen without a
+//! pipeline behind them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use scribe_ledger::{
+    api::{App, Backend, MemberView, NodeView, Room, Status, listen, serve},
+    config::LimitsConfig,
+    error::{Code, Error, Result},
+    metrics::{Metrics, MetricsSnapshot},
+    pipeline::ingest::Written,
+    read::{Consistency, Page, Record, Scan},
+    state::batch::{Batch, BatchView, Condition, Draft},
+    types::{Op, Seq},
+};
+use tokio::sync::oneshot;
+
+use super::{Server, Setup};
+
+type Outcome = ([u8; 16], Result<Written>);
+
+#[derive(Default)]
+struct Ledger {
+    records: Vec<Record>,
+    outcomes: HashMap<[u8; 16], Outcome>,
+}
+
+impl Ledger {
+    fn newest(&self, key: &[u8], before: u64) -> Option<&Record> {
+        let end = self.records.len().min(usize::try_from(before).unwrap_or(usize::MAX));
+        self.records[..end].iter().rev().find(|record| record.key == key)
+    }
+
+    fn apply(&mut self, draft: Draft) -> Result<Written> {
+        let mut batch = Batch::default();
+        batch.append(draft);
+        let view = BatchView::open(batch.encode(0)?)?;
+        let group = view.groups().next();
+        if let Some(group) = &group
+            && let Some((content, outcome)) = self.outcomes.get(&group.key_hash)
+        {
+            return match outcome {
+                _ if *content != group.content_hash => {
+                    Err(Error::new(Code::IdempotencyMismatch, "used before with other content"))
+                }
+                Ok(written) => Ok(Written { replayed: true, ..*written }),
+                Err(error) => Err(error.clone()),
+            };
+        }
+        let outcome = self.write(&view);
+        if let Some(group) = group {
+            self.outcomes.insert(group.key_hash, (group.content_hash, outcome.clone()));
+        }
+        outcome
+    }
+
+    fn write(&mut self, view: &BatchView) -> Result<Written> {
+        let first_seq = Seq(self.records.len() as u64);
+        if let Some(condition) = view.conditions().next() {
+            let op = view.ops().next().unwrap();
+            let newest = self.newest(op.key, u64::MAX).filter(|record| record.op == Op::Put);
+            let holds = match condition.condition {
+                Condition::Absent => newest.is_none(),
+                Condition::Present => newest.is_some(),
+                Condition::At(seq) => newest.is_some_and(|record| record.seq == Seq(seq)),
+            };
+            if !holds {
+                return Err(Error::new(Code::PreconditionFailed, "the condition does not hold"));
+            }
+        }
+        for op in view.ops() {
+            let seq = Seq(self.records.len() as u64);
+            let (key, value) = (Bytes::copy_from_slice(op.key), Bytes::copy_from_slice(op.value));
+            self.records.push(Record { seq, op: op.op, timestamp_ms: 1_700_000_000_000, key, value });
+        }
+        Ok(Written { first_seq, count: self.records.len() as u64 - first_seq.0, replayed: false })
+    }
+
+    fn scan(&self, scan: &Scan) -> Page {
+        let position = scan.position.unwrap_or(Seq(self.records.len() as u64));
+        let mut newest = BTreeMap::new();
+        for record in &self.records[..usize::try_from(position.0).unwrap()] {
+            newest.insert(record.key.clone(), record);
+        }
+        let mut page = Page { position, ..Page::default() };
+        let mut bytes = 0;
+        let wanted = |record: &&Record| {
+            let key = &record.key;
+            record.op == Op::Put
+                && key.starts_with(&scan.prefix)
+                && scan.start.as_ref().is_none_or(|start| key >= start)
+                && scan.end.as_ref().is_none_or(|end| key < end)
+                && scan.after.as_ref().is_none_or(|after| key > after)
+        };
+        for record in newest.into_values().filter(wanted) {
+            if page.records.len() == scan.limit || (bytes >= scan.bytes_max && !page.records.is_empty()) {
+                page.next = page.records.last().map(|record| record.key.clone());
+                break;
+            }
+            bytes += record.key.len() + record.value.len();
+            page.records.push(record.clone());
+        }
+        page
+    }
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Ledger>>);
+
+struct FakeRoom(Fake);
+
+impl Backend for Fake {
+    type Permit = FakeRoom;
+
+    fn permit(&self, _bytes: usize) -> Result<FakeRoom> {
+        Ok(FakeRoom(self.clone()))
+    }
+
+    async fn barrier(&self, _consistency: Consistency) -> Result<()> {
+        Ok(())
+    }
+
+    fn next_seq(&self) -> Seq {
+        Seq(self.0.lock().unwrap().records.len() as u64)
+    }
+
+    fn newest(&self, key: &[u8]) -> Option<Record> {
+        self.0.lock().unwrap().newest(key, u64::MAX).cloned()
+    }
+
+    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
+        self.0.lock().unwrap().newest(key, at.0 + 1).cloned()
+    }
+
+    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
+        let ledger = self.0.lock().unwrap();
+        let before = before.unwrap_or(Seq(u64::MAX));
+        ledger
+            .records
+            .iter()
+            .rev()
+            .filter(|record| record.key == key && record.seq < before)
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    fn record(&self, seq: Seq) -> Option<Record> {
+        self.0.lock().unwrap().records.get(usize::try_from(seq.0).ok()?).cloned()
+    }
+
+    fn scan(&self, scan: &Scan) -> Page {
+        self.0.lock().unwrap().scan(scan)
+    }
+}
+
+impl Room for FakeRoom {
+    fn cover(&mut self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    async fn submit(self, draft: Draft) -> Result<Written> {
+        self.0.0.lock().unwrap().apply(draft)
+    }
+}
+
+struct One;
+
+impl NodeView for One {
+    fn status(&self) -> Status {
+        Status { node_id: 1, role: "leader", leader_id: Some(1), term: 1, ..Status::default() }
+    }
+
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn healthy(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        MetricsSnapshot { current_leader: Some(1), ..MetricsSnapshot::default() }
+    }
+
+    fn members(&self) -> Vec<MemberView> {
+        self.leader().into_iter().collect()
+    }
+
+    fn leader(&self) -> Option<MemberView> {
+        let http_addr = "127.0.0.1:8001".to_owned();
+        Some(MemberView { node_id: 1, role: "leader", http_addr, healthy: true, ..MemberView::default() })
+    }
+}
+
+/// A server on a thread of its own.
+pub struct FakeServer {
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<bool>>,
+}
+
+/// Starts a server.
+pub fn start(setup: &Setup) -> FakeServer {
+    let mut limits = LimitsConfig::default();
+    limits.read_timeout = setup.read_timeout.unwrap_or(limits.read_timeout);
+    limits.max_batch_request_bytes = setup.max_batch_request_bytes.unwrap_or(limits.max_batch_request_bytes);
+    limits.max_connections = setup.max_connections.unwrap_or(limits.max_connections);
+    limits.max_requests_per_client_per_sec = setup.max_requests_per_client_per_sec.unwrap_or(0);
+    let app =
+        App { backend: Fake::default(), node: Arc::new(One), metrics: Arc::new(Metrics::new()), limits };
+    let (stop, stopped) = oneshot::channel();
+    let (bound, addr) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+            bound.send(listener.local_addr().unwrap()).unwrap();
+            // On a worker thread, as in a node, and not on the one that only waits.
+            tokio::spawn(serve(app, listener, async { drop(stopped.await) })).await.unwrap()
+        })
+    });
+    let addr = addr.recv().unwrap();
+    FakeServer { addr, stop: Some(stop), thread: Some(thread) }
+}
+
+impl Server for FakeServer {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    fn stop(&mut self) -> bool {
+        drop(self.stop.take());
+        self.thread.take().is_some_and(|thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}

@@ -1,0 +1,76 @@
+//! What the HTTP tests share: a client, the contract as checks, and two ways to start a server.
+
+#![allow(dead_code, clippy::print_stdout, clippy::print_stderr)]
+
+pub mod client;
+pub mod contract;
+pub mod fake;
+pub mod node;
+
+use std::{net::SocketAddr, time::Duration};
+
+use client::Client;
+
+/// How a test wants its server.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    pub read_timeout: Option<Duration>,
+    pub max_batch_request_bytes: Option<usize>,
+    pub max_connections: Option<usize>,
+    pub max_requests_per_client_per_sec: Option<u32>,
+}
+
+/// A running server; stopped when dropped.
+pub trait Server {
+    fn addr(&self) -> SocketAddr;
+    /// Stops it gracefully and waits; whether it ended as a clean stop does.
+    fn stop(&mut self) -> bool;
+
+    fn client(&self) -> Client {
+        Client::connect(self.addr())
+    }
+}
+
+/// Runs every check of the contract against servers that `$start` gives.
+#[macro_export]
+macro_rules! contract_tests {
+    ($start:path: $($check:ident $setup:expr;)*) => {
+        $(#[test]
+        fn $check() {
+            common::contract::$check(&mut $start(&$setup));
+        })*
+    };
+    ($start:path) => {
+        use std::time::Duration;
+        use common::Setup;
+        $crate::contract_tests! { $start:
+            raw_keys Setup::default();
+            raw_keys_are_not_normalised Setup::default();
+            bad_paths_are_refused Setup::default();
+            reserved_names Setup::default();
+            reads_of_versions_and_parts Setup::default();
+            conditions Setup::default();
+            idempotency Setup::default();
+            json_kv Setup::default();
+            scans Setup::default();
+            history_and_records Setup::default();
+            batches Setup::default();
+            bad_batches_store_nothing Setup::default();
+            batch_codings Setup { max_batch_request_bytes: Some(1 << 20), ..Setup::default() };
+            sizes_of_values Setup::default();
+            other_names Setup::default();
+            status_and_health Setup::default();
+            metrics Setup::default();
+            cluster_of_one Setup::default();
+            not_built_yet Setup::default();
+            half_closed_sockets Setup::default();
+            broken_bodies_store_nothing Setup::default();
+            slow_clients Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            idle_connections Setup::default();
+            too_many_connections Setup { max_connections: Some(8), ..Setup::default() };
+            too_many_requests Setup { max_requests_per_client_per_sec: Some(5), ..Setup::default() };
+            http2_with_prior_knowledge Setup::default();
+            stops_gracefully Setup::default();
+        }
+    };
+}

@@ -1,0 +1,89 @@
+//! The real program on a directory of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use super::{Server, Setup};
+
+/// A running `scribe-node`.
+pub struct Node {
+    child: Child,
+    addr: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+/// Starts a node and waits for its "ready".
+pub fn start(setup: &Setup) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scribe-node"));
+    command
+        .arg("--data-dir")
+        .arg(dir.path())
+        .args(["--http-port", "0", "--log-format", "json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let millis = |duration: Duration| format!("{}ms", duration.as_millis());
+    for (name, value) in [
+        ("READ_TIMEOUT", setup.read_timeout.map(millis)),
+        ("MAX_BATCH_REQUEST_BYTES", setup.max_batch_request_bytes.map(|n| n.to_string())),
+        ("MAX_CONNECTIONS", setup.max_connections.map(|n| n.to_string())),
+        ("MAX_REQUESTS_PER_CLIENT_PER_SEC", setup.max_requests_per_client_per_sec.map(|n| n.to_string())),
+    ] {
+        if let Some(value) = value {
+            command.env(format!("SCRIBE_LIMITS_{name}"), value);
+        }
+    }
+    let mut child = command.spawn().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    // Log lines may come on either stream; both are read to their end so that the node never blocks.
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    for stream in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(err)] {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if let Some(addr) = ready_addr(&line) {
+                    let _ = sender.send(addr);
+                }
+                eprintln!("node: {line}");
+            }
+        });
+    }
+    let addr = receiver.recv_timeout(Duration::from_secs(60)).expect("the node says that it is ready");
+    Node { child, addr, _dir: dir }
+}
+
+fn ready_addr(line: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    // tracing's JSON puts what an event says under "fields" unless it is told to flatten.
+    let fields = line.get("fields").unwrap_or(&line);
+    if fields.get("message")? != "ready" {
+        return None;
+    }
+    fields.get("http_addr")?.as_str()?.parse().ok()
+}
+
+impl Server for Node {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    fn stop(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
