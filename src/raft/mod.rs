@@ -310,17 +310,13 @@ impl Consensus {
 
     /// Waits until consensus has stopped and says why; `None` after [`Consensus::stop`].
     pub async fn stopped(&self) -> Option<String> {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return match fatal {
-                    openraft::errors::Fatal::Stopped => None,
-                    other => Some(other.to_string()),
-                };
-            }
-            if metrics.changed().await.is_err() {
-                return None;
-            }
+        // Role changes are rare and their channel ends with the core; the channel of all metrics would wake
+        // this task at every entry.
+        let mut roles = self.raft.server_metrics();
+        while roles.changed().await.is_ok() {}
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(openraft::errors::Fatal::Stopped) | Ok(()) => None,
+            Err(fatal) => Some(fatal.to_string()),
         }
     }
 
