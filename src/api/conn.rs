@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, interval_at, sleep, timeout},
 };
 
-use super::{Server, backend::Backend, limit::Limiter, problem::Problem, route::is_probe};
+use super::{Server, backend::Backend, body::RequestBody, limit::Limiter, problem::Problem, route::is_probe};
 use crate::error::Code;
 
 /// Looks at a connection in one `read_timeout`.
@@ -196,7 +196,10 @@ async fn answer<B: Backend>(
         && let Err(error) = shared.limiter.check(peer.ip())
     {
         shared.server.app.metrics.error(error.code().slug());
-        return Problem::from(error).into_response();
+        let (parts, body) = request.into_parts();
+        let body = RequestBody::new(body, &parts.headers, shared.read_timeout);
+        // Boxed: the common request does not carry its refusal's future.
+        return Box::pin(body.refuse(error.into())).await.into_response();
     }
     shared.server.answer(request).await
 }
