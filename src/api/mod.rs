@@ -44,6 +44,7 @@ mod route;
 mod scan;
 pub mod serve;
 mod status;
+mod watchdog;
 mod write;
 
 pub use backend::{Backend, Live, Room};
