@@ -4,3 +4,43 @@
 mod common;
 
 contract_tests!(common::fake::start);
+
+use common::{Server, fake};
+
+#[test]
+fn overload_is_told_before_the_body_and_says_when_to_come_back() {
+    let server = fake::start(&Setup { overloaded: true, ..Setup::default() });
+    let mut client = server.client();
+    let body = vec![b'{'; 5 << 20];
+    for (method, path) in
+        [("PUT", "/k"), ("PUT", "/api/v1/kv/k"), ("DELETE", "/k"), ("POST", "/api/v1/batch")]
+    {
+        let body = if method == "DELETE" { &[][..] } else { &body };
+        let answer = client.call(method, path, &[("Content-Type", "application/x-ndjson")], body);
+        assert_eq!(answer.is_problem(503, "overloaded")["retry_after_ms"], 1_500);
+        assert_eq!(answer.header("retry-after"), Some("2"));
+    }
+    client.get("/livez").is(200);
+}
+
+#[test]
+fn a_write_that_does_not_end_has_an_unknown_outcome() {
+    let server = fake::start(&Setup { write_timeout: Some(Duration::from_millis(200)), ..Setup::default() });
+    let mut client = server.client();
+    let problem = client.put(&format!("/{}", fake::STALLS), "v").is_problem(504, "outcome-unknown");
+    assert!(problem["detail"].as_str().unwrap().contains("Idempotency-Key"));
+    // It did happen, and only nobody was told.
+    assert_eq!(client.get(&format!("/{}", fake::STALLS)).is(200).body, b"v");
+}
+
+#[test]
+fn a_panic_is_one_answer_and_not_the_end() {
+    let server = fake::start(&Setup::default());
+    let mut client = server.client();
+    client.get(&format!("/{}", fake::PANICS)).is_problem(500, "internal");
+    client.get(&format!("/api/v1/kv/{}", fake::PANICS)).is_problem(500, "internal");
+    client.put("/k", "v").is(201);
+    let metrics = client.get("/metrics").is(200).json();
+    assert_eq!(metrics["errors_by_type"]["internal"], 2);
+    assert_eq!(metrics["network"]["requests_in_flight"], 1);
+}

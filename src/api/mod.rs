@@ -14,12 +14,13 @@
 //! (ingest refuses, this module passes the refusal on), freshness (the reader's barrier) or the node's
 //! state ([`NodeView`]).
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{Router, body::Body, response::IntoResponse};
 use futures_util::FutureExt;
 use hyper::{Request, Response, service::Service};
 use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
 
 use crate::{
     config::LimitsConfig,
@@ -46,6 +47,7 @@ pub mod serve;
 mod starting;
 mod status;
 mod view;
+mod watchdog;
 mod write;
 
 pub use backend::{Backend, Live, Room};

@@ -70,7 +70,7 @@ async fn write_parsed<B: Backend>(
     request: Request<Body>,
     parse: impl FnOnce(&[u8]) -> Result<(Op, Vec<u8>, Vec<u8>), Problem>,
 ) -> Reply {
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let (parts, body) = request.into_parts();
     let options = WriteOptions::from_headers(&parts.headers);
     let query = Query::parse(parts.uri.query(), &[]);

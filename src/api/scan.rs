@@ -73,6 +73,10 @@ async fn run<B: Backend>(app: &Arc<App<B>>, parts: &Parts) -> Reply {
         return Err(Problem::new(Code::Malformed, "the cursor's position is not written yet on this node"));
     }
     let app = Arc::clone(app);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a first scan sorts keys for long; simulations run no servers"
+    )]
     let page = tokio::task::spawn_blocking(move || {
         let page = app.backend.scan(&scan);
         render(&scan, &page, keys_only)

@@ -54,8 +54,8 @@ impl Room for NoRoom {
         match *self {}
     }
 
-    fn submit(self, _draft: Draft) -> impl Future<Output = Result<Written>> + Send {
-        async move { match self {} }
+    async fn submit(self, _draft: Draft) -> Result<Written> {
+        match self {}
     }
 }
 

@@ -450,8 +450,12 @@ mod tests {
             for (put, key, value) in ops {
                 if *put { draft.put(key, value) } else { draft.delete(key) }.unwrap();
             }
-            condition.map(|c| draft.set_condition(c));
-            idempotency_key.clone().map(|key| draft.set_idempotency_key(key));
+            if let Some(condition) = condition {
+                draft.set_condition(*condition);
+            }
+            if let Some(key) = idempotency_key {
+                draft.set_idempotency_key(key.clone());
+            }
             batch.append(draft);
         }
         batch

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ type Outcome = ([u8; 16], Result<Written>);
 #[derive(Default)]
 struct Ledger {
     records: Vec<Record>,
+    overloaded: bool,
     outcomes: HashMap<[u8; 16], Outcome>,
 }
 
@@ -110,6 +112,11 @@ impl Ledger {
     }
 }
 
+/// Once this key is written, writes are never answered.
+pub const STALLS: &str = "stalls";
+/// Reads of this key panic.
+pub const PANICS: &str = "panics";
+
 #[derive(Clone, Default)]
 struct Fake(Arc<Mutex<Ledger>>);
 
@@ -119,6 +126,10 @@ impl Backend for Fake {
     type Permit = FakeRoom;
 
     fn permit(&self, _bytes: usize) -> Result<FakeRoom> {
+        if self.0.lock().unwrap().overloaded {
+            let error = Error::new(Code::Overloaded, "the pipeline is full");
+            return Err(error.retry_after(Duration::from_millis(1_500)));
+        }
         Ok(FakeRoom(self.clone()))
     }
 
@@ -131,6 +142,7 @@ impl Backend for Fake {
     }
 
     fn newest(&self, key: &[u8]) -> Option<Record> {
+        assert_ne!(key, PANICS.as_bytes(), "as asked for");
         self.0.lock().unwrap().newest(key, u64::MAX).cloned()
     }
 
@@ -166,7 +178,12 @@ impl Room for FakeRoom {
     }
 
     async fn submit(self, draft: Draft) -> Result<Written> {
-        self.0.0.lock().unwrap().apply(draft)
+        let outcome = self.0.0.lock().unwrap().apply(draft);
+        let stalls = self.0.newest(STALLS.as_bytes()).is_some();
+        if stalls {
+            std::future::pending::<()>().await;
+        }
+        outcome
     }
 }
 
@@ -212,9 +229,11 @@ pub fn start(setup: &Setup) -> FakeServer {
     limits.read_timeout = setup.read_timeout.unwrap_or(limits.read_timeout);
     limits.max_batch_request_bytes = setup.max_batch_request_bytes.unwrap_or(limits.max_batch_request_bytes);
     limits.max_connections = setup.max_connections.unwrap_or(limits.max_connections);
+    limits.write_timeout = setup.write_timeout.unwrap_or(limits.write_timeout);
+    let backend = Fake::default();
+    backend.0.lock().unwrap().overloaded = setup.overloaded;
     limits.max_requests_per_client_per_sec = setup.max_requests_per_client_per_sec.unwrap_or(0);
-    let app =
-        App { backend: Fake::default(), node: Arc::new(One), metrics: Arc::new(Metrics::new()), limits };
+    let app = App { backend, node: Arc::new(One), metrics: Arc::new(Metrics::new()), limits };
     let (stop, stopped) = oneshot::channel();
     let (bound, addr) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {

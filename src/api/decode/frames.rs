@@ -248,24 +248,4 @@ mod tests {
             assert!(error.message().starts_with("record 1: ") && error.message().contains(says), "{error}");
         }
     }
-
-    /// Not a benchmark, a tripwire: run with `--ignored --nocapture` to see the cost of a record.
-    #[test]
-    #[ignore = "prints a time"]
-    #[expect(clippy::print_stdout)]
-    fn cost_of_a_record() {
-        let mut whole = Vec::new();
-        for n in 0..100_000u64 {
-            encode(&mut whole, Op::Put, format!("{n:016}").as_bytes(), &[7; 100]);
-        }
-        for _ in 0..5 {
-            let mut draft = Draft::with_capacity(whole.len() / 100, whole.len());
-            let mut frames = Frames::default();
-            let started = std::time::Instant::now();
-            for piece in whole.chunks(400_000) {
-                frames.push(piece, &mut draft).unwrap();
-            }
-            println!("{} ns a record", started.elapsed().as_nanos() / 100_000);
-        }
-    }
 }
