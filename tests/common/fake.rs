@@ -15,7 +15,7 @@ use scribe_ledger::{
     config::LimitsConfig,
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
-    pipeline::ingest::Written,
+    pipeline::message::Written,
     read::{Consistency, Page, Record, Scan},
     state::batch::{Batch, BatchView, Condition, Draft},
     types::{Op, Seq},
