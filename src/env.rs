@@ -6,6 +6,7 @@
 
 use std::{fmt::Debug, io, path::Path, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::types::{NodeId, TimestampMs};
@@ -104,17 +105,19 @@ pub trait Rng: Debug + Send + Sync {
     fn next_u64(&self) -> u64;
 }
 
+/// Answers a request from another member.
+pub type PeerHandler = Arc<dyn Fn(Bytes) -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync>;
+
 /// The way to other members: one request, one reply, both opaque bytes here (their meaning is
-/// `crate::raft::network`'s).
+/// `crate::raft`'s).
 pub trait Network: Debug + Send + Sync {
+    /// From now on requests to this node go to `handler`.
+    fn serve(&self, handler: PeerHandler);
+
     /// Sends `request` to `peer` and waits for its reply.
     ///
     /// # Errors
-    /// Any failure after which the peer may or may not have seen the request.
-    fn call(
-        &self,
-        peer: NodeId,
-        address: &str,
-        request: bytes::Bytes,
-    ) -> BoxFuture<'static, io::Result<bytes::Bytes>>;
+    /// `NotConnected` when the peer cannot be reached; any other failure, after which it may or may not
+    /// have seen the request.
+    fn call(&self, peer: NodeId, address: &str, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>>;
 }

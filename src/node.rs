@@ -8,7 +8,7 @@
 //! data_dir/wal/            the log
 //! ```
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -37,6 +37,20 @@ pub struct Identity {
     pub node_id: NodeId,
     /// The ledger it is a part of: 128 random bits in hex, drawn by its founder.
     pub cluster_id: String,
+}
+
+/// Where a member without a log gets its ledger from. One that has a log goes on with it.
+#[derive(Clone, Debug)]
+pub enum Founding {
+    /// It founds a ledger of its own.
+    Alone {
+        /// Where it tells clients to go.
+        http_addr: String,
+    },
+    /// It founds a ledger with these members, itself among them, all of them voters.
+    Group(BTreeMap<NodeId, Member>),
+    /// It waits for a leader that counts it in.
+    Join,
 }
 
 /// Version of the directory's layout that this build writes.
@@ -110,11 +124,16 @@ pub struct Node {
 
 impl Node {
     /// Opens the data directory, recovers, and takes part. Returns when it is ready to serve.
-    /// `http_addr` is what others are told; `wal_options` says who drives the log's writer: a thread, or a task in a simulation.
+    /// `founding` says who founds a new ledger; `wal_options` who drives the log's writer: a thread, or a task in a simulation.
     ///
     /// # Errors
     /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
-    pub async fn start(env: Env, config: &Config, http_addr: &str, wal_options: WalOptions) -> Result<Self> {
+    pub async fn start(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+    ) -> Result<Self> {
         let started = Instant::now();
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
@@ -132,21 +151,27 @@ impl Node {
         let gauges = Gauges::default();
         let state = Arc::new(State::new(env.rng.next_u64()));
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone()));
-        let member = Member {
-            raft_addr: format!("{}:{}", config.network.raft_listen_addr, config.network.raft_tcp_port),
-            http_addr: http_addr.into(),
+        let founders = match founding {
+            Founding::Alone { http_addr } => {
+                let network = &config.network;
+                let raft_addr = format!("{}:{}", network.raft_listen_addr, network.raft_tcp_port);
+                BTreeMap::from([(config.node.id, Member { raft_addr, http_addr })])
+            }
+            Founding::Group(members) => members,
+            Founding::Join => BTreeMap::new(),
         };
         let consensus =
-            Consensus::start(&env, config.node.id, member, &config.consensus, wal.clone(), replica).await?;
+            Consensus::start(&env, config.node.id, founders, &config.consensus, wal.clone(), replica).await?;
         let settings = wanted_settings(config);
         match state.settings() {
-            None => found(&consensus, settings).await?,
+            None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
             Some(in_force) if in_force != settings => tracing::warn!(
                 ?in_force,
                 configured = ?settings,
                 "the ledger keeps the cluster settings it was founded with; this node's configuration differs"
             ),
-            Some(_) => {}
+            // A follower learns them from the log.
+            None | Some(_) => {}
         }
 
         let reader = Reader::new(consensus.clone(), state.clone());
@@ -217,7 +242,7 @@ fn wanted_settings(config: &Config) -> Settings {
 }
 
 /// Proposes the settings of a new ledger: its first entry, before any client's.
-async fn found(consensus: &Consensus, settings: Settings) -> Result<()> {
+async fn propose_settings(consensus: &Consensus, settings: Settings) -> Result<()> {
     let (told, outcome) = tokio::sync::oneshot::channel();
     consensus.propose(settings.encode()?, move |result| drop(told.send(result))).await;
     match outcome.await {

@@ -15,10 +15,10 @@ use scribe_ledger::{
     config::{Config, WalConfig, WalIo},
     env::{Clock, Env, Rng, real::NoPeers},
     error::Code,
-    node::Node,
+    node::{Founding, Node},
     pipeline::message::Written,
     read::{Reader, Record},
-    sim::{Failure, Fault, Op, SimIo, SimRng},
+    sim::{self, Failure, Fault, Op, SimIo, SimRng},
     state::batch::{Condition, Draft},
     types::{self, Seq},
     wal::{Driver, Sabotage, WalOptions},
@@ -157,8 +157,7 @@ impl World {
 
     /// Runs `life` as a process of its own: a runtime on paused time that ends with it.
     fn process<T>(&mut self, life: impl AsyncFnOnce(&Self, Env) -> T) -> T {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = sim::runtime(self.rng.next_u64());
         self.now_ms += 1 + self.rng.below(5_000);
         let (base_ms, io, rng) = (self.now_ms, self.io.clone(), self.rng.fork());
         let this = &*self;
@@ -181,7 +180,7 @@ impl World {
         let config = config(&SimRng::new(self.now_ms));
         let options =
             WalOptions { sabotage: self.sabotage, ..WalOptions::new(config.wal.clone(), Driver::Task) };
-        Node::start(env, &config, "sim:1", options).await
+        Node::start(env, &config, Founding::Alone { http_addr: "sim:1".into() }, options).await
     }
 
     /// One life with an accident somewhere in it, or a clean stop at its end.

@@ -9,7 +9,7 @@ use scribe_ledger::{
     env::real::real_env,
     error::{Code, Error, Result},
     metrics::Metrics,
-    node::Node,
+    node::{Founding, Node},
     wal::{Driver, WalOptions},
 };
 use tokio::{
@@ -110,7 +110,7 @@ async fn serve(config: &Config) -> Result<()> {
     let waiting_room = door(listener_while_starting).open(starting.clone(), Arc::new(starting));
 
     let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-    let started = Node::start(real_env(), config, &http_addr, options).await;
+    let started = Node::start(real_env(), config, Founding::Alone { http_addr }, options).await;
     waiting_room.close().await;
     let mut node = started?;
     let info = node.info();

@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{Clock, Env, Network, Rng};
+use super::{Clock, Env, Network, PeerHandler, Rng};
 use crate::types::{NodeId, TimestampMs};
 
 mod disk;
@@ -55,6 +55,8 @@ impl Rng for OsRng {
 pub struct NoPeers;
 
 impl Network for NoPeers {
+    fn serve(&self, _: PeerHandler) {}
+
     fn call(&self, _: NodeId, _: &str, _: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
         Box::pin(async { Err(io::Error::new(io::ErrorKind::NotConnected, "this node has no peers")) })
     }

@@ -16,11 +16,12 @@ mod codec;
 pub mod log_store;
 mod network;
 mod responder;
+mod rpc;
 pub mod state_machine;
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,12 +38,19 @@ use openraft::{
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
+use tokio::time::Instant;
 
 pub use self::state_machine::{Boundary, Replica};
-use self::{log_store::LogStore, network::Peers, responder::OnAnswer, state_machine::StateMachine};
+use self::{
+    log_store::LogStore,
+    network::Peers,
+    responder::OnAnswer,
+    rpc::{Reply, Request},
+    state_machine::StateMachine,
+};
 use crate::{
     config::ConsensusConfig,
-    env::Env,
+    env::{Env, PeerHandler},
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
@@ -177,15 +185,15 @@ impl fmt::Debug for Consensus {
 impl Consensus {
     /// Replays what the log knows to be committed, then takes part.
     ///
-    /// A member without a log founds a group of its own. Returns when it leads or follows and
-    /// everything committed before is applied.
+    /// A member without a log founds the group of `founders`, unless that is empty: then it waits to hear
+    /// from a leader. Returns when everything committed before is applied.
     ///
     /// # Errors
     /// A log that cannot be read or applied, and a consensus configuration that openraft refuses.
     pub async fn start(
         env: &Env,
         me: NodeId,
-        member: Member,
+        founders: BTreeMap<NodeId, Member>,
         config: &ConsensusConfig,
         wal: Wal,
         replica: Arc<dyn Replica>,
@@ -195,6 +203,7 @@ impl Consensus {
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
 
+        let longest_lease = Duration::from_millis(config.election_timeout_ms * 2);
         let config = Config {
             cluster_name: "scribe".into(),
             election_timeout_min: config.election_timeout_ms,
@@ -210,17 +219,20 @@ impl Consensus {
         let config = Arc::new(config.validate().map_err(|e| Error::new(Code::InvalidConfig, e.to_string()))?);
         let sole_voter = log.sole_voter();
         let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
-        let start = Raft::new(me, config, Peers, log, state_machine);
+        let had_log = wal.state().last.is_some();
+        let peers = Peers { network: env.network.clone(), me };
+        let start = Raft::new(me, config, peers, log, state_machine);
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
             .map_err(|e| stopped(&e))?;
+        env.network.serve(peer_handler(raft.clone(), had_log.then(|| Instant::now() + longest_lease)));
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
             if sole_voter.load(Ordering::Acquire) {
                 raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
             }
-        } else {
-            raft.initialize(BTreeMap::from([(me, member)])).await.map_err(|e| stopped(&e))?;
+        } else if !founders.is_empty() {
+            raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
         let recovered = Arc::new(AtomicBool::new(true));
@@ -325,6 +337,30 @@ impl Consensus {
         // The only error is a panic of the core, which `stopped` reports.
         let _ = self.raft.shutdown().await;
     }
+}
+
+/// Answers other members' requests from `raft`.
+///
+/// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
+/// which its own clock has forgotten, and a vote now could end a lease that the leader still reads under.
+fn peer_handler(raft: Raft<TypeConfig, StateMachine>, lease_end: Option<Instant>) -> PeerHandler {
+    Arc::new(move |request| {
+        let raft = raft.clone();
+        Box::pin(async move {
+            let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
+            let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
+            let failed = |error: &dyn fmt::Display| io::Error::other(error.to_string());
+            let reply = match Request::decode(&request).map_err(io::Error::other)? {
+                Request::Vote(_) | Request::PreVote(_) if !may_vote => return Err(not_yet()),
+                Request::Vote(ask) => Reply::Vote(raft.vote(ask).await.map_err(|e| failed(&e))?),
+                Request::PreVote(ask) => Reply::Vote(raft.pre_vote(ask).await.map_err(|e| failed(&e))?),
+                Request::Append(append) => {
+                    Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
+                }
+            };
+            reply.encode().map_err(io::Error::other)
+        })
+    })
 }
 
 /// Applies what the log knows to be committed, a few megabytes at a time: openraft's own replay reads 64

@@ -1,42 +1,76 @@
-//! Raft's messages to other members.
+//! Raft's messages to other members, through the node's [`Network`](crate::env::Network) seam.
 //!
-//! A ledger has one voter until clusters exist, so there is nobody to talk to: every call says so, and
-//! openraft's core never makes one.
+//! Takes openraft's calls, gives bytes to the seam and answers back. It does not own connections, nor who
+//! may talk to whom: a node's own seam today has no peers at all ([`NoPeers`](crate::env::real::NoPeers)),
+//! a simulation's has.
 
-use std::{future::Future, io};
+use std::{future::Future, io, sync::Arc};
 
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
-    errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::RPCOption,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{RPCOption, RPCTypes},
     raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
 };
 
-use super::{Member, TypeConfig, Vote, state_machine::Boundary};
-use crate::types::NodeId;
+use super::{
+    Member, TypeConfig, Vote,
+    rpc::{Reply, Request},
+    state_machine::Boundary,
+};
+use crate::{env::Network, types::NodeId};
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Boundary>;
 
 /// Makes the connection to a member.
-pub struct Peers;
+pub struct Peers {
+    /// The way to all of them.
+    pub network: Arc<dyn Network>,
+    /// This member.
+    pub me: NodeId,
+}
 
 /// The connection to one member.
 pub struct Peer {
+    network: Arc<dyn Network>,
+    me: NodeId,
     id: NodeId,
+    address: String,
 }
 
 impl Peer {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        let why = format!("member {} cannot be reached: this version has no node transport", self.id);
-        Unreachable::new(&io::Error::new(io::ErrorKind::NotConnected, why))
+    async fn call(
+        &self,
+        request: Request,
+        action: RPCTypes,
+        option: RPCOption,
+    ) -> Result<Reply, RPCError<TypeConfig>> {
+        let request = request.encode().map_err(|error| NetworkError::new(&error))?;
+        let answer = self.network.call(self.id, &self.address, request);
+        match tokio::time::timeout(option.hard_ttl(), answer).await {
+            Ok(Ok(reply)) => Ok(Reply::decode(&reply).map_err(|error| NetworkError::new(&error))?),
+            // Not worth trying again at once: back off.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                Err(Unreachable::new(&error).into())
+            }
+            Ok(Err(error)) => Err(NetworkError::new(&error).into()),
+            Err(_) => {
+                Err(Timeout { action, id: self.me, target: self.id, timeout: option.hard_ttl() }.into())
+            }
+        }
+    }
+
+    fn unexpected(&self) -> RPCError<TypeConfig> {
+        let why = format!("member {} answered another question", self.id);
+        NetworkError::new(&io::Error::new(io::ErrorKind::InvalidData, why)).into()
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, _member: &Member) -> Peer {
-        Peer { id: target }
+    async fn new_client(&mut self, target: NodeId, member: &Member) -> Peer {
+        Peer { network: self.network.clone(), me: self.me, id: target, address: member.raft_addr.clone() }
     }
 }
 
@@ -45,18 +79,35 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        match self.call(Request::Append(rpc), RPCTypes::AppendEntries, option).await? {
+            Reply::Append(reply) => Ok(reply),
+            Reply::Vote(_) => Err(self.unexpected()),
+        }
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        match self.call(Request::Vote(rpc), RPCTypes::Vote, option).await? {
+            Reply::Vote(reply) => Ok(reply),
+            Reply::Append(_) => Err(self.unexpected()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::PreVote(rpc), RPCTypes::Vote, option).await? {
+            Reply::Vote(reply) => Ok(reply),
+            Reply::Append(_) => Err(self.unexpected()),
+        }
     }
 
     async fn full_snapshot(
@@ -66,6 +117,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(self.unreachable().into())
+        // Nothing builds snapshots yet, so there is none to send: the log is kept whole instead.
+        let why = io::Error::new(io::ErrorKind::Unsupported, "this version sends no snapshots");
+        Err(StreamingError::Unreachable(Unreachable::new(&why)))
     }
 }

@@ -17,8 +17,10 @@ use crate::{
 };
 
 pub mod disk;
+pub mod network;
 
 pub use disk::{Failure, Fault, Op, SimIo};
+pub use network::SimNetwork;
 
 /// A seeded source of randomness: the SplitMix64 sequence (Steele, Lea and Flood, 2014).
 ///
@@ -92,6 +94,24 @@ impl Clock for SimClock {
     fn now_ms(&self) -> TimestampMs {
         self.0.load(Relaxed)
     }
+}
+
+/// A runtime for one life of a simulated process: one thread, paused time that jumps to the next timer when
+/// nothing else is left to do, and tokio's own randomness from this seed.
+///
+/// tokio takes the seed only under `--cfg tokio_unstable`, which this repository's `.cargo/config.toml`
+/// sets; without it runs are as good, but not the same twice.
+///
+/// # Panics
+/// When the operating system has no descriptors left.
+#[must_use]
+pub fn runtime(seed: u64) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    #[cfg(not(tokio_unstable))]
+    let _ = seed;
+    builder.enable_time().start_paused(true).build().expect("a runtime without I/O can always be built")
 }
 
 /// The seams of one simulated node without peers, on this disk.

@@ -1,0 +1,227 @@
+//! Three real nodes in one process, on simulated disks, clocks and cables: what one voter promises, three
+//! keep. Leaders are cut off, messages are lost, the power goes everywhere at once, and afterwards all three
+//! hold the same ledger with everything in it that was answered.
+//!
+//! `SIM_SEED=… cargo test --test sim_group` plays one seed again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use scribe_ledger::{
+    config::{Config, WalConfig},
+    env::{Clock, Env, Rng},
+    error::Code,
+    node::{Founding, Node},
+    raft::{Consistency, Member},
+    sim::{self, SimIo, SimNetwork, SimRng},
+    state::batch::Draft,
+    types::{NodeId, Seq},
+    wal::{Driver, WalOptions},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+const MEMBERS: [NodeId; 3] = [1, 2, 3];
+const SEEDS: u64 = 40;
+/// Simulated time within which a group that can work again has to.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct GroupClock {
+    base_ms: u64,
+    started: Instant,
+}
+
+impl Clock for GroupClock {
+    fn now_ms(&self) -> u64 {
+        self.base_ms + self.started.elapsed().as_millis() as u64
+    }
+}
+
+fn config(id: NodeId) -> Config {
+    let mut config = Config::default();
+    config.node.id = id;
+    config.node.data_dir = "/ledger".into();
+    config.wal = WalConfig {
+        file_bytes: 64 << 10,
+        group_bytes_max: 16 << 10,
+        tail_bytes_max: 16 << 10,
+        disk_free_bytes_min: 0,
+        ..WalConfig::default()
+    };
+    config.consensus.election_timeout_ms = 300;
+    config.consensus.heartbeat_interval_ms = 50;
+    config
+}
+
+/// Answered writes: value and position.
+type Answered = Arc<Mutex<BTreeMap<String, Seq>>>;
+
+async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms: u64) -> Vec<Node> {
+    let group: BTreeMap<NodeId, Member> = MEMBERS
+        .iter()
+        .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), http_addr: String::new() }))
+        .collect();
+    let started = Instant::now();
+    let starts = MEMBERS.iter().zip(disks).map(|(&id, disk)| {
+        let env = Env {
+            io: Arc::new(disk.clone()),
+            clock: Arc::new(GroupClock { base_ms, started }),
+            rng: Arc::new(rng.fork()),
+            network: Arc::new(network.link(id)),
+        };
+        let founding = if id == 1 { Founding::Group(group.clone()) } else { Founding::Join };
+        async move {
+            let config = config(id);
+            let options = WalOptions::new(config.wal.clone(), Driver::Task);
+            Node::start(env, &config, founding, options).await.unwrap()
+        }
+    });
+    timeout(PATIENCE, futures_util::future::join_all(starts)).await.expect("the group forms")
+}
+
+fn leader(nodes: &[Node]) -> Option<usize> {
+    let leads = |node: &Node| node.info().positions().role == "leader";
+    // A leader that was cut off may not know yet; the highest term is the one that counts.
+    (0..nodes.len()).filter(|&n| leads(&nodes[n])).max_by_key(|&n| nodes[n].info().positions().term)
+}
+
+/// Writes values that nobody else writes to whoever leads, until `count` were tried.
+async fn write_some(nodes: &[Node], rng: &SimRng, answered: &Answered, tag: &str, count: u64) {
+    for n in 0..count {
+        sleep(Duration::from_micros(rng.below(30_000))).await;
+        let value = format!("{tag}-{n}");
+        let mut draft = Draft::new();
+        draft.put(format!("key-{}", rng.below(8)).as_bytes(), value.as_bytes()).unwrap();
+        let at = leader(nodes).unwrap_or(rng.below(3) as usize);
+        let Ok(permit) = nodes[at].ingest().permit(0) else { continue };
+        if let Ok(Ok(written)) = timeout(Duration::from_secs(3), permit.submit(draft)).await {
+            answered.lock().unwrap().insert(value, written.first_seq);
+        }
+    }
+}
+
+async fn settled(nodes: &[Node]) {
+    let same = async {
+        loop {
+            let applied: BTreeSet<u64> = nodes.iter().map(|node| node.info().positions().applied).collect();
+            let proposed: BTreeSet<u64> = nodes.iter().map(|node| node.info().positions().proposed).collect();
+            if leader(nodes).is_some() && applied.len() == 1 && applied == proposed {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, same).await.expect("all members come to the same position after the faults");
+}
+
+fn check(nodes: &[Node], answered: &Answered) {
+    let digests: BTreeSet<_> = nodes.iter().map(|node| node.info().state_digest()).collect();
+    assert_eq!(digests.len(), 1, "members that applied the same log hold different ledgers");
+    for node in nodes {
+        for (value, seq) in answered.lock().unwrap().iter() {
+            let record = node.reader().record(*seq).map(|record| record.value);
+            assert_eq!(record.as_deref(), Some(value.as_bytes()), "answered at {seq} and not there");
+        }
+    }
+}
+
+fn play(seed: u64) -> (usize, Vec<u64>) {
+    let rng = SimRng::new(seed);
+    let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
+    let answered = Answered::default();
+    for life in 0..2 + rng.below(2) {
+        let runtime = sim::runtime(rng.next_u64());
+        runtime.block_on(async {
+            let network = SimNetwork::new(rng.next_u64(), [0, 50, 200][rng.below(3) as usize]);
+            let base_ms = 1_700_000_000_000 + life * 1_000_000;
+            let nodes = start_all(&disks, &network, &rng, base_ms).await;
+            for round in 0..3 {
+                match (rng.below(3), leader(&nodes)) {
+                    // The leader hears and is heard by nobody.
+                    (0, Some(old)) => {
+                        let old = MEMBERS[old];
+                        for other in MEMBERS.into_iter().filter(|&other| other != old) {
+                            network.cut(old, other);
+                            network.cut(other, old);
+                        }
+                    }
+                    // One direction of one cable.
+                    (1, _) => {
+                        let from = rng.below(3);
+                        network.cut(MEMBERS[from as usize], MEMBERS[((from + 1) % 3) as usize]);
+                    }
+                    _ => {}
+                }
+                write_some(&nodes, &rng, &answered, &format!("{life}-{round}"), 12).await;
+                network.heal();
+            }
+            settled(&nodes).await;
+            check(&nodes, &answered);
+            // A linearizable read anywhere but at the leader is refused or right, never stale.
+            let at = leader(&nodes).unwrap();
+            nodes[at]
+                .reader()
+                .barrier(Consistency::Linearizable)
+                .await
+                .expect("the leader confirms that it leads");
+            if rng.one_in(2) {
+                for node in nodes {
+                    node.stop().await.unwrap();
+                }
+            }
+        });
+        drop(runtime);
+        for disk in &disks {
+            disk.crash();
+            disk.restart();
+        }
+    }
+    let count = answered.lock().unwrap().len();
+    (count, disks.iter().map(SimIo::trace).collect())
+}
+
+#[test]
+fn three_members_keep_what_was_answered() {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let played = std::panic::catch_unwind(|| play(seed));
+        let (answered, _) =
+            played.unwrap_or_else(|_| panic!("play it again: SIM_SEED={seed} cargo test --test sim_group"));
+        assert!(answered > 0, "seed {seed}: not one write was answered");
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_history_every_time() {
+    assert_eq!(play(5), play(5));
+}
+
+#[test]
+fn a_follower_refuses_writes_and_a_leader_cut_off_refuses_reads() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let rng = SimRng::new(1);
+        let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
+        let network = SimNetwork::new(1, 0);
+        let nodes = start_all(&disks, &network, &rng, 1_700_000_000_000).await;
+        settled(&nodes).await;
+        let at = leader(&nodes).unwrap();
+        let follower = &nodes[(at + 1) % 3];
+        let refused = follower.ingest().permit(0).map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::NoQuorum);
+        for other in MEMBERS.into_iter().filter(|&other| other != MEMBERS[at]) {
+            network.cut(MEMBERS[at], other);
+        }
+        let read = timeout(PATIENCE, nodes[at].reader().barrier(Consistency::Linearizable)).await;
+        let refused = read.expect("it gives up within its patience").unwrap_err();
+        assert_eq!(refused.code(), Code::NoQuorum);
+    });
+}
