@@ -384,7 +384,7 @@ enum End {
     Close,
 }
 
-fn generation_of(name: &String) -> Option<u64> {
+fn generation_of(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_suffix(".log")?.rsplit('-').next()?, 16).ok()
 }
 

@@ -25,6 +25,7 @@ const SIM_SYNC_US_MAX: u64 = 2_000;
 
 /// Who runs the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::manual_non_exhaustive)]
 pub enum Driver {
     /// A thread named `wal`.
     Thread,

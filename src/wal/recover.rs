@@ -178,12 +178,11 @@ impl Scan<'_> {
             if groups > 0 && !goes_on {
                 break;
             }
-            let unused =
-                self.unexplained.take().filter(|_| self.check_damage && header.flags & FLAG_COPY == 0);
-            if let Some(unused) = unused {
+            let unused = self.unexplained.take().filter(|_| self.check_damage);
+            if let Some(unused) = unused.as_ref().filter(|_| header.flags & FLAG_COPY == 0) {
                 // A start removes unused files, durably, before it writes to a new one. Only a group that
                 // was read from the page cache and never reached the disk may be gone, and its copy is here.
-                return Err(corrupt(&unused, 0, "no group of it is whole, yet there is a later file"));
+                return Err(corrupt(unused, 0, "no group of it is whole, yet there is a later file"));
             }
             let mut last_index = None;
             if goes_on {
@@ -196,7 +195,7 @@ impl Scan<'_> {
                     before.last_index = before.last_index.max(last_index);
                 }
             } else if !repeats {
-                self.gap(&file, &header)?;
+                self.gap(&file, &header, unused)?;
                 if header.flags & FLAG_OPENING != 0 {
                     last_index = self.records(window, &file, at, &header)?;
                 }
@@ -281,7 +280,7 @@ impl Scan<'_> {
     }
 
     /// The file does not go on where the one before it ended.
-    fn gap(&mut self, file: &LogFile, header: &GroupHeader) -> Result<()> {
+    fn gap(&mut self, file: &LogFile, header: &GroupHeader, unused_before: Option<PathBuf>) -> Result<()> {
         let unused = |before: &LogFile| {
             let between = before.number + 1..file.number;
             self.out.unused.iter().filter(|file| between.contains(&file.number)).count() as u32
@@ -303,7 +302,8 @@ impl Scan<'_> {
         if header.flags & (FLAG_OPENING | FLAG_COPY) == 0 {
             return Err(corrupt(&file.path, 0, "it does not begin as every log file does"));
         }
-        self.gap = self.doubt.clone().or(Some((file.path.clone(), 0)));
+        let suspect = unused_before.map(|path| (path, 0)).or(self.doubt.clone());
+        self.gap = suspect.or(Some((file.path.clone(), 0)));
         // Whether what is missing was still needed shows when the purge point is known.
         self.out.state = Replay::default();
         Ok(())
