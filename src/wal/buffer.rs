@@ -53,6 +53,13 @@ impl AlignedBuffer {
         &mut self.memory[self.start..self.start + self.filled]
     }
 
+    /// Makes it hold this many bytes, to be overwritten by a read.
+    pub(super) fn space(&mut self, bytes: usize) -> &mut [u8] {
+        self.reset(bytes);
+        self.filled = bytes;
+        self.bytes_mut()
+    }
+
     /// Whether no byte fits any more.
     pub(super) fn is_full(&self) -> bool {
         self.filled == self.capacity

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::writer::{Round, Work, Writer};
+use crate::env::Rng;
 
 /// How often a full disk is tried again.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(200);
@@ -25,6 +26,7 @@ const SIM_SYNC_US_MAX: u64 = 2_000;
 
 /// Who runs the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::manual_non_exhaustive)]
 pub enum Driver {
     /// A thread named `wal`.
     Thread,
@@ -99,10 +101,7 @@ async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
     loop {
         let round = writer.lock().round();
         match round {
-            Round::Worked => {
-                let us = rng.next_u64() % SIM_SYNC_US_MAX;
-                tokio::time::sleep(Duration::from_micros(us)).await;
-            }
+            Round::Worked => simulate_sync(&*rng).await,
             Round::Stopped => return,
             Round::NoSpace => {
                 if give_up_if_closing(&writer) {
@@ -114,10 +113,12 @@ async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
                 if owes_closing {
                     if tokio::time::timeout(idle_close, wake.notified()).await.is_err() && queue.is_empty() {
                         writer.lock().close_idle();
+                        continue;
                     }
                 } else {
                     wake.notified().await;
                 }
+                simulate_sync(&*rng).await;
                 if writer.lock().is_closing() && queue.is_empty() {
                     // Every handle is gone, or `close` has done the rest itself.
                     return;
@@ -125,6 +126,11 @@ async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
             }
         }
     }
+}
+
+/// Lets the time pass that a disk would have taken, before anybody hears of the next group.
+async fn simulate_sync(rng: &dyn Rng) {
+    tokio::time::sleep(Duration::from_micros(rng.next_u64() % SIM_SYNC_US_MAX)).await;
 }
 
 /// Runs the writer here and now until its closing group is written.

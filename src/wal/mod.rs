@@ -263,8 +263,14 @@ impl Wal {
             }
         };
         env.io.create_dir_all(dir).map_err(doing("making the log directory"))?;
-        let recovered =
-            recover::recover(&*env.io, dir, !sabotage.skip_sums, !sabotage.skip_damage_check, &mut |_| {})?;
+        let recovered = recover::recover(
+            &*env.io,
+            dir,
+            mode,
+            !sabotage.skip_sums,
+            !sabotage.skip_damage_check,
+            &mut |_| {},
+        )?;
         // From here on the log is known to be sound, and the disk may be changed.
         if let Some((path, offset)) = &recovered.cut {
             cut(env, mode, path, *offset).map_err(doing("cutting a torn group"))?;
@@ -563,7 +569,7 @@ impl Wal {
 #[doc(hidden)]
 pub fn groups(env: &Env, dir: &Path) -> Result<Vec<GroupPlace>> {
     let mut places = Vec::new();
-    recover::recover(&*env.io, dir, true, true, &mut |place| places.push(place))?;
+    recover::recover(&*env.io, dir, OpenMode::Read, true, true, &mut |place| places.push(place))?;
     Ok(places)
 }
 

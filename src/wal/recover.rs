@@ -25,7 +25,8 @@ use bytes::Bytes;
 
 use super::{
     LogId,
-    files::{LogFile, is_spare, parse_name},
+    buffer::AlignedBuffer,
+    files::{LogFile, is_spare, parse_name, whole_blocks},
     format::{
         FLAG_CLOSING, FLAG_COPY, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, RECORD_HEADER_BYTES,
         RecordHeader, Sum, VERSION,
@@ -102,6 +103,7 @@ pub struct GroupPlace {
 pub(super) fn recover(
     io: &dyn Io,
     dir: &Path,
+    mode: OpenMode,
     check_sums: bool,
     check_damage: bool,
     each: &mut dyn FnMut(GroupPlace),
@@ -125,13 +127,15 @@ pub(super) fn recover(
         }
     }
     files.sort_by_key(|file| file.number);
+    let mut buffer = AlignedBuffer::default();
     for mut file in files {
         let path = file.path.clone();
         let doing = |e: &io::Error| Error::io(format!("reading {}", path.display()), e);
-        let handle = io.open(&path, OpenMode::Read).map_err(|e| doing(&e))?;
-        file.bytes = handle.len().map_err(|e| doing(&e))?;
-        let mut window = Window { file: handle, bytes: file.bytes, buffer: Vec::new(), start: 0 };
+        let handle = io.open(&path, mode).map_err(|e| doing(&e))?;
+        let mut window = Window::new(handle, buffer).map_err(|e| doing(&e))?;
+        file.bytes = window.bytes;
         scan.file(file, &mut window)?;
+        buffer = window.buffer;
     }
     // Numbers of files that were never written are used again, so that numbers have no holes of their own.
     scan.out.file_number_next = scan.out.files.last().map_or(1, |file| file.number + 1);
@@ -148,7 +152,7 @@ struct Scan<'a> {
     /// Where the last missing files would have to be.
     gap: Option<(PathBuf, u64)>,
     /// A file without groups, as long as no later file has any.
-    unexplained: Option<PathBuf>,
+    unexplained: Option<LogFile>,
 }
 
 /// What a place in a file holds.
@@ -178,12 +182,13 @@ impl Scan<'_> {
             if groups > 0 && !goes_on {
                 break;
             }
-            let unused =
-                self.unexplained.take().filter(|_| self.check_damage && header.flags & FLAG_COPY == 0);
-            if let Some(unused) = unused {
+            let unused = self.unexplained.take().filter(|_| self.check_damage);
+            let adjacent = unused.as_ref().filter(|unused| unused.number + 1 == file.number);
+            if let Some(unused) = adjacent.filter(|_| header.flags & FLAG_COPY == 0) {
                 // A start removes unused files, durably, before it writes to a new one. Only a group that
-                // was read from the page cache and never reached the disk may be gone, and its copy is here.
-                return Err(corrupt(&unused, 0, "no group of it is whole, yet there is a later file"));
+                // was read from the page cache and never reached the disk may be gone, and the file after
+                // it begins with its copy.
+                return Err(corrupt(&unused.path, 0, "no group of it is whole, yet there is a later file"));
             }
             let mut last_index = None;
             if goes_on {
@@ -196,7 +201,7 @@ impl Scan<'_> {
                     before.last_index = before.last_index.max(last_index);
                 }
             } else if !repeats {
-                self.gap(&file, &header)?;
+                self.gap(&file, &header, unused)?;
                 if header.flags & FLAG_OPENING != 0 {
                     last_index = self.records(window, &file, at, &header)?;
                 }
@@ -220,7 +225,7 @@ impl Scan<'_> {
             self.doubt = Some((file.path.clone(), at));
             self.out.files.push(file);
         } else {
-            self.unexplained = Some(file.path.clone());
+            self.unexplained = Some(file.clone());
             self.out.unused.push(file);
         }
         Ok(())
@@ -281,17 +286,18 @@ impl Scan<'_> {
     }
 
     /// The file does not go on where the one before it ended.
-    fn gap(&mut self, file: &LogFile, header: &GroupHeader) -> Result<()> {
+    fn gap(&mut self, file: &LogFile, header: &GroupHeader, unused_before: Option<LogFile>) -> Result<()> {
         let unused = |before: &LogFile| {
             let between = before.number + 1..file.number;
             self.out.unused.iter().filter(|file| between.contains(&file.number)).count() as u32
         };
+        let suspect = unused_before.map(|file| (file.path, 0)).or(self.doubt.clone());
         let before = self.out.files.last();
         if let Some(before) = before.filter(|before| before.number + 1 + unused(before) == file.number) {
-            let at = self.doubt.as_ref().map_or(0, |(_, at)| *at);
+            let (path, at) = suspect.unwrap_or((before.path.clone(), 0));
             let last = self.out.last_group.as_ref().map_or(0, |last| last.header.sequence);
             return Err(corrupt(
-                &before.path,
+                &path,
                 at,
                 &format!(
                     "group {} should be there and is not whole, yet the next file begins with group {}",
@@ -303,7 +309,7 @@ impl Scan<'_> {
         if header.flags & (FLAG_OPENING | FLAG_COPY) == 0 {
             return Err(corrupt(&file.path, 0, "it does not begin as every log file does"));
         }
-        self.gap = self.doubt.clone().or(Some((file.path.clone(), 0)));
+        self.gap = suspect.or(Some((file.path.clone(), 0)));
         // Whether what is missing was still needed shows when the purge point is known.
         self.out.state = Replay::default();
         Ok(())
@@ -430,32 +436,40 @@ impl Replay {
     }
 }
 
-/// A part of a file in memory, moved along as it is read.
+/// A part of a file in memory, moved along as it is read. Whole blocks, so that the disk can deliver them
+/// past the page cache: a log is read once at start, and would push everything else out of it.
 struct Window {
     file: Arc<dyn File>,
     bytes: u64,
-    buffer: Vec<u8>,
+    buffer: AlignedBuffer,
     start: u64,
 }
 
 impl Window {
+    fn new(file: Arc<dyn File>, mut buffer: AlignedBuffer) -> io::Result<Self> {
+        let bytes = file.len()?;
+        buffer.clear();
+        Ok(Self { file, bytes: bytes - bytes % BLOCK_BYTES as u64, buffer, start: 0 })
+    }
+
     /// `count` bytes from `at`; more than a window may be asked for, and is then read at once.
     fn read(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
-        let inside = at >= self.start && at + count as u64 <= self.start + self.buffer.len() as u64;
-        if !inside {
-            if at.saturating_add(count as u64) > self.bytes {
+        let end = at.saturating_add(count as u64);
+        if at < self.start || end > self.start + self.buffer.bytes().len() as u64 {
+            if end > self.bytes {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let ahead = (self.bytes - at).min(WINDOW_BYTES as u64) as usize;
-            self.buffer.resize(ahead.max(count), 0);
-            self.start = at;
-            if let Err(error) = self.file.read_at(&mut self.buffer, at) {
+            self.start = at - at % BLOCK_BYTES as u64;
+            let ahead = (self.bytes - self.start).min(WINDOW_BYTES as u64);
+            let needed = whole_blocks(end - self.start);
+            let memory = self.buffer.space(ahead.max(needed) as usize);
+            if let Err(error) = self.file.read_at(memory, self.start) {
                 self.buffer.clear();
                 return Err(error);
             }
         }
         let from = (at - self.start) as usize;
-        Ok(&self.buffer[from..from + count])
+        Ok(&self.buffer.bytes()[from..from + count])
     }
 
     /// Whether the block at `at` holds anything but zeros.

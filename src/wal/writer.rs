@@ -580,10 +580,11 @@ impl Writer {
     /// Frees files whose entries are all purged, oldest first. The current file has opened with the state
     /// by now, durably, so nothing else in them is needed either.
     fn free_purged(&mut self) {
-        let Some(purged) = self.written.purged else { return };
+        let purged = self.written.purged.map(|purged| purged.index.0);
+        // A file without entries (`None`) holds nothing that a later one does not restate.
         while self.files.len() > 1
             && let Some(file) = self.files.front()
-            && file.last_index.is_none_or(|last| last <= purged.index.0)
+            && file.last_index <= purged
         {
             self.shared.files.remove(file.number);
             let freed = if self.spares.wants(file.bytes) {
