@@ -1,7 +1,11 @@
 //! The Raft log store: openraft's own suite, and what the suite cannot see, which is whether anything
 //! survives a restart.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -31,7 +35,7 @@ type Vote = <TypeConfig as RaftTypeConfig>::Vote;
 struct Counting {
     applied: Option<LogId>,
     membership: StoredMembershipOf<TypeConfig>,
-    snapshot: Option<SnapshotMeta>,
+    snapshot: Arc<Mutex<Option<SnapshotMeta>>>,
 }
 
 impl RaftStateMachine<TypeConfig> for Counting {
@@ -66,12 +70,12 @@ impl RaftStateMachine<TypeConfig> for Counting {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, (): ()) -> io::Result<()> {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.snapshot = Some(meta.clone());
+        *self.snapshot.lock().unwrap() = Some(meta.clone());
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, ()>>> {
-        Ok(self.snapshot.clone().map(|meta| Snapshot { meta, snapshot: () }))
+        Ok(self.snapshot.lock().unwrap().clone().map(|meta| Snapshot { meta, snapshot: () }))
     }
 }
 
@@ -80,6 +84,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Counting {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
+        *self.snapshot.lock().unwrap() = Some(meta.clone());
         Ok(Snapshot { meta, snapshot: () })
     }
 }

@@ -24,7 +24,7 @@ use scribe_ledger::{
 use tokio::time::{Instant, sleep, timeout};
 
 const MEMBERS: [NodeId; 3] = [1, 2, 3];
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 /// Simulated time within which a group that can work again has to.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -25,7 +25,7 @@ use scribe_ledger::{
 };
 use tokio::time::Instant;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_500;
 const CLIENTS: u64 = 4;
 
 /// Wall clock of one life: tokio's paused time behind a start that no two lives share.

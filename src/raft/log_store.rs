@@ -63,7 +63,7 @@ impl LogStore {
     /// # Errors
     /// What the WAL reports, and entries that do not decode.
     pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let first = self.wal.state().purged.map_or(0, |id| id.index.0 + 1);
+        let first = self.wal.state().first.0;
         let entries = self.wal.read(start.max(first)..end, bytes_max)?;
         entries.into_iter().map(|entry| codec::decode_entry(entry).map_err(invalid_data)).collect()
     }
@@ -181,6 +181,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // The membership that is now newest may be another one; Raft's metrics tell in time, and until
         // then reads go the long way.
         self.sole_voter.store(false, Ordering::Release);
+        if last.map(|id| id.index) >= self.wal.state().last.map(|id| id.index.0) {
+            return Ok(());
+        }
         self.durably(|done| self.wal.truncate_after(last.map(codec::to_wal_id), done)).await
     }
 

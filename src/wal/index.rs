@@ -82,9 +82,16 @@ impl LogMap {
         self.slots.len()
     }
 
-    /// Adds entries behind the last.
+    /// Index of the first entry that is kept, or of the next one where none is.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Adds entries behind the last. A log that never held any begins where the first one says.
     pub(super) fn append(&mut self, entries: &[LogEntry]) -> io::Result<()> {
-        for (expected, entry) in (self.next()..).zip(entries) {
+        let begins = self.slots.is_empty() && self.purged.is_none();
+        let first = if begins { entries.first().map(|entry| entry.id.index.0) } else { None };
+        for (expected, entry) in (first.unwrap_or(self.next())..).zip(entries) {
             if entry.id.index.0 != expected {
                 let seen = entry.id.index;
                 return Err(invalid(format!("entry {seen} was appended where {expected} comes next")));
@@ -93,6 +100,7 @@ impl LogMap {
                 return Err(invalid(format!("entry {expected} is larger than 4 GiB")));
             }
         }
+        self.first = first.unwrap_or(self.first);
         for entry in entries {
             let bytes = entry.payload.len();
             self.slots.push_back(Slot {
@@ -134,14 +142,10 @@ impl LogMap {
         Ok(())
     }
 
-    /// Forgets everything up to and including `up_to`; a purge point that is already behind changes nothing.
+    /// Forgets everything up to and including the index of `up_to`, whatever its term there; a purge point that is already behind changes nothing.
     pub(super) fn purge(&mut self, up_to: LogId) -> io::Result<()> {
         if self.purged.is_some_and(|purged| up_to.index <= purged.index) {
             return Ok(());
-        }
-        if self.last.is_some_and(|last| up_to.index <= last.index) && self.log_id(up_to.index) != Some(up_to)
-        {
-            return Err(invalid(format!("cannot purge up to an entry of another term: {up_to:?}")));
         }
         let dropped = ((up_to.index.0 + 1).saturating_sub(self.first) as usize).min(self.slots.len());
         self.slots.drain(..dropped);
@@ -152,7 +156,7 @@ impl LogMap {
             }
         }
         self.purged = Some(up_to);
-        if self.last.is_none_or(|last| last.index < up_to.index) {
+        if self.last.is_none_or(|last| last.index <= up_to.index) {
             self.last = Some(up_to);
         }
         Ok(())

@@ -144,6 +144,8 @@ pub struct Sabotage {
 /// What the log holds, as its callers see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WalState {
+    /// Index of the first entry that is kept, or of the next one where none is.
+    pub first: LogIndex,
     /// Up to here entries are no longer kept.
     pub purged: Option<LogId>,
     /// The newest entry, or the purge point if that is further.
@@ -382,6 +384,7 @@ impl Wal {
     pub fn state(&self) -> WalState {
         let log = self.inner.shared.log.lock();
         WalState {
+            first: LogIndex(log.map.first()),
             purged: log.map.purged,
             last: log.map.last,
             vote: log.map.vote.clone(),
@@ -393,8 +396,9 @@ impl Wal {
     /// called.
     ///
     /// # Errors
-    /// `InvalidInput` when an index is not the next one (the first of an empty log is 0) or a payload is too
-    /// large; any other when the log is poisoned or closed. Then nothing is queued and `done` is dropped.
+    /// `InvalidInput` when an index is not the next one (a log that never held any may begin anywhere) or a
+    /// payload is too large; any other when the log is poisoned or closed. Then nothing is queued and `done`
+    /// is dropped.
     pub fn append(&self, entries: Vec<LogEntry>, done: Completion) -> io::Result<()> {
         self.change(done, |map| {
             map.append(&entries)?;
@@ -428,7 +432,7 @@ impl Wal {
     /// nothing else are freed after that is durable.
     ///
     /// # Errors
-    /// `InvalidInput` when the entry there is of another term; when the log is poisoned or closed.
+    /// When the log is poisoned or closed.
     pub fn purge(&self, up_to: LogId, done: Completion) -> io::Result<()> {
         self.change(done, |map| {
             map.purge(up_to)?;

@@ -392,7 +392,7 @@ impl Replay {
         match (record.kind, record.id) {
             (Kind::Vote, None) => self.vote = Some(vote),
             (Kind::Entry, Some(id)) => {
-                let expected = self.last.map_or(0, |last| last.index.0 + 1);
+                let expected = self.last.map_or(id.index.0, |last| last.index.0 + 1);
                 if id.index.0 != expected {
                     return Err(format!("entry {} stands where {expected} comes next", id.index));
                 }
@@ -416,7 +416,7 @@ impl Replay {
                     let dropped = (id.index.0 + 1).saturating_sub(self.first) as usize;
                     self.slots.drain(..dropped.min(self.slots.len()));
                     self.first = self.first.max(id.index.0 + 1);
-                    if self.last.is_none_or(|last| last.index < id.index) {
+                    if self.last.is_none_or(|last| last.index <= id.index) {
                         self.last = Some(id);
                     }
                 }
