@@ -53,7 +53,7 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// Where everything the node stores is. Default `./data`.
     pub data_dir: PathBuf,
-    /// Threads of the async runtime; 0 = one a core. Default 0.
+    /// Threads of the async runtime; 0 = half the cores, at least one. Default 0.
     pub worker_threads: usize,
 }
 

@@ -303,7 +303,11 @@ pub static KEYS: &[Key] = &[
     },
     key!(node.id, Kind::NodeId, "This member's id: positive, never used twice; \"node2\" means 2."),
     key!(node.data_dir, Kind::Path, "Where everything the node stores is; relative to where it is started."),
-    key!(node.worker_threads, int(0, 1_024), "Threads of the async runtime; 0 = one a core."),
+    key!(
+        node.worker_threads,
+        int(0, 1_024),
+        "Threads of the async runtime; 0 = half the cores, at least one."
+    ),
     key!(
         network.listen_addr,
         Kind::Bind { port: "network.client_port" },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::gauge::Gauge;
+use super::{gauge::Gauge, stage::without_blocking_others};
 use crate::{
     error::{Code, Error, Result},
     raft::Replica,
@@ -39,7 +39,9 @@ impl Replica for Apply {
     fn apply(&self, entry: Bytes) -> Result<Outcome> {
         let _stay = self.gauge.enter(1, entry.len() as u64);
         match entry.first() {
-            Some(&KIND_BATCH) => Ok(self.state.apply(&BatchView::open(entry)?)),
+            Some(&KIND_BATCH) => {
+                without_blocking_others(entry.len(), || Ok(self.state.apply(&BatchView::open(entry)?)))
+            }
             Some(&KIND_SETTINGS) => {
                 self.state.apply_settings(Settings::decode(&entry)?);
                 Ok(Outcome::default())

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     gauge::Gauge,
     message::{Closed, ToBatch, answer, refuse},
-    stage::Inbox,
+    stage::{Inbox, without_blocking_others},
 };
 use crate::{
     env::Clock,
@@ -46,9 +46,10 @@ impl Replicate {
     /// Proposes a batch. Every request in it will be answered exactly once.
     pub async fn propose(&self, closed: Closed) {
         let Closed { batch, waiting } = closed;
-        let stay = self.gauge.enter(1, batch.bytes() as u64);
+        let bytes = batch.bytes();
+        let stay = self.gauge.enter(1, bytes as u64);
         let settled = self.settled.clone();
-        let entry = self.entry_time().and_then(|time| batch.encode(time));
+        let entry = self.entry_time().and_then(|time| without_blocking_others(bytes, || batch.encode(time)));
         match entry {
             Ok(entry) => {
                 let answered = move |result| {
