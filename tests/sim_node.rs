@@ -430,7 +430,7 @@ fn nothing_promised_is_lost() {
             }
         }
     }
-    println!(
+    eprintln!(
         "{lives} lives, {answered} answered requests, {records} records: nothing lost, changed or invented"
     );
 }
@@ -451,7 +451,7 @@ fn is_caught(name: &str, sabotage: Sabotage) {
         Err(broken.clone()),
         "{name}: seed {seed} fails the same way again"
     );
-    println!("{name}: caught by seed {seed}: {broken}");
+    eprintln!("{name}: caught by seed {seed}: {broken}");
 }
 
 #[test]

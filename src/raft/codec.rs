@@ -167,4 +167,18 @@ mod tests {
             prop_assert_eq!(decode_vote(&encode_vote(&vote)).unwrap(), vote);
         }
     }
+
+    #[test]
+    fn memberships_are_those_of_the_golden_file() {
+        let member =
+            |n: u64| Member { raft_addr: format!("10.0.0.{n}:9001"), http_addr: format!("10.0.0.{n}:8001") };
+        let members: BTreeMap<_, _> = (1..=3).map(|n| (n, member(n))).collect();
+        let joint = vec![[1, 2].into(), [1, 2, 3].into()];
+        let bytes = encode_membership(&Membership::new(joint, members).unwrap()).unwrap();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/entry-membership-v1.bin");
+        if std::env::var_os("GOLDEN_WRITE").is_some() {
+            std::fs::write(golden, &bytes).unwrap();
+        }
+        assert!(std::fs::read(golden).unwrap() == bytes, "the format of memberships in logs has changed");
+    }
 }

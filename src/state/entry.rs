@@ -29,3 +29,44 @@ where
         .map_err(|error| Error::new(Code::Internal, format!("building an entry failed: {error}")))?;
     Ok(Bytes::from_owner(out))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::state::{
+        batch::{Batch, BatchView, Condition, Draft},
+        settings::Settings,
+    };
+
+    /// Entries lie in logs for ever: these bytes may be added to, never changed.
+    #[test]
+    fn entries_are_those_of_the_golden_files() {
+        let mut batch = Batch::default();
+        let mut bulk = Draft::new();
+        bulk.put(b"key-1", b"value-1").unwrap();
+        bulk.delete(b"key-2").unwrap();
+        bulk.put(&[0xff, 0x00, 0x2f], &[0; 40]).unwrap();
+        bulk.set_idempotency_key("bulk-1".into());
+        batch.append(bulk);
+        for (n, condition) in
+            [Condition::Absent, Condition::Present, Condition::At(7)].into_iter().enumerate()
+        {
+            let mut single = Draft::new();
+            single.put(format!("guarded-{n}").as_bytes(), b"").unwrap();
+            single.set_condition(condition);
+            batch.append(single);
+        }
+        let batch = batch.encode(1_700_000_000_123).unwrap();
+        assert_eq!(BatchView::open(batch.clone()).unwrap().len(), 6);
+        let settings = Settings { segment_bytes: 1 << 26, ..Settings::BUILT_IN }.encode().unwrap();
+        for (name, bytes) in [("entry-batch-v1.bin", batch), ("entry-settings-v1.bin", settings)] {
+            let golden = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("GOLDEN_WRITE").is_some() {
+                std::fs::write(&golden, &bytes).unwrap();
+            }
+            assert!(
+                std::fs::read(&golden).unwrap() == bytes,
+                "{name}: the format of entries in logs has changed"
+            );
+        }
+    }
+}

@@ -56,6 +56,10 @@ fn run_thread(writer: &Mutex<Writer>) {
                 if give_up_if_closing(writer) {
                     return;
                 }
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this thread has no other work until there is space"
+                )]
                 std::thread::sleep(NO_SPACE_RETRY);
             }
             Round::Idle { owes_closing } => match wait(&queue, owes_closing.then_some(idle_close)) {

@@ -1,6 +1,12 @@
 //! The HTTP server in this process, on a ledger that is a vector: what the handlers do is seen without a
 //! pipeline behind them.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a stand-in for the node, outside every simulation"
+)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,

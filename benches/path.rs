@@ -1,0 +1,145 @@
+//! What one record costs on its way in and out, stage by stage, without network and disk.
+//!
+//! Why: the budget of a record at a million a second on two cores is two microseconds in all, so a stage that
+//! grows by a tenth of one shows in the throughput. Each group below is one stage of the path; figures are per
+//! record. Run with `cargo bench --bench path`.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use scribe_ledger::{
+    api::decode::{
+        frames::{Frames, encode},
+        ndjson::Ndjson,
+    },
+    proof::leaf::{leaf, leaf_hash},
+    state::{
+        State,
+        batch::{Batch, BatchView, Draft},
+    },
+    types::{Op, Seq},
+};
+
+const RECORDS: u64 = 4_096;
+
+/// Spreads numbers over the key space, so that no two records are neighbours in a table.
+fn key(n: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    out[8..].copy_from_slice(&n.to_be_bytes());
+    out
+}
+
+fn draft(from: u64) -> Draft {
+    let mut draft = Draft::with_capacity(RECORDS as usize, RECORDS as usize * 116);
+    for n in from..from + RECORDS {
+        draft.put(&key(n), &[b'v'; 100]).expect("the key is a good one");
+    }
+    draft
+}
+
+fn entry(from: u64) -> Bytes {
+    let mut batch = Batch::default();
+    batch.append(draft(from));
+    batch.encode(1).expect("memory suffices")
+}
+
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Elements(RECORDS));
+    let mut frames = Vec::new();
+    let mut lines = Vec::new();
+    for n in 0..RECORDS {
+        encode(&mut frames, Op::Put, &key(n), &[b'v'; 100]);
+        lines.extend_from_slice(
+            format!("{{\"key\":\"{n:016}\",\"value\":\"{}\"}}\n", "v".repeat(100)).as_bytes(),
+        );
+    }
+    // The hot path of bulk ingestion: a body as hyper hands it over, in pieces.
+    group.bench_function("binary frames", |b| {
+        b.iter(|| {
+            let mut draft = Draft::with_capacity(RECORDS as usize, frames.len());
+            let mut decoder = Frames::default();
+            for piece in frames.chunks(64 << 10) {
+                decoder.push(piece, &mut draft).expect("the frames are whole");
+            }
+            draft
+        });
+    });
+    group.bench_function("NDJSON lines", |b| {
+        b.iter(|| {
+            let mut draft = Draft::with_capacity(RECORDS as usize, lines.len());
+            let mut decoder = Ndjson::default();
+            for piece in lines.chunks(64 << 10) {
+                decoder.push(piece, &mut draft).expect("the lines are whole");
+            }
+            draft
+        });
+    });
+    group.finish();
+}
+
+fn batch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("batch");
+    group.throughput(Throughput::Elements(RECORDS));
+    // What replicate does with one bulk request: heads and blob become the entry's bytes.
+    group.bench_function("close and encode", |b| {
+        b.iter_batched(
+            || draft(0),
+            |draft| {
+                let mut batch = Batch::default();
+                batch.append(draft);
+                batch.encode(1)
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    // What every replica does before it believes an entry.
+    let bytes = entry(0);
+    group.bench_function("validate", |b| b.iter(|| BatchView::open(bytes.clone())));
+    group.finish();
+}
+
+fn state(c: &mut Criterion) {
+    let mut group = c.benchmark_group("state");
+    group.throughput(Throughput::Elements(RECORDS));
+    // The largest part of a record's CPU: hash, look up, number. On a table that no cache holds.
+    let state = State::new(1);
+    for n in 0..500 {
+        state.apply(&BatchView::open(entry(n * RECORDS)).expect("it was just built"));
+    }
+    let mut next = 500;
+    group.bench_function("apply new keys to 2M", |b| {
+        b.iter_batched(
+            || {
+                next += 1;
+                BatchView::open(entry(next * RECORDS)).expect("it was just built")
+            },
+            |view| state.apply(&view),
+            BatchSize::LargeInput,
+        );
+    });
+    group.throughput(Throughput::Elements(1));
+    let mut n = 0u64;
+    group.bench_function("newest of 2M", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % (500 * RECORDS);
+            black_box(state.newest(&key(n)))
+        });
+    });
+    group.finish();
+}
+
+fn proof(c: &mut Criterion) {
+    let mut group = c.benchmark_group("proof");
+    group.throughput(Throughput::Elements(1));
+    // Answering /api/v1/records/{seq}; and, once segments are sealed, every record behind the answer path.
+    group.bench_function("leaf and its hash", |b| {
+        b.iter(|| leaf_hash(&leaf(Op::Put, Seq(7), 1, black_box(&key(7)), black_box(&[b'v'; 100]))));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decode, batch, state, proof);
+criterion_main!(benches);
