@@ -23,12 +23,19 @@ const DRAIN_BYTES_MAX: u64 = 256 << 20;
 /// … and for no longer than this.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Slowest rate at which a body may come once `limits.read_timeout` has passed. A client that sends a byte now
+/// and then never pauses for long, yet it would hold its part of the pipeline's memory for ever.
+const BYTES_PER_SEC_MIN: u64 = 1 << 10;
+
 /// A request body that can be read once.
 #[derive(Debug)]
 pub struct RequestBody<Bd> {
     body: Bd,
     /// Longest pause between two chunks.
     pause: Duration,
+    /// When it was first waited for, and what has come since.
+    since: Option<Instant>,
+    received: u64,
     begun: bool,
     over: bool,
     expects_continue: bool,
@@ -38,7 +45,15 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     /// A body that may pause for `pause` between two chunks.
     pub fn new(body: Bd, headers: &HeaderMap, pause: Duration) -> Self {
         let over = body.is_end_stream();
-        Self { body, pause, begun: false, over, expects_continue: headers.contains_key(EXPECT) }
+        Self {
+            body,
+            pause,
+            since: None,
+            received: 0,
+            begun: false,
+            over,
+            expects_continue: headers.contains_key(EXPECT),
+        }
     }
 
     /// Its size, where the request says so and it has not been read yet.
@@ -56,14 +71,22 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
             // What is there already costs no timer.
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => match timeout(self.pause, self.body.frame()).await {
-                    Ok(frame) => frame,
-                    Err(_) => {
-                        self.over = true;
-                        let detail = format!("the body paused for more than {:?}", self.pause);
-                        return Err(Problem::new(Code::Timeout, detail).closing());
+                None => {
+                    let now = Instant::now();
+                    let earned = Duration::from_secs(self.received / BYTES_PER_SEC_MIN);
+                    let too_slow = *self.since.get_or_insert(now) + self.pause + earned;
+                    match timeout_at(too_slow.min(now + self.pause), self.body.frame()).await {
+                        Ok(frame) => frame,
+                        Err(_) => {
+                            self.over = true;
+                            let detail = format!(
+                                "the body paused for more than {:?}, or came slower than {BYTES_PER_SEC_MIN} bytes a second",
+                                self.pause
+                            );
+                            return Err(Problem::new(Code::Timeout, detail).closing());
+                        }
                     }
-                },
+                }
             };
             match frame {
                 None => {
@@ -73,6 +96,7 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
                 Some(Ok(frame)) => {
                     // Trailers are not data and mean nothing here.
                     if let Ok(data) = frame.into_data() {
+                        self.received += data.len() as u64;
                         return Ok(Some(data));
                     }
                 }

@@ -740,14 +740,24 @@ pub fn slow_clients(server: &mut impl Server) {
     let answer = client.answer(false).unwrap();
     answer.is_problem(408, "timeout");
     assert!(client.is_closed_within(Duration::from_secs(5)));
-    // A body that keeps moving is not, however long it takes.
+    // A body that keeps moving at a decent pace is not, however long it takes.
     let mut client = server.client();
-    client.send(b"PUT /moving HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").unwrap();
+    client.send(b"PUT /moving HTTP/1.1\r\nHost: x\r\nContent-Length: 10240\r\n\r\n").unwrap();
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(100));
-        client.send(b"x").unwrap();
+        client.send(&[b'x'; 1_024]).unwrap();
     }
     client.answer(false).unwrap().is(201);
+    // One that only pretends to move is: it would hold its memory for ever.
+    let mut client = server.client();
+    client.send(b"PUT /dripping HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(100));
+        if client.send(b"x").is_err() {
+            break;
+        }
+    }
+    client.answer(false).unwrap().is_problem(408, "timeout");
     // A head that never ends.
     let mut client = server.client();
     client.send(b"GET /k HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
