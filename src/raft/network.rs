@@ -1,4 +1,4 @@
-//! Raft's messages to other members, through the node's [`Network`](crate::env::Network) seam.
+//! Raft's messages to other members, through the node's [`Network`] seam.
 //!
 //! Takes openraft's calls, gives bytes to the seam and answers back. It does not own connections, nor who
 //! may talk to whom: a node's own seam today has no peers at all ([`NoPeers`](crate::env::real::NoPeers)),
