@@ -118,6 +118,7 @@ pub struct Error {
     code: Code,
     message: String,
     retry_after: Option<Duration>,
+    replayed: bool,
 }
 
 /// A result with the crate's [`Error`].
@@ -127,7 +128,7 @@ impl Error {
     /// An error of this kind; `message` is a lower-case sentence without a full stop.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, replayed: false }
     }
 
     /// The same error, telling the caller how long to wait before it tries again.
@@ -135,6 +136,19 @@ impl Error {
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
+    }
+
+    /// The same error, as the first answer given again to a retry with the same idempotency key.
+    #[must_use]
+    pub fn replayed(mut self, replayed: bool) -> Self {
+        self.replayed = replayed;
+        self
+    }
+
+    /// Whether it is an old answer given again.
+    #[must_use]
+    pub const fn is_replayed(&self) -> bool {
+        self.replayed
     }
 
     /// An operating-system error, with what was being done when it came.

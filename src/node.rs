@@ -119,6 +119,7 @@ pub struct Node {
     info: NodeInfo,
     pipeline: Pipeline,
     reader: Reader,
+    shutdown_timeout: Duration,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -146,6 +147,15 @@ impl Node {
             _ => Error::io(in_dir("locking data directory"), &e),
         })?;
         let identity = open_identity(&env, data_dir, config.node.id)?;
+        let log_files =
+            env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
+        if identity.is_old && !log_files.iter().any(|name| name.starts_with("wal-")) {
+            tracing::warn!(
+                data_dir = %data_dir.display(),
+                "the directory belongs to a node but holds no log: unless its first start was cut off, its records are gone"
+            );
+        }
+        let identity = identity.identity;
 
         let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
@@ -187,7 +197,7 @@ impl Node {
         );
         let info =
             NodeInfo { identity, profile: config.profile.clone(), consensus, state, wal, gauges, started };
-        Ok(Self { info, pipeline, reader, _lock: lock })
+        Ok(Self { info, pipeline, reader, shutdown_timeout: config.limits.shutdown_timeout, _lock: lock })
     }
 
     /// The way in.
@@ -224,7 +234,14 @@ impl Node {
     /// # Errors
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(self) -> Result<()> {
-        let stage = self.pipeline.stop().await;
+        // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
+        let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {
+            Ok(stage) => stage,
+            Err(_) => {
+                tracing::warn!("some writes were not finished within limits.shutdown_timeout");
+                None
+            }
+        };
         self.info.consensus.stop().await;
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
         stage.map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
@@ -253,8 +270,14 @@ async fn propose_settings(consensus: &Consensus, settings: Settings) -> Result<(
     }
 }
 
+/// Whose directory it is, and whether it was before this start.
+struct Owner {
+    identity: Identity,
+    is_old: bool,
+}
+
 /// Reads who the directory belongs to, or claims an empty one.
-fn open_identity(env: &Env, data_dir: &Path, node_id: NodeId) -> Result<Identity> {
+fn open_identity(env: &Env, data_dir: &Path, node_id: NodeId) -> Result<Owner> {
     let path = data_dir.join("identity.json");
     let doing = |what: &str| format!("{what} {}", path.display());
     let names = env.io.list(data_dir).map_err(|e| Error::io(doing("looking for"), &e))?;
@@ -289,7 +312,7 @@ fn open_identity(env: &Env, data_dir: &Path, node_id: NodeId) -> Result<Identity
                 ),
             ));
         }
-        return Ok(identity);
+        return Ok(Owner { identity, is_old: true });
     }
     if env.io.list(&data_dir.join("wal")).is_ok_and(|files| !files.is_empty()) {
         return Err(Error::new(
@@ -311,5 +334,5 @@ fn open_identity(env: &Env, data_dir: &Path, node_id: NodeId) -> Result<Identity
         env.io.sync_dir(data_dir)
     };
     write().map_err(|e| Error::io(doing("writing"), &e))?;
-    Ok(identity)
+    Ok(Owner { identity, is_old: false })
 }

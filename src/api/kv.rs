@@ -81,6 +81,10 @@ pub(super) async fn read_json<B: Backend, T>(
 /// # Errors
 /// 400 with line and column.
 pub(super) fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    // serde would take an array for an object whose fields stand in order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Code::Malformed, "the JSON body is not an object"));
+    }
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::new(Code::Malformed, format!("the JSON body is wrong: {error}")))
 }
@@ -312,7 +316,8 @@ mod tests {
             (r#"{"key":"k"}"#, "missing"),
             (r#"{"value":"","ttl":1}"#, "ttl"),
             (r#"{"value":""#, "EOF"),
-            ("", "EOF"),
+            ("", "not an object"),
+            (r#"["k",null,"aGk=",null]"#, "not an object"),
         ] {
             let problem = parse(bad).unwrap_err();
             assert!(problem.detail().contains(says), "{bad}: {}", problem.detail());

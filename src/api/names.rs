@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{body::Body, extract::State};
 use hyper::{Request, StatusCode, http::request::Parts};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     App, Reply,
@@ -37,9 +37,9 @@ struct KeyAndValue<'a> {
 #[derive(Deserialize)]
 enum Write<'a> {
     #[serde(borrow)]
-    Set(KeyAndValue<'a>),
+    Set(&'a RawValue),
     #[serde(borrow)]
-    Delete(KeyAndValue<'a>),
+    Delete(&'a RawValue),
 }
 
 type KeyValue = (Vec<u8>, Option<Vec<u8>>);
@@ -62,6 +62,13 @@ fn only_key(body: KeyAndValue<'_>) -> Result<Vec<u8>, Problem> {
     match key_and_value(body)? {
         (key, None) => Ok(key),
         (_, Some(_)) => Err(Problem::new(Code::Malformed, "only \"key\" is expected here")),
+    }
+}
+
+fn parse_write(bytes: &[u8]) -> Result<(Op, Vec<u8>, Vec<u8>), Problem> {
+    match parse_json(bytes)? {
+        Write::Set(body) => set(parse_json(body.get().as_bytes())?),
+        Write::Delete(body) => Ok((Op::Delete, only_key(parse_json(body.get().as_bytes())?)?, Vec::new())),
     }
 }
 
@@ -98,11 +105,7 @@ pub async fn put<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Bo
 /// # Errors
 /// The problem to answer with.
 pub async fn write<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Body>) -> Reply {
-    let parse = |bytes: &[u8]| match parse_json(bytes)? {
-        Write::Set(body) => set(body),
-        Write::Delete(body) => Ok((Op::Delete, only_key(body)?, Vec::new())),
-    };
-    write_parsed(&app, request, parse).await
+    write_parsed(&app, request, parse_write).await
 }
 
 /// `POST /read` `{"key"}`
@@ -144,12 +147,19 @@ mod tests {
 
     #[test]
     fn writes_have_two_shapes() {
-        let parse = |text: &str| -> Result<bool, Problem> {
-            Ok(matches!(parse_json::<Write<'_>>(text.as_bytes())?, Write::Set(_)))
-        };
-        assert!(parse(r#"{"Set":{"key":"k","value":"v"}}"#).unwrap());
-        assert!(!parse(r#"{"Delete":{"key":"k"}}"#).unwrap());
-        for bad in [r#"{"Get":{"key":"k"}}"#, r#"{"Set":{"key":"k","val":"v"}}"#, "{}", r#""Set""#, "[]"] {
+        let parse = |text: &str| parse_write(text.as_bytes());
+        let set_k = (Op::Put, b"k".to_vec(), b"v".to_vec());
+        assert_eq!(parse(r#"{"Set":{"key":"k","value":"v"}}"#).unwrap(), set_k);
+        assert_eq!(parse(r#"{"Delete":{"key":"k"}}"#).unwrap(), (Op::Delete, b"k".to_vec(), Vec::new()));
+        for bad in [
+            r#"{"Get":{"key":"k"}}"#,
+            r#"{"Set":{"key":"k","val":"v"}}"#,
+            r#"{"Set":["k",null,"v",null]}"#,
+            r#"{"Delete":["k"]}"#,
+            "{}",
+            r#""Set""#,
+            "[]",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let missing: KeyAndValue<'_> = serde_json::from_str(r#"{"key":"k"}"#).unwrap();

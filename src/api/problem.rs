@@ -12,6 +12,7 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
+use super::headers::IDEMPOTENCY_REPLAYED;
 use crate::error::{Code, Error};
 
 /// A response that is not a success.
@@ -172,6 +173,9 @@ impl From<Error> for Problem {
         let (status, title) = describe(error.code());
         let mut problem = Self::http(error.code().slug(), title, status, error.message().to_owned());
         problem.0.retry_after = error.retry_delay();
+        if error.is_replayed() {
+            problem.0.header = Some((IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true")));
+        }
         problem
     }
 }

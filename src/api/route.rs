@@ -123,9 +123,9 @@ async fn unknown<B: Backend>(
 ) -> Reply {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let problem = if NOT_BUILT
-        .iter()
-        .any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
+    let writes_a_key = matches!(parts.method, Method::PUT | Method::DELETE) && !path.starts_with("/api/v1/");
+    let problem = if !writes_a_key
+        && NOT_BUILT.iter().any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
     {
         Problem::new(Code::NoSuchRoute, format!("{path} is not built in this version"))
     } else if path.starts_with("/api/v1/") {

@@ -1,6 +1,10 @@
 //! The server: flags and environment → configuration → a node and its HTTP door → an orderly end.
 
-use std::{io::Write, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use scribe_ledger::{
@@ -39,10 +43,7 @@ fn main() -> ExitCode {
     }
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(kind = error.code().slug(), "{error}");
-            fail(&error)
-        }
+        Err(error) => fail(&error),
     }
 }
 
@@ -66,7 +67,10 @@ fn init_logging(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(format!("openraft=warn,{}", config.logging.level)).map_err(|e| {
         Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level))
     })?;
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match config.logging.format {
         LogFormat::Text => logging.init(),
         LogFormat::Json => logging.json().flatten_event(true).init(),

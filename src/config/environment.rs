@@ -77,7 +77,9 @@ pub fn environment_layer(variables: impl Iterator<Item = (String, String)>) -> R
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with("SCRIBE_") || name == "RUST_LOG"
+    // `SCRIBE_SERVER` is where the command line and the load generator find a node; a shell that has it set
+    // may start one all the same.
+    (name.starts_with("SCRIBE_") && name != "SCRIBE_SERVER") || name == "RUST_LOG"
 }
 
 /// The name that a variable stands for; present names win over older ones that look the same.

@@ -98,7 +98,7 @@ fn tell((outcome, replayed): (RequestOutcome, bool)) -> Result<Written> {
     match outcome {
         Ok(Answer::Written { first_seq, count }) => Ok(Written { first_seq, count, replayed }),
         Ok(Answer::PreconditionFailed { newest }) | Err(Why::PreconditionFailed { newest }) => {
-            Err(precondition(newest))
+            Err(precondition(newest).replayed(replayed))
         }
         Err(Why::IdempotencyMismatch) => Err(Error::new(
             Code::IdempotencyMismatch,

@@ -14,7 +14,10 @@
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -70,6 +73,10 @@ struct Shop {
     dir: PathBuf,
     mode: OpenMode,
     bytes: u64,
+    /// What a spare leaves free on disk: the room below is for what was admitted before.
+    free_bytes_min: u64,
+    /// Set while that kept a spare from being made: the log grows no further then, and should not have to.
+    held_back: Arc<AtomicBool>,
     shelf: Mutex<Shelf>,
     filled: Condvar,
 }
@@ -87,12 +94,21 @@ impl Spares {
         dir: &Path,
         mode: OpenMode,
         bytes: u64,
+        (free_bytes_min, held_back): (u64, Arc<AtomicBool>),
         left: Vec<PathBuf>,
         with_helper: bool,
     ) -> io::Result<Self> {
         let shelf = Mutex::new(Shelf { ready: left, filling: false });
-        let shop =
-            Shop { env: env.clone(), dir: dir.to_path_buf(), mode, bytes, shelf, filled: Condvar::new() };
+        let shop = Shop {
+            env: env.clone(),
+            dir: dir.to_path_buf(),
+            mode,
+            bytes,
+            free_bytes_min,
+            held_back,
+            shelf,
+            filled: Condvar::new(),
+        };
         let shop = Arc::new(shop);
         let helper = if with_helper {
             let (bell, rings) = crossbeam_channel::unbounded::<()>();
@@ -135,16 +151,10 @@ impl Spares {
         Ok((self.shop.fill(self.shop.bytes)?, self.shop.bytes))
     }
 
-    /// A spare if one is ready, else a small file that is quickly filled: what a start begins with.
-    pub(super) fn take_quickly(&self, bytes: u64) -> io::Result<(PathBuf, u64)> {
-        let ready = self.shop.shelf.lock().ready.pop();
-        match ready {
-            Some(path) if bytes <= self.shop.bytes => Ok((path, self.shop.bytes)),
-            ready => {
-                self.shop.shelf.lock().ready.extend(ready);
-                Ok((self.shop.fill(bytes)?, bytes))
-            }
-        }
+    /// A file of just these bytes: what a start begins with. It is small, so that it is quickly filled and
+    /// that a node which starts again and again does not eat its disk; the spares are for what comes after.
+    pub(super) fn take_small(&self, bytes: u64) -> io::Result<(PathBuf, u64)> {
+        Ok((self.shop.fill(bytes)?, bytes))
     }
 
     /// Whether a freed file of this size should be kept.
@@ -184,11 +194,14 @@ impl Shop {
     }
 
     fn fill_ahead(&self) {
-        let made = self.fill(self.bytes);
+        let free = self.env.io.free_bytes(&self.dir);
+        let held_back = free.is_ok_and(|free| free < self.free_bytes_min.saturating_add(self.bytes));
+        self.held_back.store(held_back, Ordering::Relaxed);
+        let made = if held_back { Ok(None) } else { self.fill(self.bytes).map(Some) };
         let mut shelf = self.shelf.lock();
         shelf.filling = false;
         match made {
-            Ok(path) => shelf.ready.push(path),
+            Ok(path) => shelf.ready.extend(path),
             // The writer will try for itself when it needs the file, and report what it meets.
             Err(error) => tracing::warn!(%error, "preparing a log file ahead failed"),
         }

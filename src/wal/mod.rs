@@ -175,6 +175,8 @@ struct Inner {
     env: Env,
     dir: PathBuf,
     disk_free_bytes_min: u64,
+    file_bytes: u64,
+    spares_held_back: Arc<AtomicBool>,
     free_seen: Mutex<Option<(Instant, u64)>>,
     check_sums: bool,
 }
@@ -278,8 +280,11 @@ impl Wal {
             cut(env, mode, path, *offset).map_err(doing("cutting a torn group"))?;
         }
         let left = tidy(env, &recovered, config.file_bytes).map_err(doing("tidying log files"))?;
-        let spares = Spares::new(env, dir, mode, config.file_bytes, left, driver == Driver::Thread)
-            .map_err(doing("starting the log's helper"))?;
+        let held_back = Arc::new(AtomicBool::new(false));
+        let watermark = (config.disk_free_bytes_min, held_back.clone());
+        let spares =
+            Spares::new(env, dir, mode, config.file_bytes, watermark, left, driver == Driver::Thread)
+                .map_err(doing("starting the log's helper"))?;
 
         let state = recovered.state;
         let mut map = LogMap::new(config.tail_bytes_max, state.first, state.slots);
@@ -310,7 +315,7 @@ impl Wal {
         let (queue, receiver) = crossbeam_channel::unbounded();
         let written =
             Written { vote: state.vote, purged: state.purged, committed: state.committed, last: state.last };
-        let disk_free_bytes_min = config.disk_free_bytes_min;
+        let (disk_free_bytes_min, file_bytes) = (config.disk_free_bytes_min, config.file_bytes);
         let wants_direct = config.io == WalIo::Direct;
         let mut writer = Writer::new(WriterSetup {
             shared: shared.clone(),
@@ -360,6 +365,8 @@ impl Wal {
             env: env.clone(),
             dir: dir.to_path_buf(),
             disk_free_bytes_min,
+            file_bytes,
+            spares_held_back: held_back,
             free_seen: Mutex::new(None),
             check_sums: !sabotage.skip_sums,
         };
@@ -499,8 +506,13 @@ impl Wal {
         let min = inner.disk_free_bytes_min;
         let full = inner.shared.full.load(Relaxed);
         // If the file system does not say, only a failed attempt to make a file counts.
-        let free = inner.free_bytes().unwrap_or(if full { 0 } else { u64::MAX });
-        if full || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
+        let held_back = inner.spares_held_back.load(Relaxed);
+        let free = inner.free_bytes(held_back).unwrap_or(if full { 0 } else { u64::MAX });
+        // The next file is made ahead, and not below the watermark. What is admitted before that shows goes
+        // into the file that is there, and then into the room below.
+        let held_back = held_back && free < min.saturating_add(inner.file_bytes);
+        inner.spares_held_back.fetch_and(held_back, Relaxed);
+        if full || held_back || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
     }
 
     /// Numbers for metrics and status pages.
@@ -603,9 +615,11 @@ impl Inner {
         Ok(())
     }
 
-    fn free_bytes(&self) -> Option<u64> {
+    /// Free bytes on disk; as of the last second unless `now`.
+    fn free_bytes(&self, now: bool) -> Option<u64> {
         let mut seen = self.free_seen.lock();
         if let Some((at, free)) = *seen
+            && !now
             && at.elapsed() < SPACE_CHECK_EVERY
         {
             return Some(free);

@@ -232,7 +232,7 @@ impl Writer {
         let carried = last.map_or(0, |last| last.header.group_bytes().unwrap_or(0));
         let opening = whole_blocks(GROUP_HEADER_BYTES as u64 + self.opening_bytes());
         let small = START_FILE_BYTES_MAX.min(self.config.file_bytes);
-        let taken = self.spares.take_quickly(small.max(carried + opening))?;
+        let taken = self.spares.take_small(small.max(carried + opening))?;
         self.activate(taken)?;
         if let Some(last) = last.filter(|_| !self.sabotage.skip_carry) {
             self.copy_group(last)?;
@@ -245,7 +245,25 @@ impl Writer {
         self.owes_closing = true;
         self.spares.order();
         self.free_purged();
+        self.trim_previous(last);
         Ok(())
+    }
+
+    /// Gives back what the run before left unused in its last file: nothing is ever written there again.
+    fn trim_previous(&mut self, last: Option<&LastGroup>) {
+        let Some(last) = last else { return };
+        let Some(file) = self.files.iter_mut().find(|file| file.path == last.path) else { return };
+        let used = last.offset + last.header.group_bytes().unwrap_or(file.bytes);
+        if used >= file.bytes {
+            return;
+        }
+        let trimmed = self.env.io.open(&file.path, OpenMode::Buffered).and_then(|open| open.set_len(used));
+        match trimmed {
+            Ok(()) => file.bytes = used,
+            // It only costs space.
+            Err(error) => tracing::warn!(path = %file.path.display(), %error, "trimming a log file failed"),
+        }
+        self.note_disk();
     }
 
     /// Takes a change that the driver received.

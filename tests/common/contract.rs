@@ -252,7 +252,9 @@ pub fn idempotency(server: &mut impl Server) {
     let headers = [("Idempotency-Key", "c"), ("If-Match", "*")];
     client.call("PUT", "/later", &headers, b"v").is_problem(412, "precondition-failed");
     client.put("/later", "v").is(201);
-    client.call("PUT", "/later", &headers, b"v").is_problem(412, "precondition-failed");
+    let again = client.call("PUT", "/later", &headers, b"v");
+    again.is_problem(412, "precondition-failed");
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
 }
 
 pub fn json_kv(server: &mut impl Server) {
@@ -857,6 +859,44 @@ pub fn http2_with_prior_knowledge(server: &mut impl Server) {
         let answer = sender.send_request(request).await.unwrap();
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), vec![7; 1 << 20]);
     });
+    // An upload that its client resets, even "without an error", is not one that ended.
+    for (path, length) in [("/cut", ""), ("/cut-short", "10")] {
+        let mut client = server.client();
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        client.send(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        // HPACK literals without indexing: no table, no Huffman code.
+        let mut headers = Vec::new();
+        for (name, value) in [
+            (":method", "PUT"),
+            (":scheme", "http"),
+            (":authority", "x"),
+            (":path", path),
+            ("content-length", length),
+        ] {
+            if !value.is_empty() {
+                headers.extend([0, name.len() as u8]);
+                headers.extend_from_slice(name.as_bytes());
+                headers.push(value.len() as u8);
+                headers.extend_from_slice(value.as_bytes());
+            }
+        }
+        let frame = |kind: u8, flags: u8, payload: &[u8]| {
+            [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1][..], payload].concat()
+        };
+        let (end_headers, no_error) = (4, [0; 4]);
+        client.send(&frame(1, end_headers, &headers)).unwrap();
+        client.send(&frame(0, 0, b"abc")).unwrap();
+        client.send(&frame(3, 0, &no_error)).unwrap();
+        // Answered in order on this connection, so the reset has been seen by then.
+        client.send(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(8).any(|w| w == [1, 2, 3, 4, 5, 6, 7, 8]) {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut client.stream, &mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        server.client().get(path).is_problem(404, "not-found");
+    }
 }
 
 pub fn stops_gracefully(server: &mut impl Server) {

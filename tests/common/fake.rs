@@ -58,7 +58,7 @@ impl Ledger {
                     Err(Error::new(Code::IdempotencyMismatch, "used before with other content"))
                 }
                 Ok(written) => Ok(Written { replayed: true, ..*written }),
-                Err(error) => Err(error.clone()),
+                Err(error) => Err(error.clone().replayed(true)),
             };
         }
         let outcome = self.write(&view);

@@ -106,6 +106,10 @@ impl Ndjson {
 }
 
 fn operation(line: &[u8], draft: &mut Draft) -> Result<()> {
+    // serde would take an array for an object whose fields stand in order.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(malformed("not a JSON object"));
+    }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
     let key = bytes_of("key", line.key, line.key_b64)?.ok_or_else(|| malformed("\"key\" is missing"))?;
     let value = bytes_of("value", line.value, line.value_b64)?;
@@ -187,7 +191,8 @@ mod tests {
     fn each_rule_is_named_with_its_line() {
         for (line, code, says) in [
             (&b"{"[..], Code::Malformed, "EOF"),
-            (b"[]", Code::Malformed, "key"),
+            (b"[]", Code::Malformed, "not a JSON object"),
+            (b"[\"put\",\"k\",null,\"v\"]", Code::Malformed, "not a JSON object"),
             (b"{\"key\":\"k\"}", Code::Malformed, "needs a \"value\""),
             (b"{\"value\":\"v\"}", Code::Malformed, "\"key\" is missing"),
             (b"{\"key\":\"k\",\"value\":1}", Code::Malformed, "string"),
