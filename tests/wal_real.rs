@@ -166,3 +166,48 @@ fn a_task_runs_the_same_writer() {
     };
     assert_eq!(run(), run(), "the same seed is the same disk");
 }
+
+#[test]
+fn starting_again_and_again_does_not_eat_the_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let (env, dir) = (real_env(), home.path().join("wal"));
+    let size = || -> u64 {
+        std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    let start = |index| {
+        let wal = open(&env, &dir, WalIo::Auto);
+        append(&wal, vec![entry(index, 10)]);
+        wal.close().unwrap();
+    };
+    (0..3).for_each(start);
+    let after_three = size();
+    (3..12).for_each(start);
+    let grown = size() - after_three;
+    assert!(grown <= 9 * 32 * 1_024, "nine starts with one small entry each took {grown} bytes");
+}
+
+#[test]
+fn writes_stop_at_the_watermark_and_go_on_by_themselves() {
+    let io = SimIo::new(1);
+    let env = sim_env(&io, 1);
+    let (file_bytes, min, capacity) = (64u64 << 10, 512u64 << 10, 2u64 << 20);
+    io.set_capacity(Some(capacity));
+    let config = WalConfig { file_bytes, disk_free_bytes_min: min, ..WalConfig::default() };
+    let wal = Wal::open(&env, Path::new("/wal"), WalOptions::new(config, Driver::Thread)).unwrap();
+    let mut index = 0;
+    while wal.health() == WalHealth::Ok {
+        append(&wal, vec![entry(index, 10_000)]);
+        index += 1;
+        assert!(index < 1_000, "the disk never gets full");
+    }
+    let free = env.io.free_bytes(Path::new("/wal")).unwrap();
+    assert!(free + file_bytes >= min, "{free} bytes are left of the {min} that should be");
+    // What was admitted before goes into the room below, and is not refused.
+    for _ in 0..20 {
+        append(&wal, vec![entry(index, 10_000)]);
+        index += 1;
+    }
+    io.set_capacity(None);
+    assert_eq!(wal.health(), WalHealth::Ok, "room is noticed at once");
+    append(&wal, vec![entry(index, 10_000)]);
+}
