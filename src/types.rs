@@ -17,6 +17,41 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// Keys that begin with these bytes belong to the ledger itself; clients may not write them.
 pub const RESERVED_KEY_PREFIX: &[u8] = b"\0scribe\0";
 
+/// Whether a key's first path segment, decoded, is a name that the HTTP server itself uses. Such keys are
+/// reached under `/api/v1/kv/`.
+#[must_use]
+pub const fn is_reserved_segment(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"api"
+            | b"put"
+            | b"get"
+            | b"write"
+            | b"read"
+            | b"init"
+            | b"health"
+            | b"livez"
+            | b"readyz"
+            | b"metrics"
+            | b"cluster"
+            | b"verify"
+            | b"checkpoint"
+            | b"tile"
+            | b"ui"
+            | b"openapi.json"
+            | b"leader"
+            | b"is-leader"
+            | b"add-learner"
+            | b"change-membership"
+            | b"v1"
+            | b"v3"
+            | b"admin"
+            | b"debug"
+            | b"internal"
+            | b"docs"
+    )
+}
+
 /// A cluster member's identity: positive, never used twice.
 pub type NodeId = u64;
 

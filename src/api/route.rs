@@ -19,7 +19,7 @@ use super::{
     App, Reply, backend::Backend, batch, body::RequestBody, kv, names, problem::Problem,
     query::percent_decode, scan, status,
 };
-use crate::error::Code;
+use crate::{error::Code, types::is_reserved_segment};
 
 /// A path of the server's own, its methods (as OpenAPI names them), and what answers.
 pub(super) struct Row<B: Backend> {
@@ -151,42 +151,10 @@ pub(super) fn is_reserved(path: &str) -> bool {
     match percent_decode(segment) {
         Ok(decoded) => {
             let end = memchr::memchr(b'/', &decoded).unwrap_or(decoded.len());
-            is_reserved_name(&decoded[..end])
+            is_reserved_segment(&decoded[..end])
         }
         Err(_) => false,
     }
-}
-
-const fn is_reserved_name(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"api"
-            | b"put"
-            | b"get"
-            | b"write"
-            | b"read"
-            | b"init"
-            | b"health"
-            | b"livez"
-            | b"readyz"
-            | b"metrics"
-            | b"cluster"
-            | b"verify"
-            | b"checkpoint"
-            | b"tile"
-            | b"ui"
-            | b"openapi.json"
-            | b"leader"
-            | b"is-leader"
-            | b"add-learner"
-            | b"change-membership"
-            | b"v1"
-            | b"v3"
-            | b"admin"
-            | b"debug"
-            | b"internal"
-            | b"docs"
-    )
 }
 
 /// Whether a request is a probe: never limited, so that an orchestrator does not kill a busy node.

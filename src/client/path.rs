@@ -5,35 +5,7 @@
 
 use std::fmt::Write;
 
-/// First path segments that the server uses itself; such keys are reached under `/api/v1/kv/`.
-const RESERVED_SEGMENTS: [&str; 26] = [
-    "api",
-    "put",
-    "get",
-    "write",
-    "read",
-    "init",
-    "health",
-    "livez",
-    "readyz",
-    "metrics",
-    "cluster",
-    "verify",
-    "checkpoint",
-    "tile",
-    "ui",
-    "openapi.json",
-    "leader",
-    "is-leader",
-    "add-learner",
-    "change-membership",
-    "v1",
-    "v3",
-    "admin",
-    "debug",
-    "internal",
-    "docs",
-];
+use crate::types::is_reserved_segment;
 
 /// Where a key is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +45,7 @@ impl KeyPath {
 #[must_use]
 pub fn is_reserved(key: &[u8]) -> bool {
     let first = key.split(|&b| b == b'/').next().unwrap_or(key);
-    RESERVED_SEGMENTS.iter().any(|name| name.as_bytes() == first)
+    is_reserved_segment(first)
 }
 
 /// `/api/v1/kv/{key}` with the key as ONE segment.
