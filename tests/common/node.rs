@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -15,16 +16,24 @@ use super::{Server, Setup};
 pub struct Node {
     child: Child,
     addr: SocketAddr,
-    _dir: tempfile::TempDir,
+    /// A directory that goes with the node.
+    dir: Option<tempfile::TempDir>,
 }
 
-/// Starts a node and waits for its "ready".
+/// Starts a node on a directory of its own and waits for its "ready".
 pub fn start(setup: &Setup) -> Node {
     let dir = tempfile::tempdir().unwrap();
+    let mut node = start_in(dir.path(), setup);
+    node.dir = Some(dir);
+    node
+}
+
+/// Starts a node on this directory and waits for its "ready".
+pub fn start_in(dir: &Path, setup: &Setup) -> Node {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scribe-node"));
     command
         .arg("--data-dir")
-        .arg(dir.path())
+        .arg(dir)
         .args(["--http-port", "0", "--log-format", "json"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -56,7 +65,7 @@ pub fn start(setup: &Setup) -> Node {
         });
     }
     let addr = receiver.recv_timeout(Duration::from_secs(60)).expect("the node says that it is ready");
-    Node { child, addr, _dir: dir }
+    Node { child, addr, dir: None }
 }
 
 fn ready_addr(line: &str) -> Option<SocketAddr> {
@@ -78,6 +87,14 @@ impl Server for Node {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().success()
+    }
+}
+
+impl Node {
+    /// Ends the process with SIGKILL, as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 

@@ -1,0 +1,72 @@
+//! The real program, killed with SIGKILL while clients write: what it answered is there when it comes back,
+//! and a retry with the same idempotency key is answered, not written again.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use common::{Server, Setup, client::Client, node::start_in};
+
+const LIVES: usize = 3;
+const CLIENTS: usize = 4;
+/// Answers after which a life ends.
+const ANSWERS: usize = 200;
+
+#[test]
+fn killed_in_the_middle_of_writes_it_keeps_every_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let answered: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
+    for life in 0..LIVES {
+        let node = start_in(home.path(), &Setup::default());
+        let addr = node.addr();
+        let before = answered.lock().unwrap().len();
+        let writers: Vec<_> = (0..CLIENTS)
+            .map(|writer| {
+                let answered = answered.clone();
+                thread::spawn(move || {
+                    let mut client = Client::connect(addr);
+                    for n in 0.. {
+                        let key = format!("{life}-{writer}-{n}");
+                        let request = format!(
+                            "PUT /{key} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\nContent-Length: {}\r\n\r\n{key}",
+                            key.len()
+                        );
+                        // The end of the node is the end of this client.
+                        let Ok(()) = client.send(request.as_bytes()) else { return };
+                        let Ok(answer) = client.answer(false) else { return };
+                        let seq = answer.is(201).json()["seq"].as_u64().unwrap();
+                        answered.lock().unwrap().insert(key, seq);
+                    }
+                })
+            })
+            .collect();
+        while answered.lock().unwrap().len() < before + ANSWERS {
+            thread::yield_now();
+        }
+        node.kill();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    }
+    let node = start_in(home.path(), &Setup::default());
+    let mut client = Client::connect(node.addr());
+    let answered = answered.lock().unwrap();
+    assert!(answered.len() >= LIVES * ANSWERS);
+    for (key, seq) in answered.iter() {
+        let read = client.get(&format!("/{key}")).is(200);
+        assert_eq!((&read.body[..], read.header("scribe-seq")), (key.as_bytes(), Some(&seq.to_string()[..])));
+    }
+    // Every key once: those answered, and at most one a client and life whose answer was lost.
+    let total = client.get("/metrics").is(200).json()["total_records"].as_u64().unwrap() as usize;
+    assert!((answered.len()..=answered.len() + LIVES * CLIENTS).contains(&total), "{total} records");
+    for (key, seq) in answered.iter().take(50) {
+        let again =
+            client.call("PUT", &format!("/{key}"), &[("Idempotency-Key", key)], key.as_bytes()).is(201);
+        assert_eq!(again.json()["seq"].as_u64(), Some(*seq), "a retry gets the first answer");
+    }
+    assert_eq!(client.get("/metrics").is(200).json()["total_records"].as_u64().unwrap() as usize, total);
+}
