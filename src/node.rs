@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -93,6 +94,12 @@ impl NodeInfo {
     #[must_use]
     pub fn stages(&self) -> Vec<Reading> {
         self.gauges.read()
+    }
+
+    /// How long things stayed in every stage, in microseconds.
+    #[must_use]
+    pub fn stage_stays_us(&self) -> Vec<(&'static str, Histogram<u64>)> {
+        self.gauges.stays_us()
     }
 
     /// How its log fares.

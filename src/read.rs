@@ -28,7 +28,7 @@ impl Reader {
     /// Waits until this node may answer a read of this consistency.
     ///
     /// # Errors
-    /// [`NoQuorum`](crate::error::Code::NoQuorum) or [`Unavailable`](crate::error::Code::Unavailable).
+    /// [`NoQuorum`](crate::error::Code::NoQuorum) when leadership cannot be confirmed.
     pub async fn barrier(&self, consistency: Consistency) -> Result<()> {
         self.consensus.read_barrier(consistency).await
     }

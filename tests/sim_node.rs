@@ -442,6 +442,31 @@ fn a_seed_is_the_same_history_every_time() {
     }
 }
 
+/// A clock set a year ahead once made every remembered answer expire, so that a retry was written twice;
+/// set right again, it stopped all writes for a year.
+#[test]
+fn a_clock_set_wrong_for_a_while_neither_repeats_retries_nor_stops_writes() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    let mut world = World::new(1, Sabotage::default());
+    world.process(async |world, env| {
+        let clock = Arc::new(sim::SimClock::new(1_700_000_000_000));
+        let node = world.start(Env { clock: clock.clone(), ..env }).await.unwrap();
+        let write = async |idempotency_key: Option<&str>| {
+            let mut draft = Draft::new();
+            draft.put(b"key", b"value").unwrap();
+            idempotency_key.into_iter().for_each(|key| draft.set_idempotency_key(key.into()));
+            node.ingest().permit(0).unwrap().submit(draft).await.unwrap()
+        };
+        let first = write(Some("retried")).await;
+        clock.advance(YEAR_MS);
+        write(None).await;
+        let again = write(Some("retried")).await;
+        assert_eq!((again.first_seq, again.replayed), (first.first_seq, true));
+        clock.set(1_700_000_000_000);
+        assert!(!write(None).await.replayed);
+    });
+}
+
 /// Plants a bug in the log and expects the node's own promises to break, the same way each time.
 fn is_caught(name: &str, sabotage: Sabotage) {
     let caught = (0..2_000).find_map(|seed| Some((seed, play_caught(seed, sabotage).err()?)));

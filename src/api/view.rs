@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 use crate::{
     error::{Code, Error, Result},
-    metrics::{MetricsSnapshot, Stat},
+    metrics::{MetricsSnapshot, Stat, Times},
     node::NodeInfo,
     raft::Positions,
     wal::WalHealth,
@@ -68,6 +68,7 @@ impl NodeView for NodeInfo {
 
     fn metrics(&self) -> MetricsSnapshot {
         let (sizes, positions, (_, wal)) = (self.sizes(), self.positions(), self.wal());
+        let stays_us = self.stage_stays_us();
         let stat = |group, name, help, value| Stat { group, name, help, label: None, value };
         let mut stats = vec![
             stat("storage", "memory_bytes", "Bytes of applied entries held in memory.", sizes.bytes as f64),
@@ -106,7 +107,7 @@ impl NodeView for NodeInfo {
             let help = "Microseconds from encoding a group until it was durable.";
             stats.push(stat("wal", name, help, wal.sync_us.value_at_quantile(q) as f64));
         }
-        for stage in self.stages() {
+        for (stage, stays) in self.stages().into_iter().zip(&stays_us) {
             let of = |name, help, value| Stat {
                 group: "stages",
                 name,
@@ -114,29 +115,38 @@ impl NodeView for NodeInfo {
                 label: Some(("stage", stage.name.to_owned())),
                 value,
             };
+            let stay = |q| stays.1.value_at_quantile(q) as f64;
             stats.extend([
                 of("depth", "Items in the stage.", stage.depth as f64),
                 of("bytes", "Bytes in the stage.", stage.bytes as f64),
                 of("oldest_ms", "Age of the oldest item.", stage.oldest.as_secs_f64() * 1e3),
-                of("passed_total", "Items that left the stage.", stage.latency_us.len() as f64),
-                of(
-                    "stay_us_p50",
-                    "Microseconds that items stayed.",
-                    stage.latency_us.value_at_quantile(0.5) as f64,
-                ),
-                of(
-                    "stay_us_p99",
-                    "Microseconds that items stayed.",
-                    stage.latency_us.value_at_quantile(0.99) as f64,
-                ),
-                of("stay_us_max", "Microseconds that items stayed.", stage.latency_us.max() as f64),
+                of("passed_total", "Items that left the stage.", stage.passed as f64),
+                of("stay_us_p50", "Microseconds that items stayed.", stay(0.5)),
+                of("stay_us_p99", "Microseconds that items stayed.", stay(0.99)),
+                of("stay_us_max", "Microseconds that items stayed.", stay(1.0)),
             ]);
         }
+        let mut times: Vec<Times> = stays_us
+            .into_iter()
+            .map(|(stage, histogram_us)| Times {
+                name: "stage_duration_seconds",
+                help: "Time that something stayed in a stage of the pipeline.",
+                label: Some(("stage", stage.to_owned())),
+                histogram_us,
+            })
+            .collect();
+        times.push(Times {
+            name: "wal_sync_duration_seconds",
+            help: "Time from encoding a group of the log until it was durable.",
+            label: None,
+            histogram_us: wal.sync_us,
+        });
         MetricsSnapshot {
             total_keys: sizes.live_keys,
             total_records: sizes.records,
             current_leader: positions.leader_id,
             stats,
+            times,
         }
     }
 

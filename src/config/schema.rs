@@ -492,7 +492,7 @@ pub static KEYS: &[Key] = &[
     key!(
         limits.clock_skew_max_ms,
         int(1, MONTH_SECS * 1_000),
-        "How far the clock may be behind the ledger's last timestamp before the leader stops proposing."
+        "How far the clock may jump or be behind the ledger's last timestamp; beyond it entries' times approach it slowly, and a ledger from the future takes no writes."
     ),
     key!(
         limits.shutdown_timeout,

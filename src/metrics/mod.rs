@@ -75,6 +75,19 @@ pub struct Stat {
     pub value: f64,
 }
 
+/// Times measured elsewhere, shown here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times {
+    /// Its Prometheus name after `scribe_`, ending in `_duration_seconds`.
+    pub name: &'static str,
+    /// One sentence for whoever reads the Prometheus text.
+    pub help: &'static str,
+    /// A label, where one name has several histograms. Those of one name follow each other.
+    pub label: Option<(&'static str, String)>,
+    /// Microseconds.
+    pub histogram_us: Histogram<u64>,
+}
+
 /// What the node knows and the server does not, at the moment of rendering.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsSnapshot {
@@ -86,6 +99,8 @@ pub struct MetricsSnapshot {
     pub current_leader: Option<u64>,
     /// Everything else.
     pub stats: Vec<Stat>,
+    /// How long things take inside the node; only Prometheus text shows them whole.
+    pub times: Vec<Times>,
 }
 
 const SHARDS: usize = 4;

@@ -2,11 +2,23 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{Metrics, MetricsSnapshot, Operation, Stat, Timing};
 
 const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.95, "p95"), (0.99, "p99")];
+
+/// Upper bounds of Prometheus buckets in microseconds: two an octave, from 8 microseconds to 12.6 seconds.
+const BUCKETS_US: [u64; 42] = {
+    let mut bounds = [0; 42];
+    let mut n = 0;
+    while n < bounds.len() {
+        bounds[n] = if n % 2 == 0 { 8 << (n / 2) } else { 12 << (n / 2) };
+        n += 1;
+    }
+    bounds
+};
 
 /// Latencies of one operation, merged over the shards.
 pub(super) struct Summary {
@@ -74,9 +86,11 @@ impl Metrics {
             let labels = [("operation", summary.operation.name())];
             text.sample("scribe_requests_total", &labels, summary.timing.histogram.len() as f64);
         }
-        text.head("scribe_request_duration_seconds", "summary", "Time from a request's head to its answer.");
+        const REQUEST: &str = "scribe_request_duration_seconds";
+        text.head(REQUEST, "histogram", "Time from a request's head to its answer.");
         for summary in &summaries {
-            summary.prometheus(&mut text);
+            let label = Some(("operation", summary.operation.name()));
+            text.histogram(REQUEST, label, &summary.timing.histogram, summary.timing.sum_us as f64);
         }
         text.head("scribe_errors_total", "counter", "Problem answers, by type.");
         for (slug, count) in self.errors_by_slug().0 {
@@ -142,6 +156,17 @@ impl Metrics {
                 Some((label, value)) => text.sample(&name, &[(label, value)], stat.value),
             }
         }
+        let mut last = "";
+        for times in &node.times {
+            let name = format!("scribe_{}", times.name);
+            if last != times.name {
+                text.head(&name, "histogram", times.help);
+                last = times.name;
+            }
+            let label = times.label.as_ref().map(|(label, value)| (*label, &**value));
+            let sum_us = times.histogram_us.mean() * times.histogram_us.len() as f64;
+            text.histogram(&name, label, &times.histogram_us, sum_us);
+        }
         text.0
     }
 }
@@ -161,26 +186,6 @@ impl Summary {
         out.insert("max".to_owned(), ms(self.timing.histogram.max()).into());
         out.insert("count".to_owned(), self.timing.histogram.len().into());
         Value::Object(out)
-    }
-
-    fn prometheus(&self, text: &mut Text) {
-        const NAME: &str = "scribe_request_duration_seconds";
-        let operation = self.operation.name();
-        let secs = |us: u64| us as f64 / 1e6;
-        for (quantile, _) in QUANTILES {
-            let value = if self.timing.histogram.is_empty() {
-                f64::NAN
-            } else {
-                secs(self.timing.histogram.value_at_quantile(quantile))
-            };
-            text.sample(NAME, &[("operation", operation), ("quantile", &quantile.to_string())], value);
-        }
-        text.sample(&format!("{NAME}_sum"), &[("operation", operation)], secs(self.timing.sum_us));
-        text.sample(
-            &format!("{NAME}_count"),
-            &[("operation", operation)],
-            self.timing.histogram.len() as f64,
-        );
     }
 }
 
@@ -210,13 +215,42 @@ impl Text {
         }
         let _ = if value.is_nan() { writeln!(self.0, " NaN") } else { writeln!(self.0, " {value}") };
     }
+
+    fn histogram(&mut self, name: &str, label: Option<(&str, &str)>, us: &Histogram<u64>, sum_us: f64) {
+        let bucket = format!("{name}_bucket");
+        let bounds = BUCKETS_US.iter().map(|&us| (us as f64 / 1e6).to_string());
+        let counts = cumulative(us).into_iter().chain([us.len()]);
+        for (le, count) in bounds.chain(["+Inf".to_owned()]).zip(counts) {
+            let labels: Vec<_> = label.into_iter().chain([("le", &*le)]).collect();
+            self.sample(&bucket, &labels, count as f64);
+        }
+        let labels: Vec<_> = label.into_iter().collect();
+        self.sample(&format!("{name}_sum"), &labels, sum_us / 1e6);
+        self.sample(&format!("{name}_count"), &labels, us.len() as f64);
+    }
+}
+
+/// How many of a histogram's values are at most each of the bounds.
+fn cumulative(histogram: &Histogram<u64>) -> [u64; BUCKETS_US.len()] {
+    let mut counts = [0; BUCKETS_US.len()];
+    let mut bucket = 0;
+    let mut sum = 0;
+    for step in histogram.iter_recorded() {
+        while bucket < counts.len() && step.value_iterated_to() > BUCKETS_US[bucket] {
+            counts[bucket] = sum;
+            bucket += 1;
+        }
+        sum += step.count_since_last_iteration();
+    }
+    counts[bucket..].fill(sum);
+    counts
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::Times, *};
 
     fn snapshot() -> MetricsSnapshot {
         let stat = |label: &str, value| Stat {
@@ -226,12 +260,19 @@ mod tests {
             label: Some(("stage", label.to_owned())),
             value,
         };
+        let times = |stage: &str, values: &[u64]| {
+            let mut histogram_us = Histogram::new(3).unwrap();
+            values.iter().for_each(|&us| histogram_us.record(us).unwrap());
+            let label = Some(("stage", stage.to_owned()));
+            Times { name: "stage_duration_seconds", help: "Time.", label, histogram_us }
+        };
         let wal = Stat { group: "storage", name: "wal_bytes", help: "Bytes.", label: None, value: 5.0 };
         MetricsSnapshot {
             total_keys: 3,
             total_records: 4,
             current_leader: Some(1),
             stats: vec![stat("a\"b\\c\nd", 1.0), wal, stat("apply", 2.5)],
+            times: vec![times("ingest", &[3]), times("apply", &[8, 9, 100_000_000])],
         }
     }
 
@@ -273,7 +314,19 @@ mod tests {
         metrics.error("overloaded");
         let text = metrics.to_prometheus(&snapshot());
         assert!(text.contains("scribe_requests_total{operation=\"put\"} 1\n"));
-        assert!(text.contains("scribe_request_duration_seconds{operation=\"put\",quantile=\"0.5\"} 0.00"));
+        assert!(
+            text.contains("scribe_request_duration_seconds_bucket{operation=\"put\",le=\"0.001536\"} 0\n")
+        );
+        assert!(
+            text.contains("scribe_request_duration_seconds_bucket{operation=\"put\",le=\"0.002048\"} 1\n")
+        );
+        assert!(text.contains("scribe_request_duration_seconds_sum{operation=\"put\"} 0.002\n"));
+        for (le, count) in [("0.000008", 1), ("0.000012", 2), ("12.582912", 2), ("+Inf", 3)] {
+            let row =
+                format!("scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"{le}\"}} {count}\n");
+            assert!(text.contains(&row), "{row} in {text}");
+        }
+        assert_eq!(text.matches("# TYPE scribe_stage_duration_seconds histogram").count(), 1);
         assert!(text.contains("scribe_stages_depth{stage=\"a\\\"b\\\\c\\nd\"} 1\n"), "{text}");
         assert_eq!(text.matches("# TYPE scribe_stages_depth gauge").count(), 1);
         for line in text.lines() {

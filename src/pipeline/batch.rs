@@ -7,15 +7,20 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    budget::Room,
     gauge::{Gauge, Stay},
-    message::{Closed, ToBatch, Waiting, Write},
+    message::{Closed, ToBatch, Waiting, Write, Written},
     replicate::Replicate,
     stage::Stage,
 };
-use crate::{config::PipelineConfig, state::batch::Batch};
+use crate::{
+    config::PipelineConfig,
+    error::Result,
+    state::batch::{Batch, Draft},
+};
 
 /// When an entry closes.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +42,22 @@ impl From<&PipelineConfig> for Bounds {
     }
 }
 
+/// A request that waits for its entry to close.
+#[derive(Debug)]
+struct Gathered {
+    draft: Draft,
+    reply: oneshot::Sender<Result<Written>>,
+    room: Room,
+    since: Instant,
+    /// Its stay in this stage.
+    _stay: Stay,
+}
+
 /// The decisions of the stage: what gathers, and when it closes. Knows no channel.
 #[derive(Debug)]
 pub struct Gathering {
     bounds: Bounds,
-    backlog: VecDeque<(Write, Instant)>,
+    backlog: VecDeque<Gathered>,
     backlog_ops: usize,
     backlog_bytes: usize,
     inflight: usize,
@@ -52,39 +68,43 @@ impl Gathering {
         Self { bounds, backlog: VecDeque::new(), backlog_ops: 0, backlog_bytes: 0, inflight: 0 }
     }
 
-    fn add(&mut self, write: Write, now: Instant) {
-        self.backlog_ops += write.draft.len();
-        self.backlog_bytes += write.draft.bytes();
-        self.backlog.push_back((write, now));
+    fn add(&mut self, write: Write, gauge: &Arc<Gauge>, now: Instant) {
+        // Its stay in `ingest` ends here.
+        let Write { draft, reply, room, stay: _ } = write;
+        let (ops, bytes) = (draft.len(), draft.bytes());
+        self.backlog_ops += ops;
+        self.backlog_bytes += bytes;
+        let stay = gauge.enter(ops as u64, bytes as u64);
+        self.backlog.push_back(Gathered { draft, reply, room, since: now, _stay: stay });
     }
 
     /// Takes the next entry out if it is time for it.
     fn close(&mut self, now: Instant) -> Option<Closed> {
-        let (_, since) = self.backlog.front()?;
+        let since = self.backlog.front()?.since;
         let full = self.backlog_ops >= self.bounds.ops_max || self.backlog_bytes >= self.bounds.bytes_max;
         let waited = match self.bounds.linger {
             Duration::ZERO => self.inflight == 0,
-            linger => now >= *since + linger,
+            linger => now >= since + linger,
         };
         if self.inflight >= self.bounds.inflight_max || !(full || waited) {
             return None;
         }
         let mut batch = Batch::default();
         let mut waiting = Vec::new();
-        while let Some((write, _)) = self.backlog.front() {
-            let (ops, bytes) = (write.draft.len(), write.draft.bytes());
+        while let Some(first) = self.backlog.front() {
+            let (ops, bytes) = (first.draft.len(), first.draft.bytes());
             // A first request always goes in, however large: one request is never split.
             let over =
                 batch.len() + ops > self.bounds.ops_max || batch.bytes() + bytes > self.bounds.bytes_max;
             if !batch.is_empty() && (over || !batch.has_room(bytes)) {
                 break;
             }
-            if let Some((write, _)) = self.backlog.pop_front() {
+            if let Some(Gathered { draft, reply, room, .. }) = self.backlog.pop_front() {
                 self.backlog_ops -= ops;
                 self.backlog_bytes -= bytes;
                 let op_count = u32::try_from(ops).unwrap_or(u32::MAX);
-                let first_op = batch.append(write.draft);
-                waiting.push(Waiting { first_op, op_count, reply: write.reply, room: write.room });
+                let first_op = batch.append(draft);
+                waiting.push(Waiting { first_op, op_count, reply, room });
             }
         }
         self.inflight += 1;
@@ -93,9 +113,9 @@ impl Gathering {
 
     /// When the oldest request has lingered long enough.
     fn wake_at(&self) -> Option<Instant> {
-        let (_, since) = self.backlog.front()?;
+        let since = self.backlog.front()?.since;
         (!self.bounds.linger.is_zero() && self.inflight < self.bounds.inflight_max)
-            .then(|| *since + self.bounds.linger)
+            .then(|| since + self.bounds.linger)
     }
 }
 
@@ -104,13 +124,12 @@ pub struct BatchStage {
     gathering: Gathering,
     next: Replicate,
     gauge: Arc<Gauge>,
-    stay: Option<Stay>,
 }
 
 impl BatchStage {
     /// A stage that gives its entries to `next`.
     pub fn new(bounds: Bounds, next: Replicate, gauge: Arc<Gauge>) -> Self {
-        Self { gathering: Gathering::new(bounds), next, gauge, stay: None }
+        Self { gathering: Gathering::new(bounds), next, gauge }
     }
 }
 
@@ -121,24 +140,12 @@ impl Stage for BatchStage {
     fn take(&mut self, message: ToBatch) {
         match message {
             ToBatch::Settled => self.gathering.inflight -= 1,
-            ToBatch::Write(write) => {
-                let (ops, bytes) = (write.draft.len() as u64, write.draft.bytes() as u64);
-                match &mut self.stay {
-                    Some(stay) => stay.grow(ops, bytes),
-                    None => self.stay = Some(self.gauge.enter(ops, bytes)),
-                }
-                self.gathering.add(write, Instant::now());
-            }
+            ToBatch::Write(write) => self.gathering.add(write, &self.gauge, Instant::now()),
         }
     }
 
     async fn act(&mut self, now: Instant) {
         while let Some(closed) = self.gathering.close(now) {
-            self.stay = None;
-            if !self.gathering.backlog.is_empty() {
-                let (ops, bytes) = (self.gathering.backlog_ops as u64, self.gathering.backlog_bytes as u64);
-                self.stay = Some(self.gauge.enter(ops, bytes));
-            }
             self.next.propose(closed).await;
         }
     }
@@ -154,10 +161,8 @@ impl Stage for BatchStage {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
-    use crate::{pipeline::budget::Budget, state::batch::Draft};
+    use crate::pipeline::budget::Budget;
 
     const BOUNDS: Bounds = Bounds { ops_max: 4, bytes_max: 1 << 20, linger: Duration::ZERO, inflight_max: 2 };
 
@@ -177,34 +182,36 @@ mod tests {
     #[test]
     fn alone_at_once_then_together_while_the_disk_works() {
         let now = Instant::now();
-        let mut gathering = Gathering::new(BOUNDS);
+        let (mut gathering, gauge) = (Gathering::new(BOUNDS), Gauge::new("batch"));
         assert_eq!(closed_ops(gathering.close(now)), None, "nothing to propose");
-        gathering.add(write(1), now);
+        gathering.add(write(1), &gauge, now);
         assert_eq!(closed_ops(gathering.close(now)), Some(vec![(0, 1)]), "nothing in flight: at once");
-        gathering.add(write(1), now);
-        gathering.add(write(2), now);
+        gathering.add(write(1), &gauge, now);
+        gathering.add(write(2), &gauge, now);
         assert_eq!(closed_ops(gathering.close(now)), None, "one in flight, not full: gathers");
-        gathering.add(write(1), now);
+        gathering.add(write(1), &gauge, now);
         assert_eq!(
             closed_ops(gathering.close(now)),
             Some(vec![(0, 1), (1, 2), (3, 1)]),
             "full: goes beside it"
         );
-        gathering.add(write(9), now);
+        gathering.add(write(9), &gauge, now);
         assert_eq!(closed_ops(gathering.close(now)), None, "two in flight: waits although full");
         gathering.inflight -= 1;
         assert_eq!(closed_ops(gathering.close(now)), Some(vec![(0, 9)]), "one request is never split");
         assert_eq!((gathering.backlog_ops, gathering.backlog_bytes), (0, 0));
+        assert_eq!((gauge.read().depth, gauge.read().passed), (0, 14));
     }
 
     #[test]
     fn linger_holds_the_first_back_for_company() {
         let start = Instant::now();
+        let gauge = Gauge::new("batch");
         let mut gathering = Gathering::new(Bounds { linger: Duration::from_millis(2), ..BOUNDS });
-        gathering.add(write(1), start);
+        gathering.add(write(1), &gauge, start);
         assert_eq!(closed_ops(gathering.close(start)), None);
         assert_eq!(gathering.wake_at(), Some(start + Duration::from_millis(2)));
-        gathering.add(write(1), start + Duration::from_millis(1));
+        gathering.add(write(1), &gauge, start + Duration::from_millis(1));
         assert_eq!(closed_ops(gathering.close(start + Duration::from_millis(2))), Some(vec![(0, 1), (1, 1)]));
     }
 }

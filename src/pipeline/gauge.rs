@@ -23,6 +23,7 @@ struct Inner {
     bytes: u64,
     since: Vec<Option<Instant>>,
     free: Vec<usize>,
+    passed: u64,
     latency_us: Histogram<u64>,
 }
 
@@ -37,8 +38,8 @@ pub struct Reading {
     pub bytes: u64,
     /// How long the oldest has been there.
     pub oldest: Duration,
-    /// Microseconds that items stayed, since the start.
-    pub latency_us: Histogram<u64>,
+    /// Items that have left it, since the start.
+    pub passed: u64,
 }
 
 impl Gauge {
@@ -49,8 +50,14 @@ impl Gauge {
     #[must_use]
     pub fn new(name: &'static str) -> Arc<Self> {
         let latency_us = Histogram::new_with_max(LATENCY_US_MAX, 3).expect("constant bounds are valid");
-        let inner = Inner { depth: 0, bytes: 0, since: Vec::new(), free: Vec::new(), latency_us };
+        let inner = Inner { depth: 0, bytes: 0, since: Vec::new(), free: Vec::new(), passed: 0, latency_us };
         Arc::new(Self { name, inner: Mutex::new(inner) })
+    }
+
+    /// The stage's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Something of `items` and `bytes` enters; it leaves when the stay is dropped.
@@ -78,13 +85,13 @@ impl Gauge {
     pub fn read(&self) -> Reading {
         let inner = self.inner.lock();
         let oldest = inner.since.iter().flatten().min().map_or(Duration::ZERO, Instant::elapsed);
-        Reading {
-            name: self.name,
-            depth: inner.depth,
-            bytes: inner.bytes,
-            oldest,
-            latency_us: inner.latency_us.clone(),
-        }
+        Reading { name: self.name, depth: inner.depth, bytes: inner.bytes, oldest, passed: inner.passed }
+    }
+
+    /// Microseconds that stays took, since the start.
+    #[must_use]
+    pub fn stays_us(&self) -> Histogram<u64> {
+        self.inner.lock().latency_us.clone()
     }
 }
 
@@ -113,6 +120,7 @@ impl Drop for Stay {
         let mut inner = self.gauge.inner.lock();
         inner.depth -= self.items;
         inner.bytes -= self.bytes;
+        inner.passed += self.items;
         inner.free.push(self.place);
         if let Some(since) = inner.since[self.place].take() {
             let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(LATENCY_US_MAX);
@@ -137,8 +145,8 @@ mod tests {
         drop(first);
         assert_eq!(gauge.read().oldest, Duration::ZERO);
         drop(second);
-        let now = gauge.read();
-        assert_eq!((now.depth, now.bytes, now.latency_us.len()), (0, 0, 2));
-        assert_eq!(now.latency_us.max(), 5_003, "5 ms within the histogram's three digits");
+        let (now, stays) = (gauge.read(), gauge.stays_us());
+        assert_eq!((now.depth, now.bytes, now.passed, stays.len()), (0, 0, 4, 2));
+        assert_eq!(stays.max(), 5_003, "5 ms within the histogram's three digits");
     }
 }

@@ -21,6 +21,7 @@
 pub mod apply;
 pub mod batch;
 pub mod budget;
+pub mod entry_clock;
 pub mod gauge;
 pub mod ingest;
 pub mod message;
@@ -29,13 +30,15 @@ pub mod stage;
 
 use std::sync::Arc;
 
-use tokio::{sync::watch, task::JoinHandle};
+use hdrhistogram::Histogram;
 
 use self::{
     batch::BatchStage,
+    entry_clock::EntryClock,
     gauge::{Gauge, Reading},
     ingest::Ingest,
     replicate::Replicate,
+    stage::Running,
 };
 use crate::{
     config::{LimitsConfig, PipelineConfig},
@@ -70,7 +73,17 @@ impl Gauges {
     /// What every stage holds, in the order records meet them.
     #[must_use]
     pub fn read(&self) -> Vec<Reading> {
-        [&self.ingest, &self.batch, &self.replicate, &self.apply].map(|gauge| gauge.read()).into()
+        self.all().map(|gauge| gauge.read()).into()
+    }
+
+    /// How long things stayed in every stage, in microseconds, in the same order.
+    #[must_use]
+    pub fn stays_us(&self) -> Vec<(&'static str, Histogram<u64>)> {
+        self.all().map(|gauge| (gauge.name(), gauge.stays_us())).into()
+    }
+
+    fn all(&self) -> [&Arc<Gauge>; 4] {
+        [&self.ingest, &self.batch, &self.replicate, &self.apply]
     }
 }
 
@@ -78,8 +91,7 @@ impl Gauges {
 #[derive(Debug)]
 pub struct Pipeline {
     ingest: Ingest,
-    close: watch::Sender<bool>,
-    batch: JoinHandle<Option<String>>,
+    batch: Running,
 }
 
 impl Pipeline {
@@ -95,14 +107,13 @@ impl Pipeline {
         gauges: &Gauges,
     ) -> Self {
         let (inbox, queue) = stage::inbox();
-        let skew = limits.clock_skew_max_ms;
+        let clock = EntryClock::new(clock, limits.clock_skew_max_ms);
         let replicate =
-            Replicate::new(consensus.clone(), state, clock, skew, inbox.clone(), gauges.replicate.clone());
+            Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
         let batch = BatchStage::new(config.into(), replicate, gauges.batch.clone());
-        let (close, closed) = watch::channel(false);
-        let batch = tokio::spawn(stage::run(batch, queue, closed));
+        let batch = stage::spawn(batch, queue);
         let ingest = Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone());
-        Self { ingest, close, batch }
+        Self { ingest, batch }
     }
 
     /// The door.
@@ -112,15 +123,13 @@ impl Pipeline {
     }
 
     /// Waits until a stage has stopped and says why, if there is a why.
-    pub async fn stopped(&mut self) -> Option<String> {
-        (&mut self.batch).await.unwrap_or_else(|error| Some(error.to_string()))
+    pub async fn stopped(&self) -> Option<String> {
+        self.batch.stopped().await
     }
 
     /// Refuses new requests, answers those admitted, stops.
-    pub async fn stop(mut self) -> Option<String> {
+    pub async fn stop(self) -> Option<String> {
         self.ingest.close();
-        // The receiver is gone when the stage has already stopped.
-        let _ = self.close.send(true);
-        self.stopped().await
+        self.batch.stop().await
     }
 }

@@ -4,27 +4,22 @@
 //! durable on a quorum and applies them. It has no queue of its own: what is in flight is bounded by
 //! `batch`, in entries, and by `ingest`, in bytes. It does not own the log nor what applying means.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
+    entry_clock::EntryClock,
     gauge::Gauge,
     message::{Closed, ToBatch, answer, refuse},
     stage::{Inbox, without_blocking_others},
 };
-use crate::{
-    env::Clock,
-    error::{Code, Error},
-    raft::Consensus,
-    state::State,
-};
+use crate::{raft::Consensus, state::State};
 
 /// The handle that `batch` proposes through.
 #[derive(Clone, Debug)]
 pub struct Replicate {
     consensus: Consensus,
     state: Arc<State>,
-    clock: Arc<dyn Clock>,
-    clock_skew_ms_max: u64,
+    clock: Arc<EntryClock>,
     settled: Inbox<ToBatch>,
     gauge: Arc<Gauge>,
 }
@@ -35,12 +30,11 @@ impl Replicate {
     pub fn new(
         consensus: Consensus,
         state: Arc<State>,
-        clock: Arc<dyn Clock>,
-        clock_skew_ms_max: u64,
+        clock: EntryClock,
         settled: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
     ) -> Self {
-        Self { consensus, state, clock, clock_skew_ms_max, settled, gauge }
+        Self { consensus, state, clock: Arc::new(clock), settled, gauge }
     }
 
     /// Proposes a batch. Every request in it will be answered exactly once.
@@ -49,7 +43,8 @@ impl Replicate {
         let bytes = batch.bytes();
         let stay = self.gauge.enter(1, bytes as u64);
         let settled = self.settled.clone();
-        let entry = self.entry_time().and_then(|time| without_blocking_others(bytes, || batch.encode(time)));
+        let time = self.clock.stamp(self.state.last_time_ms());
+        let entry = time.and_then(|time| without_blocking_others(bytes, || batch.encode(time)));
         match entry {
             Ok(entry) => {
                 let answered = move |result| {
@@ -65,24 +60,5 @@ impl Replicate {
                 let _ = settled.send(ToBatch::Settled);
             }
         }
-    }
-
-    /// The time an entry gets now. Records' times never go back, so a leader whose clock is far behind
-    /// would stamp everything with one frozen moment and keep idempotency keys for ever: it stops instead.
-    fn entry_time(&self) -> Result<u64, Error> {
-        let (now, last) = (self.clock.now_ms(), self.state.last_time_ms());
-        if now.saturating_add(self.clock_skew_ms_max) < last {
-            return Err(Error::new(
-                Code::Unavailable,
-                format!(
-                    "this node's clock is {} ms behind the ledger's last record (limits.clock_skew_max_ms is {}): \
-                     set the clock; nothing was written",
-                    last - now,
-                    self.clock_skew_ms_max
-                ),
-            )
-            .retry_after(Duration::from_secs(5)));
-        }
-        Ok(now)
     }
 }

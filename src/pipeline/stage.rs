@@ -6,7 +6,10 @@
 
 use std::{future::Future, panic::AssertUnwindSafe};
 
-use futures_util::FutureExt;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -68,13 +71,38 @@ pub fn inbox<M>() -> (Inbox<M>, Queue<M>) {
 /// Most messages taken before the stage acts.
 const TAKE_MAX: usize = 4_096;
 
+/// A stage that runs on a task of its own.
+#[derive(Debug)]
+pub struct Running {
+    close: watch::Sender<bool>,
+    ended: Shared<BoxFuture<'static, Option<String>>>,
+}
+
+/// Runs a stage on the current runtime until it is stopped, or until it panics.
+pub fn spawn<S: Stage>(stage: S, queue: Queue<S::Message>) -> Running {
+    let (close, closed) = watch::channel(false);
+    let task = tokio::spawn(run(stage, queue, closed));
+    let ended = task.map(|ended| ended.unwrap_or_else(|error| Some(error.to_string()))).boxed().shared();
+    Running { close, ended }
+}
+
+impl Running {
+    /// Waits until it has stopped and says why, if there is a why. May be asked again.
+    pub async fn stopped(&self) -> Option<String> {
+        self.ended.clone().await
+    }
+
+    /// Lets it finish what it holds, then stops it.
+    pub async fn stop(&self) -> Option<String> {
+        // The receiver is gone when the stage has already stopped.
+        let _ = self.close.send(true);
+        self.stopped().await
+    }
+}
+
 /// Runs a stage until `close` turns true and nothing is left, or until it panics; then says why, if there
 /// is a why.
-pub async fn run<S: Stage>(
-    stage: S,
-    queue: Queue<S::Message>,
-    close: watch::Receiver<bool>,
-) -> Option<String> {
+async fn run<S: Stage>(stage: S, queue: Queue<S::Message>, close: watch::Receiver<bool>) -> Option<String> {
     let result = AssertUnwindSafe(drive(stage, queue, close)).catch_unwind().await;
     let panic = result.err()?;
     let what =
@@ -118,5 +146,61 @@ pub fn without_blocking_others<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(work)
     } else {
         work()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums what it takes; panics over zero.
+    struct Summing {
+        sum: u32,
+        total: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    }
+
+    impl Stage for Summing {
+        type Message = u32;
+        const NAME: &'static str = "summing";
+
+        fn take(&mut self, number: u32) {
+            assert_ne!(number, 0, "a planted bug");
+            self.sum += number;
+        }
+
+        async fn act(&mut self, _: Instant) {
+            self.total.store(self.sum, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn wake_at(&self) -> Option<Instant> {
+            None
+        }
+
+        fn is_empty(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stopped_stage_has_done_what_had_queued() {
+        let (inbox, queue) = inbox();
+        let total = std::sync::Arc::default();
+        let running = spawn(Summing { sum: 0, total: std::sync::Arc::clone(&total) }, queue);
+        (1..=100).for_each(|number| inbox.send(number).unwrap());
+        assert_eq!(running.stop().await, None);
+        assert_eq!(total.load(std::sync::atomic::Ordering::Relaxed), 5_050);
+        assert_eq!(inbox.send(1), Err(1));
+    }
+
+    /// The node asks why a stage has stopped and then stops the pipeline, which asks again.
+    #[tokio::test]
+    async fn a_stage_that_panicked_says_so_as_often_as_it_is_asked() {
+        let (inbox, queue) = inbox();
+        let running = spawn(Summing { sum: 0, total: std::sync::Arc::default() }, queue);
+        inbox.send(0).unwrap();
+        for why in [running.stopped().await, running.stop().await] {
+            let why = why.expect("a reason");
+            assert!(why.contains("stage summing panicked") && why.contains("a planted bug"), "{why}");
+        }
     }
 }

@@ -172,8 +172,6 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     me: NodeId,
     sole_voter: Arc<AtomicBool>,
-    /// Set once everything that was committed before this start is applied again.
-    recovered: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Consensus {
@@ -235,8 +233,7 @@ impl Consensus {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
-        let recovered = Arc::new(AtomicBool::new(true));
-        Ok(Self { raft, me, sole_voter, recovered })
+        Ok(Self { raft, me, sole_voter })
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.
@@ -268,12 +265,8 @@ impl Consensus {
     /// Waits until a read of this consistency may be answered from what this member has applied.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] before recovery, [`Code::NoQuorum`] when leadership cannot be confirmed.
+    /// [`Code::NoQuorum`] when leadership cannot be confirmed.
     pub async fn read_barrier(&self, consistency: Consistency) -> Result<()> {
-        if !self.recovered.load(Ordering::Acquire) {
-            return Err(Error::new(Code::Unavailable, "the node has not recovered yet")
-                .retry_after(Duration::from_millis(200)));
-        }
         let policy = match consistency {
             Consistency::Stale => return Ok(()),
             Consistency::Lease | Consistency::Linearizable if self.decides_alone() => return Ok(()),

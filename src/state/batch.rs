@@ -325,6 +325,9 @@ impl BatchView {
         if batch.conditions.iter().any(|c| u64::from(c.op.to_native()) >= count) {
             return Err(corrupt("a condition names an operation that is not there"));
         }
+        if !batch.conditions.is_sorted_by(|a, b| a.op.to_native() < b.op.to_native()) {
+            return Err(corrupt("its conditions are not in order, one for an operation"));
+        }
         let mut free_from = 0;
         for group in batch.groups.iter() {
             let first = u64::from(group.first_op.to_native());
@@ -507,6 +510,17 @@ mod tests {
         }
         draft.put(&[b'k'; KEY_BYTES_MAX], b"").unwrap();
         assert_eq!(draft.len(), 1);
+    }
+
+    /// Apply walks operations and conditions side by side: one out of order would guard nothing.
+    #[test]
+    fn conditions_out_of_order_are_no_batch() {
+        let condition = |op| OpCondition { op, condition: Condition::Absent };
+        for (ops, fine) in [([0, 1], true), ([1, 0], false), ([1, 1], false)] {
+            let mut batch = build(&[(vec![(true, vec![1], vec![]), (true, vec![2], vec![])], None, None)]);
+            batch.conditions = ops.map(condition).into();
+            assert_eq!(BatchView::open(batch.encode(1).unwrap()).is_ok(), fine, "{ops:?}");
+        }
     }
 
     #[test]

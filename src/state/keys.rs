@@ -37,12 +37,13 @@ impl KeyOrder {
     /// The runs that together hold every noted key once. `key` gives the key at a position.
     pub fn runs(&self, key: impl Fn(u64) -> Bytes) -> Vec<Run> {
         let _one_at_a_time = self.sorting.lock();
+        // A copy: a sort that panics takes nothing with it.
         let (unsorted, mut runs) = {
-            let mut inner = self.inner.lock();
-            (std::mem::take(&mut inner.unsorted), std::mem::take(&mut inner.runs))
+            let inner = self.inner.lock();
+            (inner.unsorted.clone(), inner.runs.clone())
         };
         if !unsorted.is_empty() {
-            let mut keyed: Vec<(Bytes, u64)> = unsorted.into_iter().map(|seq| (key(seq), seq)).collect();
+            let mut keyed: Vec<(Bytes, u64)> = unsorted.iter().map(|&seq| (key(seq), seq)).collect();
             keyed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             runs.push(keyed.into_iter().map(|(_, seq)| seq).collect());
         }
@@ -53,7 +54,9 @@ impl KeyOrder {
             runs.truncate(runs.len() - 2);
             runs.push(merged);
         }
-        self.inner.lock().runs = runs.clone();
+        let mut inner = self.inner.lock();
+        inner.unsorted.drain(..unsorted.len());
+        inner.runs.clone_from(&runs);
         runs
     }
 }

@@ -12,6 +12,9 @@
 //! randomness, no map order, no local configuration decides an outcome. It does not own durability
 //! (the log does) nor waiting (the pipeline does).
 //!
+//! Locks are taken in the order writer, records, shard of `newest`; whoever needs only one of them lets
+//! go of it before asking for the next.
+//!
 //! Until segments are sealed, everything applied stays in memory.
 
 pub mod batch;
@@ -27,7 +30,7 @@ pub mod settings;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use self::{
     batch::{BatchView, Condition, OpCondition},
@@ -119,7 +122,7 @@ impl State {
             newest: &self.newest,
             first_seq: records.next_seq(),
             batch_number: records.push_batch(now, batch.clone()),
-            records: &mut records,
+            records,
             batch,
             skipped: Vec::new(),
             first_versions: Vec::new(),
@@ -145,7 +148,11 @@ impl State {
         }
         run.append(next_op..batch.len() as u32, &mut conditions);
 
-        let Run { first_seq, skipped, first_versions, live_change, .. } = run;
+        let Run { first_seq, mut records, skipped, first_versions, live_change, .. } = run;
+        if records.next_seq() == first_seq {
+            // Nobody will ever point at its bytes: failing conditions must not fill the memory.
+            records.pop_batch();
+        }
         self.keys.note(&first_versions);
         self.live_keys.fetch_add(live_change, Ordering::Relaxed);
         self.last_time_ms.store(now, Ordering::Relaxed);
@@ -169,12 +176,15 @@ impl State {
     /// Sizes, gathered without stopping anyone for long.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
+        // One lock after the other: apply holds the writer's while it waits for the records.
+        let idempotency_answers = self.writer.lock().idempotency.len() as u64;
+        let bytes = self.records.read().bytes();
         Sizes {
             live_keys: u64::try_from(self.live_keys.load(Ordering::Relaxed)).unwrap_or(0),
             keys: self.newest.len() as u64,
             records: self.applied().0,
-            bytes: self.records.read().bytes(),
-            idempotency_answers: self.writer.lock().idempotency.len() as u64,
+            bytes,
+            idempotency_answers,
         }
     }
 
@@ -240,7 +250,7 @@ impl State {
             cursors.extend(run.get(from).map(|&seq| (key(seq), from, &run[..])));
         }
         let mut page = Page { position, ..Page::default() };
-        let mut bytes = 0;
+        let (mut bytes, mut visited) = (0, 0);
         let mut last = Bytes::new();
         while let Some(smallest) = (0..cursors.len()).min_by(|&a, &b| cursors[a].0.cmp(&cursors[b].0)) {
             let (candidate, at, run) = cursors[smallest].clone();
@@ -249,7 +259,7 @@ impl State {
             {
                 break;
             }
-            if page.records.len() >= scan.limit || bytes >= scan.bytes_max {
+            if page.records.len() >= scan.limit || bytes >= scan.bytes_max || visited >= SCAN_KEYS_MAX {
                 page.next = Some(last);
                 break;
             }
@@ -263,6 +273,7 @@ impl State {
                 page.records.push(record);
             }
             last = candidate;
+            visited += 1;
         }
         page
     }
@@ -287,6 +298,10 @@ impl State {
     }
 }
 
+/// Keys that one page looks at, deleted ones included: a page ends after some milliseconds, also where
+/// nothing is left but tombstones.
+const SCAN_KEYS_MAX: usize = 1 << 15;
+
 /// Follows older versions from `seq` to the newest one below `position`.
 fn below(records: &Records, mut seq: u64, position: Seq) -> Option<u64> {
     while seq >= position.0 {
@@ -298,10 +313,13 @@ fn below(records: &Records, mut seq: u64, position: Seq) -> Option<u64> {
     Some(seq)
 }
 
+/// Operations after which apply lets waiting readers in: about 200 microseconds.
+const OPS_BETWEEN_READERS: u32 = 1 << 10;
+
 /// One batch on its way into the state.
 struct Run<'a> {
     newest: &'a Newest,
-    records: &'a mut Records,
+    records: RwLockWriteGuard<'a, Records>,
     batch: &'a BatchView,
     batch_number: u32,
     first_seq: u64,
@@ -321,6 +339,10 @@ impl Run<'_> {
         let first_seq = self.records.next_seq();
         let mut failed = None;
         for number in ops {
+            if number % OPS_BETWEEN_READERS == OPS_BETWEEN_READERS - 1 {
+                // What they see of this batch is behind `applied`, so it is not there for them yet.
+                RwLockWriteGuard::bump(&mut self.records);
+            }
             let op = self.batch.op(number as usize);
             let hash = self.newest.hash(op.key);
             if let Some(OpCondition { condition, .. }) = conditions.next_if(|c| c.op == number) {

@@ -15,8 +15,52 @@ use crate::{
 /// "No older version" in a slot.
 pub const NO_SEQ: u64 = u64::MAX;
 
-/// Slots a chunk holds. Chunks never move, so that growing never copies what is there.
-const CHUNK_SLOTS: usize = 1 << 16;
+/// Items a chunk holds.
+const CHUNK_LEN: usize = 1 << 16;
+
+/// A list that grows without moving what is in it: readers never wait for a copy.
+#[derive(Debug)]
+struct Chunks<T>(Vec<Vec<T>>);
+
+impl<T> Default for Chunks<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Chunks<T> {
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * CHUNK_LEN + last.len())
+    }
+
+    fn push(&mut self, item: T) {
+        match self.0.last_mut() {
+            Some(last) if last.len() < CHUNK_LEN => last.push(item),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK_LEN);
+                chunk.push(item);
+                self.0.push(chunk);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let last = self.0.last_mut()?;
+        let item = last.pop();
+        if last.is_empty() {
+            self.0.pop();
+        }
+        item
+    }
+}
+
+impl<T> std::ops::Index<usize> for Chunks<T> {
+    type Output = T;
+
+    fn index(&self, at: usize) -> &T {
+        &self.0[at / CHUNK_LEN][at % CHUNK_LEN]
+    }
+}
 
 /// Where one record is: 16 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -36,16 +80,15 @@ struct Applied {
 /// The records from position 0 on.
 #[derive(Debug, Default)]
 pub struct Records {
-    batches: Vec<Applied>,
-    chunks: Vec<Vec<Slot>>,
-    len: u64,
+    batches: Chunks<Applied>,
+    slots: Chunks<Slot>,
     bytes: u64,
 }
 
 impl Records {
     /// The position the next record will get.
     pub fn next_seq(&self) -> u64 {
-        self.len
+        self.slots.len() as u64
     }
 
     /// Bytes of the entries held in memory.
@@ -64,22 +107,21 @@ impl Records {
         number
     }
 
+    /// Takes the last batch back, of which nothing was appended.
+    pub fn pop_batch(&mut self) {
+        if let Some(applied) = self.batches.pop() {
+            self.bytes -= applied.view.bytes() as u64;
+        }
+    }
+
     /// Appends operation `op` of batch `batch` as the next record.
-    pub fn push(&mut self, batch: u32, op: u32, prev: u64) -> u64 {
-        if self.len.is_multiple_of(CHUNK_SLOTS as u64) {
-            self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
-        }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(Slot { batch, op, prev });
-        }
-        self.len += 1;
-        self.len - 1
+    pub fn push(&mut self, batch: u32, op: u32, prev: u64) {
+        self.slots.push(Slot { batch, op, prev });
     }
 
     /// The slot at a position below [`Records::next_seq`].
     pub fn slot(&self, seq: u64) -> Slot {
-        let seq = seq as usize;
-        self.chunks[seq / CHUNK_SLOTS][seq % CHUNK_SLOTS]
+        self.slots[seq as usize]
     }
 
     /// The operation recorded in a slot.

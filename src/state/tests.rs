@@ -201,14 +201,16 @@ proptest! {
 
 #[test]
 fn readers_never_see_half_a_batch() {
+    // So large that apply lets readers in between.
+    let keys = 3 * OPS_BETWEEN_READERS;
     let state = std::sync::Arc::new(State::new(1));
     let writer = state.clone();
-    let rounds = 300u64;
+    let rounds = 60u64;
     let thread = std::thread::spawn(move || {
         for round in 0..rounds {
             let mut draft = Draft::new();
-            for key in 0..64u8 {
-                draft.put(&[key], &round.to_le_bytes()).unwrap();
+            for key in 0..keys {
+                draft.put(&key.to_be_bytes(), &round.to_le_bytes()).unwrap();
             }
             let mut batch = Batch::default();
             batch.append(draft);
@@ -216,12 +218,76 @@ fn readers_never_see_half_a_batch() {
         }
     });
     // The last key of a batch is at least as new as a first key that was read before it.
-    while state.applied().0 < rounds * 64 {
-        let round = |key: u8| state.newest(&[key]).map(|r| r.value);
+    while state.applied().0 < rounds * u64::from(keys) {
+        let round = |key: u32| state.newest(&key.to_be_bytes()).map(|r| r.value);
         let as_number = |v: Option<Bytes>| v.map_or(0, |v| u64::from_le_bytes(v[..].try_into().unwrap()));
         let first = as_number(round(0));
-        let last = as_number(round(63));
+        let last = as_number(round(keys - 1));
         assert!(first <= last, "saw round {first} of the first key, then {last} of the last");
     }
     thread.join().unwrap();
+}
+
+fn one_put(key: &[u8], condition: Option<Condition>) -> BatchView {
+    let mut draft = Draft::new();
+    draft.put(key, b"value").unwrap();
+    if let Some(condition) = condition {
+        draft.set_condition(condition);
+    }
+    let mut batch = Batch::default();
+    batch.append(draft);
+    BatchView::open(batch.encode(1).unwrap()).unwrap()
+}
+
+/// Sizes once asked for the writer's lock while they held the records: with apply in between, which holds
+/// them the other way round, neither ever went on.
+#[test]
+fn sizes_and_digests_can_be_asked_for_while_batches_are_applied() {
+    let state = std::sync::Arc::new(State::new(1));
+    let (done, finished) = std::sync::mpsc::channel();
+    for asker in
+        [|s: &State| _ = s.sizes(), |s: &State| _ = s.digest(), |s: &State| _ = s.apply(&one_put(b"k", None))]
+    {
+        let (state, done) = (state.clone(), done.clone());
+        std::thread::spawn(move || {
+            (0..2_000).for_each(|_| asker(&state));
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..3 {
+        finished.recv_timeout(std::time::Duration::from_secs(60)).expect("they wait for each other");
+    }
+}
+
+#[test]
+fn batches_that_append_nothing_leave_nothing_in_memory() {
+    let state = State::new(1);
+    state.apply(&one_put(b"k", None));
+    let bytes = state.sizes().bytes;
+    for _ in 0..100 {
+        state.apply(&one_put(b"k", Some(Condition::Absent)));
+    }
+    assert_eq!((state.sizes().bytes, state.sizes().records), (bytes, 1));
+    state.apply(&one_put(b"l", Some(Condition::Absent)));
+    assert_eq!(state.newest(b"l").unwrap().seq, Seq(1));
+    assert_eq!(state.newest(b"k").unwrap().seq, Seq(0));
+}
+
+#[test]
+fn a_page_ends_although_nothing_but_tombstones_is_there() {
+    let state = State::new(1);
+    let keys = SCAN_KEYS_MAX as u32 + 10;
+    let mut draft = Draft::new();
+    for key in 0..keys {
+        draft.delete(&key.to_be_bytes()).unwrap();
+    }
+    draft.put(&[0xff; 8], b"the only one").unwrap();
+    let mut batch = Batch::default();
+    batch.append(draft);
+    state.apply(&BatchView::open(batch.encode(1).unwrap()).unwrap());
+    let scan = Scan { limit: 10, bytes_max: 1 << 20, ..Scan::default() };
+    let page = state.scan(&scan);
+    assert!(page.records.is_empty());
+    let rest = state.scan(&Scan { after: Some(page.next.expect("there is more")), ..scan });
+    assert_eq!((rest.records.len(), rest.next), (1, None));
 }
