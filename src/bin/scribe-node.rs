@@ -123,9 +123,18 @@ async fn serve(config: &Config) -> Result<()> {
     let starting = Starting::new(config.node.id, &config.profile);
     let waiting_room = door(listener_while_starting).open(starting.clone(), Arc::new(starting));
 
-    let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-    let started = Node::start(real_env(), config, Founding::Alone { http_addr }, options).await;
+    let started = tokio::select! {
+        biased;
+        started = start_beside(config.clone(), http_addr) => Some(started),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
     waiting_room.close().await;
+    let Some(started) = started else {
+        // As after a crash: whatever the start was doing, the next one does it again.
+        tracing::info!("stopped while starting");
+        return Ok(());
+    };
     let mut node = started?;
     let info = node.info();
     let live = Live { ingest: node.ingest(), reader: node.reader() };
@@ -163,6 +172,23 @@ async fn serve(config: &Config) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Starts the node on a thread of its own, because a long replay blocks, and the signals and the health page
+/// of this process must not wait for it.
+async fn start_beside(config: Config, http_addr: String) -> Result<Node> {
+    let (told, started) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("start".into())
+        .spawn(move || {
+            let options = WalOptions::new(config.wal.clone(), Driver::Thread);
+            let start = Node::start(real_env(), &config, Founding::Alone { http_addr }, options);
+            // Nobody listens any more when the process is to stop.
+            let _ = told.send(runtime.block_on(start));
+        })
+        .map_err(|e| Error::io("starting a thread", &e))?;
+    started.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
 }
 
 /// What every HTTP server of this process is made of.
