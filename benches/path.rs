@@ -13,7 +13,7 @@ use scribe_ledger::{
         frames::{Frames, encode},
         ndjson::Ndjson,
     },
-    proof::leaf::{leaf, leaf_hash},
+    proof::leaf::{LEAF_BYTES, leaf, leaf_hash, node_hash},
     state::{
         State,
         batch::{Batch, BatchView, Draft},
@@ -45,8 +45,8 @@ fn entry(from: u64) -> Bytes {
     batch.encode(1).expect("memory suffices")
 }
 
-fn decode(c: &mut Criterion) {
-    let mut group = c.benchmark_group("decode");
+fn bodies(c: &mut Criterion) {
+    let mut group = c.benchmark_group("bodies");
     group.throughput(Throughput::Elements(RECORDS));
     let mut frames = Vec::new();
     let mut lines = Vec::new();
@@ -65,6 +65,17 @@ fn decode(c: &mut Criterion) {
                 decoder.push(piece, &mut draft).expect("the frames are whole");
             }
             draft
+        });
+    });
+    // What a client pays, and what the load generator must not pay for each record.
+    group.bench_function("encode binary frames", |b| {
+        let mut out = Vec::with_capacity(frames.len());
+        b.iter(|| {
+            out.clear();
+            for n in 0..RECORDS {
+                encode(&mut out, Op::Put, &key(n), &[b'v'; 100]);
+            }
+            black_box(&out);
         });
     });
     group.bench_function("NDJSON lines", |b| {
@@ -138,8 +149,13 @@ fn proof(c: &mut Criterion) {
     group.bench_function("leaf and its hash", |b| {
         b.iter(|| leaf_hash(&leaf(Op::Put, Seq(7), 1, black_box(&key(7)), black_box(&[b'v'; 100]))));
     });
+    // The tree has one of these for each leaf.
+    group.bench_function("node hash", |b| {
+        let (left, right) = (leaf_hash(&[1; LEAF_BYTES]), leaf_hash(&[2; LEAF_BYTES]));
+        b.iter(|| node_hash(black_box(&left), black_box(&right)));
+    });
     group.finish();
 }
 
-criterion_group!(benches, decode, batch, state, proof);
+criterion_group!(benches, bodies, batch, state, proof);
 criterion_main!(benches);

@@ -26,6 +26,7 @@ const VERSION: u8 = 1;
 
 /// RFC 6962, section 2.1: leaves and nodes are hashed in different domains.
 const LEAF_PREFIX: [u8; 1] = [0];
+const NODE_PREFIX: [u8; 1] = [1];
 
 /// The leaf of one record. `value` is ignored for a delete.
 #[must_use]
@@ -46,6 +47,12 @@ pub fn leaf(op: Op, seq: Seq, timestamp_ms: TimestampMs, key: &[u8], value: &[u8
 #[must_use]
 pub fn leaf_hash(leaf: &[u8; LEAF_BYTES]) -> [u8; 32] {
     Sha256::new().chain_update(LEAF_PREFIX).chain_update(leaf).finalize().into()
+}
+
+/// The RFC 6962 hash of an inner node: SHA-256(0x01 ‖ left ‖ right).
+#[must_use]
+pub fn node_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(NODE_PREFIX).chain_update(left).chain_update(right).finalize().into()
 }
 
 #[cfg(test)]
@@ -78,5 +85,13 @@ mod tests {
         prefixed.extend_from_slice(&bytes);
         assert_eq!(leaf_hash(&bytes)[..], Sha256::digest(&prefixed)[..]);
         assert_ne!(leaf_hash(&bytes)[..], Sha256::digest(bytes)[..]);
+    }
+
+    #[test]
+    fn node_hash_is_in_the_node_domain() {
+        let (left, right) = ([2; 32], [3; 32]);
+        let expected = Sha256::digest([&[1][..], &left, &right].concat());
+        assert_eq!(node_hash(&left, &right)[..], expected[..]);
+        assert_ne!(node_hash(&left, &right), node_hash(&right, &left));
     }
 }
