@@ -5,10 +5,11 @@ mod common;
 use std::{
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use common::client::Client;
+use tokio::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
