@@ -1,4 +1,4 @@
-//! The server: flags and environment → configuration → a node and its HTTP door → an orderly end.
+//! The server: flags and environment → configuration → a node and its HTTP server → an orderly end.
 
 use std::{
     io::{IsTerminal, Write},
@@ -118,10 +118,10 @@ async fn serve(config: &Config) -> Result<()> {
     let http_addr = config.network.http_advertised(bound);
 
     let metrics = Arc::new(Metrics::new());
-    let door = |listener| Door { listener, metrics: metrics.clone(), limits: config.limits.clone() };
+    let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: config.limits.clone() };
     let (listener, listener_while_starting) = shared(listener).map_err(io("sharing the HTTP socket"))?;
     let starting = Starting::new(config.node.id, &config.profile);
-    let waiting_room = door(listener_while_starting).open(starting.clone(), Arc::new(starting));
+    let starting_server = server(listener_while_starting).start(starting.clone(), Arc::new(starting));
 
     let started = tokio::select! {
         biased;
@@ -129,7 +129,7 @@ async fn serve(config: &Config) -> Result<()> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
-    waiting_room.close().await;
+    starting_server.close().await;
     let Some(started) = started else {
         // As after a crash: whatever the start was doing, the next one does it again.
         tracing::info!("stopped while starting");
@@ -138,7 +138,7 @@ async fn serve(config: &Config) -> Result<()> {
     let mut node = started?;
     let info = node.info();
     let live = Live { ingest: node.ingest(), reader: node.reader() };
-    let server = door(listener).open(live, Arc::new(info.clone()));
+    let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,
         cluster_id = info.identity.cluster_id,
@@ -192,28 +192,28 @@ async fn start_beside(config: Config, http_addr: String) -> Result<Node> {
 }
 
 /// What every HTTP server of this process is made of.
-struct Door {
+struct HttpServer {
     listener: TcpListener,
     metrics: Arc<Metrics>,
     limits: LimitsConfig,
 }
 
 /// A running HTTP server.
-struct Open {
+struct Running {
     stop: oneshot::Sender<()>,
     server: JoinHandle<bool>,
 }
 
-impl Door {
-    fn open<B: Backend>(self, backend: B, node: Arc<dyn NodeView>) -> Open {
+impl HttpServer {
+    fn start<B: Backend>(self, backend: B, node: Arc<dyn NodeView>) -> Running {
         let app = App { backend, node, metrics: self.metrics, limits: self.limits };
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(api::serve(app, self.listener, async move { drop(stopped.await) }));
-        Open { stop, server }
+        Running { stop, server }
     }
 }
 
-impl Open {
+impl Running {
     /// Takes no more requests and finishes those under way; false if some were cut off.
     async fn close(self) -> bool {
         // The receiver is gone only if the server has ended by itself.

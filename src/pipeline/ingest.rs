@@ -31,12 +31,12 @@ use crate::{
 /// What a request costs beside its bytes: its task, its channels, its place in tables.
 const REQUEST_OVERHEAD_BYTES: usize = 512;
 
-/// The door of the pipeline. Cheap to clone.
+/// The entrance of the pipeline. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Ingest(Arc<Door>);
+pub struct Ingest(Arc<Admission>);
 
 #[derive(Debug)]
-struct Door {
+struct Admission {
     budget: Arc<Budget>,
     stopping: AtomicBool,
     wal: Wal,
@@ -49,12 +49,12 @@ struct Door {
 #[derive(Debug)]
 pub struct Permit {
     room: Room,
-    door: Arc<Door>,
+    admission: Arc<Admission>,
     stay: Stay,
 }
 
 impl Ingest {
-    /// A door with a budget of `bytes_max`.
+    /// An entrance with a budget of `bytes_max`.
     #[must_use]
     pub fn new(
         bytes_max: usize,
@@ -64,7 +64,7 @@ impl Ingest {
         gauge: Arc<Gauge>,
     ) -> Self {
         let budget = Budget::new(bytes_max);
-        Self(Arc::new(Door { budget, stopping: AtomicBool::new(false), wal, consensus, batch, gauge }))
+        Self(Arc::new(Admission { budget, stopping: AtomicBool::new(false), wal, consensus, batch, gauge }))
     }
 
     /// Asks for room before a body is read. `bytes` is what is known of its size, 0 if nothing is.
@@ -76,7 +76,7 @@ impl Ingest {
         self.0.check_open()?;
         let bytes = bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
         let room = self.0.budget.room(bytes)?;
-        Ok(Permit { room, door: self.0.clone(), stay: self.0.gauge.enter(1, bytes as u64) })
+        Ok(Permit { room, admission: self.0.clone(), stay: self.0.gauge.enter(1, bytes as u64) })
     }
 
     /// Refuses every request from here on; those admitted go on.
@@ -85,7 +85,7 @@ impl Ingest {
     }
 }
 
-impl Door {
+impl Admission {
     fn check_open(&self) -> Result<()> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
@@ -142,7 +142,7 @@ impl Permit {
         self.cover(draft.bytes())?;
         let (reply, answer) = oneshot::channel();
         let write = Write { draft, reply, room: self.room, stay: self.stay };
-        if self.door.batch.send(ToBatch::Write(write)).is_err() {
+        if self.admission.batch.send(ToBatch::Write(write)).is_err() {
             return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
                 .retry_after(Duration::from_secs(1)));
         }

@@ -116,7 +116,7 @@ impl Pipeline {
         Self { ingest, batch }
     }
 
-    /// The door.
+    /// The entrance.
     #[must_use]
     pub fn ingest(&self) -> Ingest {
         self.ingest.clone()
