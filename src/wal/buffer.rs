@@ -14,6 +14,14 @@ pub(super) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
+    /// This many zeros.
+    pub(super) fn zeros(bytes: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.reset(bytes);
+        buffer.pad_to(bytes);
+        buffer
+    }
+
     /// Empties it and makes room for `bytes`, keeping the memory it has when that is enough.
     pub(super) fn reset(&mut self, bytes: usize) {
         self.filled = 0;

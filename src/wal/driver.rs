@@ -100,7 +100,7 @@ pub(super) fn spawn_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) -> io::R
 async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
     let (queue, rng, idle_close) = {
         let writer = writer.lock();
-        (writer.queue.clone(), writer.env.rng.clone(), writer.config.idle_close)
+        (writer.queue.clone(), writer.dir.env.rng.clone(), writer.config.idle_close)
     };
     loop {
         let round = writer.lock().round();

@@ -40,7 +40,10 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     config::{WalConfig, WalIo},
@@ -55,6 +58,7 @@ mod files;
 pub mod format;
 mod index;
 mod metrics;
+mod pool;
 mod read;
 mod recover;
 mod writer;
@@ -64,9 +68,10 @@ pub use metrics::{WalHealth, WalMetrics};
 #[doc(hidden)]
 pub use recover::GroupPlace;
 
-use files::Spares;
+use files::LogDir;
 use index::LogMap;
 use metrics::Counters;
+use pool::{FilePool, Watermark};
 use read::FileTable;
 use writer::{Change, Round, Work, Writer, WriterSetup, Written};
 
@@ -188,7 +193,8 @@ struct Shared {
     counters: Counters,
     sync_us: Mutex<Histogram<u64>>,
     full: AtomicBool,
-    poisoned: AtomicBool,
+    /// Why nothing is written any more. Set under the lock of `log`, and never taken back.
+    poison: watch::Sender<Option<String>>,
 }
 
 struct Log {
@@ -196,23 +202,35 @@ struct Log {
     /// When each change that waits was queued.
     queued: VecDeque<Instant>,
     queued_bytes: u64,
-    poison: Option<String>,
     closed: bool,
 }
 
 impl Shared {
     fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Relaxed)
+        self.poison.borrow().is_some()
     }
 
     fn poison(&self) -> Option<String> {
-        self.log.lock().poison.clone()
+        self.poison.borrow().clone()
     }
 
     /// Refuses all later changes; the first reason stays.
     fn poison_with(&self, why: &str) {
-        self.log.lock().poison.get_or_insert_with(|| why.to_owned());
-        self.poisoned.store(true, Relaxed);
+        // Whoever is queueing a change is before this, and answered by the writer, or after it and refused.
+        let _log = self.log.lock();
+        self.poison.send_if_modified(|reason| {
+            let first = reason.is_none();
+            reason.get_or_insert_with(|| why.to_owned());
+            first
+        });
+    }
+
+    fn check_open(&self, log: &Log) -> io::Result<()> {
+        match &*self.poison.borrow() {
+            Some(why) => Err(io::Error::other(why.clone())),
+            None if log.closed => Err(io::Error::new(ErrorKind::BrokenPipe, "the log is closed")),
+            None => Ok(()),
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -227,7 +245,7 @@ impl Shared {
         self.log.lock().unqueue(work);
     }
 
-    fn group_written(&self, took: Duration, group: &[Work]) {
+    fn group_written(&self, took: Duration, group: &VecDeque<Work>) {
         let mut log = self.log.lock();
         group.iter().for_each(|work| log.unqueue(work));
         drop(log);
@@ -281,10 +299,12 @@ impl Wal {
         }
         let left = tidy(env, &recovered, config.file_bytes).map_err(doing("tidying log files"))?;
         let held_back = Arc::new(AtomicBool::new(false));
-        let watermark = (config.disk_free_bytes_min, held_back.clone());
-        let spares =
-            Spares::new(env, dir, mode, config.file_bytes, watermark, left, driver == Driver::Thread)
-                .map_err(doing("starting the log's helper"))?;
+        let watermark =
+            Watermark { free_bytes_min: config.disk_free_bytes_min, held_back: held_back.clone() };
+        let log_dir = LogDir { env: env.clone(), path: dir.to_path_buf(), mode };
+        let with_helper = driver == Driver::Thread;
+        let pool = FilePool::new(log_dir.clone(), config.file_bytes, watermark, left, with_helper)
+            .map_err(doing("starting the log's helper"))?;
 
         let state = recovered.state;
         let mut map = LogMap::new(config.tail_bytes_max, state.first, state.slots);
@@ -295,13 +315,7 @@ impl Wal {
         let files = FileTable::new(env.io.clone());
         recovered.files.iter().for_each(|file| files.add(file.number, file.path.clone()));
         let shared = Arc::new(Shared {
-            log: Mutex::new(Log {
-                map,
-                queued: VecDeque::new(),
-                queued_bytes: 0,
-                poison: None,
-                closed: false,
-            }),
+            log: Mutex::new(Log { map, queued: VecDeque::new(), queued_bytes: 0, closed: false }),
             files,
             counters: Counters::default(),
             // One microsecond to a minute, at two digits: 20 KiB.
@@ -310,7 +324,7 @@ impl Wal {
                     .map_err(|e| Error::new(Code::Internal, e.to_string()))?,
             ),
             full: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
+            poison: watch::Sender::new(None),
         });
         let (queue, receiver) = crossbeam_channel::unbounded();
         let written =
@@ -320,12 +334,10 @@ impl Wal {
         let mut writer = Writer::new(WriterSetup {
             shared: shared.clone(),
             queue: receiver,
-            env: env.clone(),
-            dir: dir.to_path_buf(),
+            dir: log_dir,
             config,
-            mode,
             sabotage,
-            spares,
+            pool,
             files: recovered.files.into(),
             file_number_next: recovered.file_number_next,
             sequence_next: recovered.last_group.as_ref().map_or(1, |last| last.header.sequence + 1),
@@ -454,7 +466,7 @@ impl Wal {
     /// When the log is poisoned or closed.
     pub fn save_committed(&self, id: LogId) -> io::Result<()> {
         let mut log = self.inner.shared.log.lock();
-        log.check_open()?;
+        self.inner.shared.check_open(&log)?;
         log.map.committed = Some(id);
         Ok(())
     }
@@ -466,7 +478,7 @@ impl Wal {
     ) -> io::Result<()> {
         let inner = &*self.inner;
         let mut log = inner.shared.log.lock();
-        log.check_open()?;
+        inner.shared.check_open(&log)?;
         let change = make(&mut log.map)?;
         inner.send(&mut log, Work { change, done: Some(done) })
     }
@@ -513,6 +525,16 @@ impl Wal {
         let held_back = held_back && free < min.saturating_add(inner.file_bytes);
         inner.spares_held_back.fetch_and(held_back, Relaxed);
         if full || held_back || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
+    }
+
+    /// Waits until the log takes no more writes for good, and says why.
+    pub async fn poisoned(&self) -> String {
+        let mut poison = self.inner.shared.poison.subscribe();
+        match poison.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) {
+            Some(why) => why,
+            // The sender lives as long as this handle.
+            None => std::future::pending().await,
+        }
     }
 
     /// Numbers for metrics and status pages.
@@ -587,16 +609,6 @@ pub fn groups(env: &Env, dir: &Path) -> Result<Vec<GroupPlace>> {
     let mut places = Vec::new();
     recover::recover(&*env.io, dir, OpenMode::Read, true, true, &mut |place| places.push(place))?;
     Ok(places)
-}
-
-impl Log {
-    fn check_open(&self) -> io::Result<()> {
-        match &self.poison {
-            Some(why) => Err(io::Error::other(why.clone())),
-            None if self.closed => Err(io::Error::new(ErrorKind::BrokenPipe, "the log is closed")),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Inner {

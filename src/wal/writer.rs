@@ -5,8 +5,10 @@
 //! says. At most one group is ever unsynced, so a crash can tear only the last one.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -18,16 +20,17 @@ use tokio::time::Instant;
 use super::{
     Completion, LogEntry, LogId, Sabotage, Shared,
     buffer::AlignedBuffer,
-    files::{LogFile, Spares, file_name, is_no_space, whole_blocks},
+    files::{LogDir, LogFile, file_name, is_no_space, whole_blocks},
     format::{
         FLAG_CLOSING, FLAG_COPY, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, Record, Sum, VERSION,
         group_bytes, seal_group,
     },
+    pool::FilePool,
     recover::LastGroup,
 };
 use crate::{
     config::WalConfig,
-    env::{Env, File, OpenMode},
+    env::{File, OpenMode},
 };
 
 /// Groups up to this size are gathered in memory and written with one call; larger ones go through the
@@ -150,12 +153,10 @@ struct Current {
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Receiver<Work>,
-    pub(super) env: Env,
-    pub(super) dir: PathBuf,
+    pub(super) dir: LogDir,
     pub(super) config: WalConfig,
-    pub(super) mode: OpenMode,
     pub(super) sabotage: Sabotage,
-    pub(super) spares: Spares,
+    pub(super) pool: FilePool,
     /// Files of the log, oldest first; the last is the current one.
     pub(super) files: VecDeque<LogFile>,
     pub(super) file_number_next: u32,
@@ -165,6 +166,8 @@ pub(super) struct Writer {
     buffer: AlignedBuffer,
     /// Taken from the queue, in no group yet.
     waiting: VecDeque<Work>,
+    /// The group under way. It is here so that after a panic its changes can still be answered.
+    group: VecDeque<Work>,
     /// Whether a group was written after the last closing one.
     owes_closing: bool,
     stopped: bool,
@@ -174,12 +177,10 @@ pub(super) struct Writer {
 pub(super) struct WriterSetup {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Receiver<Work>,
-    pub(super) env: Env,
-    pub(super) dir: PathBuf,
+    pub(super) dir: LogDir,
     pub(super) config: WalConfig,
-    pub(super) mode: OpenMode,
     pub(super) sabotage: Sabotage,
-    pub(super) spares: Spares,
+    pub(super) pool: FilePool,
     pub(super) files: VecDeque<LogFile>,
     pub(super) file_number_next: u32,
     pub(super) sequence_next: u64,
@@ -191,12 +192,10 @@ impl Writer {
         let WriterSetup {
             shared,
             queue,
-            env,
             dir,
             config,
-            mode,
             sabotage,
-            spares,
+            pool,
             files,
             file_number_next,
             sequence_next,
@@ -205,12 +204,10 @@ impl Writer {
         Self {
             shared,
             queue,
-            env,
             dir,
             config,
-            mode,
             sabotage,
-            spares,
+            pool,
             files,
             file_number_next,
             sequence_next,
@@ -218,6 +215,7 @@ impl Writer {
             current: None,
             buffer: AlignedBuffer::default(),
             waiting: VecDeque::new(),
+            group: VecDeque::new(),
             owes_closing: false,
             stopped: false,
         }
@@ -232,18 +230,18 @@ impl Writer {
         let carried = last.map_or(0, |last| last.header.group_bytes().unwrap_or(0));
         let opening = whole_blocks(GROUP_HEADER_BYTES as u64 + self.opening_bytes());
         let small = START_FILE_BYTES_MAX.min(self.config.file_bytes);
-        let taken = self.spares.take_small(small.max(carried + opening))?;
+        let taken = self.pool.take_small(small.max(carried + opening))?;
         self.activate(taken)?;
         if let Some(last) = last.filter(|_| !self.sabotage.skip_carry) {
             self.copy_group(last)?;
         }
-        match self.write_group(&[], None, true, FLAG_OPENING) {
+        match self.write_group(None, true, FLAG_OPENING) {
             Ok(()) => {}
             Err(Refusal::Failed(error)) => return Err(error),
             Err(Refusal::NoSpace) => return Err(io::ErrorKind::StorageFull.into()),
         }
         self.owes_closing = true;
-        self.spares.order();
+        self.pool.order();
         self.free_purged();
         self.trim_previous(last);
         Ok(())
@@ -257,7 +255,8 @@ impl Writer {
         if used >= file.bytes {
             return;
         }
-        let trimmed = self.env.io.open(&file.path, OpenMode::Buffered).and_then(|open| open.set_len(used));
+        let trimmed =
+            self.dir.env.io.open(&file.path, OpenMode::Buffered).and_then(|open| open.set_len(used));
         match trimmed {
             Ok(()) => file.bytes = used,
             // It only costs space.
@@ -273,8 +272,28 @@ impl Writer {
 
     /// Writes one group of what waits, if anything does.
     pub(super) fn round(&mut self) -> Round {
+        self.guarded(Self::try_round)
+    }
+
+    /// Certifies the last group, because nothing has come for a while.
+    pub(super) fn close_idle(&mut self) -> Round {
+        self.guarded(Self::try_close_idle)
+    }
+
+    /// Takes a panic for a failed write: nobody knows what is on disk now, so nothing is written again.
+    fn guarded(&mut self, work: impl Fn(&mut Self) -> Round) -> Round {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| work(self))) {
+                Ok(round) => return round,
+                // The next turn refuses what waits. A completion that panics there is one less, so this ends.
+                Err(panic) => self.poison(&format!("the log's writer panicked: {}", panic_text(&*panic))),
+            }
+        }
+    }
+
+    fn try_round(&mut self) -> Round {
         if self.stopped {
-            return self.refuse_all("the log is closed");
+            return self.refuse_all();
         }
         let limit = self.config.group_bytes_max as u64;
         let mut bytes: u64 = self.waiting.iter().map(|work| work.change.bytes()).sum();
@@ -287,8 +306,8 @@ impl Writer {
         if self.waiting.is_empty() {
             return Round::Idle { owes_closing: self.owes_closing && !self.shared.is_poisoned() };
         }
-        if let Some(why) = self.shared.poison() {
-            return self.refuse_all(&why);
+        if self.shared.is_poisoned() {
+            return self.refuse_all();
         }
         if self.sabotage.reorder_votes {
             self.waiting.make_contiguous().sort_by_key(|work| matches!(work.change, Change::Vote(_)));
@@ -297,9 +316,12 @@ impl Writer {
             return Round::Worked;
         }
         let closes = matches!(self.waiting.front(), Some(Work { change: Change::Close, .. }));
-        let mut group =
-            if closes { self.waiting.pop_front().into_iter().collect() } else { self.take_group(limit) };
-        self.commit(&mut group, if closes { FLAG_CLOSING } else { 0 })
+        if closes {
+            self.group.extend(self.waiting.pop_front());
+        } else {
+            self.take_group(limit);
+        }
+        self.commit(if closes { FLAG_CLOSING } else { 0 })
     }
 
     /// The planted bug: answers what waits and leaves its writing to the next round.
@@ -310,19 +332,18 @@ impl Writer {
         any
     }
 
-    /// Certifies the last group, because nothing has come for a while.
-    pub(super) fn close_idle(&mut self) -> Round {
+    fn try_close_idle(&mut self) -> Round {
         if self.stopped || self.shared.is_poisoned() {
             return Round::Idle { owes_closing: false };
         }
-        self.commit(&mut Vec::new(), FLAG_CLOSING)
+        self.commit(FLAG_CLOSING)
     }
 
     /// Gives up on what waits for space, because the log is being closed.
     pub(super) fn give_up(&mut self) {
         self.shared.poison_with("the disk is full and the log was closed");
         self.stopped = true;
-        self.refuse_all("the disk is full and the log was closed");
+        self.refuse_all();
     }
 
     /// Whether `close` was called and its closing group is not written yet.
@@ -330,89 +351,79 @@ impl Writer {
         self.shared.is_closed() && !self.stopped
     }
 
-    /// The front of what waits, up to a group's size; an append that is too large is divided.
-    fn take_group(&mut self, limit: u64) -> Vec<Work> {
-        let mut group = Vec::with_capacity(self.waiting.len());
+    /// Takes the front of what waits, up to a group's size; an append that is too large is divided.
+    fn take_group(&mut self, limit: u64) {
         let mut room = limit;
         while let Some(work) = self.waiting.pop_front() {
             let bytes = work.change.bytes();
-            if bytes <= room {
+            // An end mark is a group of its own.
+            let ends = matches!(work.change, Change::Close);
+            if bytes <= room && !ends {
                 room -= bytes;
-                group.push(work);
+                self.group.push_back(work);
                 continue;
             }
-            let Work { change: Change::Append(mut entries, epoch), done } = work else {
-                // A vote or an end mark: small, but it begins the next group.
-                if group.is_empty() {
-                    group.push(work);
-                } else {
-                    self.waiting.push_front(work);
+            match work {
+                Work { change: Change::Append(entries, epoch), done } => {
+                    self.divide(entries, epoch, done, room);
                 }
-                break;
-            };
-            let mut count = 0;
-            for entry in &entries {
-                let record =
-                    Record { kind: Kind::Entry, id: Some(entry.id), payload: &entry.payload }.bytes();
-                if record > room && (count > 0 || !group.is_empty()) {
-                    break;
-                }
-                room = room.saturating_sub(record);
-                count += 1;
+                small if self.group.is_empty() => self.group.push_back(small),
+                small => self.waiting.push_front(small),
             }
-            let rest = entries.split_off(count);
-            let divided = !rest.is_empty();
-            if divided {
-                let first =
-                    (count > 0).then_some(Work { change: Change::Append(entries, epoch), done: None });
-                group.extend(first);
-                self.waiting.push_front(Work { change: Change::Append(rest, epoch), done });
-            } else {
-                group.push(Work { change: Change::Append(entries, epoch), done });
-            }
-            break;
+            return;
         }
-        // An end mark is a group of its own.
-        if let Some(at) = group.iter().position(|work| matches!(work.change, Change::Close)) {
-            for work in group.split_off(at).into_iter().rev() {
-                self.waiting.push_front(work);
-            }
-        }
-        group
     }
 
-    fn commit(&mut self, group: &mut Vec<Work>, flags: u16) -> Round {
+    /// Takes as many entries as there is room for, but at least one into an empty group.
+    fn divide(&mut self, mut entries: Vec<LogEntry>, epoch: u64, done: Option<Completion>, mut room: u64) {
+        let mut count = 0;
+        for entry in &entries {
+            let record = Record { kind: Kind::Entry, id: Some(entry.id), payload: &entry.payload }.bytes();
+            if record > room && (count > 0 || !self.group.is_empty()) {
+                break;
+            }
+            room = room.saturating_sub(record);
+            count += 1;
+        }
+        let rest = entries.split_off(count);
+        if rest.is_empty() {
+            self.group.push_back(Work { change: Change::Append(entries, epoch), done });
+            return;
+        }
+        if count > 0 {
+            self.group.push_back(Work { change: Change::Append(entries, epoch), done: None });
+        }
+        self.waiting.push_front(Work { change: Change::Append(rest, epoch), done });
+    }
+
+    /// Writes the group under way and tells everyone.
+    fn commit(&mut self, flags: u16) -> Round {
         let committed = self.shared.log.lock().map.committed;
         let committed = committed.filter(|_| committed != self.written.committed);
         let started = Instant::now();
-        match self.write_group(group, committed, false, flags) {
+        match self.write_group(committed, false, flags) {
             Ok(()) => {}
             Err(Refusal::NoSpace) => {
                 self.shared.set_full(true);
-                for work in group.drain(..).rev() {
-                    self.waiting.push_front(work);
-                }
+                self.put_back();
                 return Round::NoSpace;
             }
             Err(Refusal::Failed(error)) => {
                 let path = self.current.as_ref().map_or(Path::new("a new file"), |current| &current.path);
-                let why = format!("writing the log failed at {}: {error}", path.display());
-                tracing::error!(%why, "the log takes no more writes; restart the node when the disk is sound");
-                self.shared.poison_with(&why);
-                for work in group.drain(..).rev() {
-                    self.waiting.push_front(work);
-                }
-                return self.refuse_all(&why);
+                self.poison(&format!("writing the log failed at {}: {error}", path.display()));
+                return self.refuse_all();
             }
         }
         // From here on the group is durable: a crash no longer undoes any of it.
         self.shared.set_full(false);
         self.owes_closing = flags & FLAG_CLOSING == 0;
-        self.stopped = group.iter().any(|work| matches!(work.change, Change::Close));
-        let purges = group.iter().any(|work| matches!(work.change, Change::Purge(_)));
-        self.shared.group_written(started.elapsed(), group);
-        for done in group.drain(..).filter_map(|work| work.done) {
-            done(Ok(()));
+        self.stopped = self.group.iter().any(|work| matches!(work.change, Change::Close));
+        let purges = self.group.iter().any(|work| matches!(work.change, Change::Purge(_)));
+        self.shared.group_written(started.elapsed(), &self.group);
+        while let Some(work) = self.group.pop_front() {
+            if let Some(done) = work.done {
+                done(Ok(()));
+            }
         }
         if purges {
             self.free_purged();
@@ -420,12 +431,27 @@ impl Writer {
         if self.stopped { Round::Stopped } else { Round::Worked }
     }
 
-    fn refuse_all(&mut self, why: &str) -> Round {
+    /// Nothing is written after this; the first reason is the one that is given.
+    fn poison(&mut self, why: &str) {
+        tracing::error!(%why, "the log takes no more writes; restart the node when the disk is sound");
+        self.shared.poison_with(why);
+        self.put_back();
+    }
+
+    fn put_back(&mut self) {
+        while let Some(work) = self.group.pop_back() {
+            self.waiting.push_front(work);
+        }
+    }
+
+    /// Answers everything that waits with the reason.
+    fn refuse_all(&mut self) -> Round {
+        let why = self.shared.poison().unwrap_or_else(|| "the log is closed".into());
         while let Some(work) = self.waiting.pop_front().or_else(|| self.queue.try_recv().ok()) {
             self.shared.unqueue(&work);
             self.stopped |= matches!(work.change, Change::Close);
             if let Some(done) = work.done {
-                done(Err(io::Error::other(why.to_owned())));
+                done(Err(io::Error::other(why.clone())));
             }
         }
         if self.stopped { Round::Stopped } else { Round::Worked }
@@ -435,14 +461,13 @@ impl Writer {
     /// its entries went.
     fn write_group(
         &mut self,
-        group: &[Work],
         committed: Option<LogId>,
         mut opens: bool,
         mut flags: u16,
     ) -> Result<(), Refusal> {
         let committed = committed.map(|id| Record { kind: Kind::Committed, id: Some(id), payload: &[] });
-        let body: u64 =
-            group.iter().map(|work| work.change.bytes()).sum::<u64>() + committed.map_or(0, |r| r.bytes());
+        let body: u64 = self.group.iter().map(|work| work.change.bytes()).sum::<u64>()
+            + committed.map_or(0, |r| r.bytes());
         let size =
             |body| group_bytes(body).ok_or_else(|| Refusal::Failed(io::ErrorKind::FileTooLarge.into()));
         let room = self.current.as_ref().map_or(0, |current| current.bytes - current.offset);
@@ -458,7 +483,7 @@ impl Writer {
             return Err(Refusal::Failed(io::ErrorKind::NotFound.into()));
         };
         let mut records = 0u32;
-        let written = &self.written;
+        let (written, group) = (&self.written, &self.group);
         let all = |each: &mut dyn FnMut(Record<'_>)| {
             if opening > 0 {
                 written.records(each);
@@ -508,7 +533,7 @@ impl Writer {
         log.map.trim_tail();
         drop(log);
         let written = &mut self.written;
-        group.iter().for_each(|work| work.change.records(&mut |record| written.add(&record)));
+        self.group.iter().for_each(|work| work.change.records(&mut |record| written.add(&record)));
         committed.iter().for_each(|record| written.add(record));
         self.sequence_next += 1;
         if let Some(current) = &mut self.current {
@@ -528,13 +553,13 @@ impl Writer {
     /// Takes the next file into use, large enough for a group of this size.
     fn next_file(&mut self, group_bytes: u64) -> Result<(), Refusal> {
         let refusal = |error| if is_no_space(&error) { Refusal::NoSpace } else { Refusal::Failed(error) };
-        let taken = self.spares.take(group_bytes).map_err(refusal)?;
+        let taken = self.pool.take(group_bytes).map_err(refusal)?;
         if self.sabotage.free_early {
             self.written.purged = self.shared.log.lock().map.purged.or(self.written.purged);
             self.free_purged();
         }
         self.activate(taken).map_err(Refusal::Failed)?;
-        self.spares.order();
+        self.pool.order();
         Ok(())
     }
 
@@ -544,15 +569,15 @@ impl Writer {
         if number == u32::MAX {
             return Err(io::Error::other("the log has used up its file numbers"));
         }
-        let generation = if self.sabotage.reuse_generation { 0 } else { self.env.rng.next_u64() };
-        let path = self.dir.join(file_name(number, generation));
-        let io = &self.env.io;
+        let generation = if self.sabotage.reuse_generation { 0 } else { self.dir.env.rng.next_u64() };
+        let path = self.dir.path.join(file_name(number, generation));
+        let io = self.dir.env.io.clone();
         io.rename(&spare, &path)?;
         if !self.sabotage.skip_dir_sync {
-            io.sync_dir(&self.dir)?;
+            io.sync_dir(&self.dir.path)?;
         }
         // From here on the name, and so the generation, survives a crash: groups may be written.
-        let file = io.open(&path, self.mode)?;
+        let file = self.dir.open(&path)?;
         self.file_number_next += 1;
         self.shared.files.add(number, path.clone());
         self.files.push_back(LogFile { number, generation, path: path.clone(), bytes, last_index: None });
@@ -564,7 +589,7 @@ impl Writer {
     /// Copies the last group of an older file to the start of the current one.
     fn copy_group(&mut self, last: &LastGroup) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Ok(()) };
-        let source = self.env.io.open(&last.path, OpenMode::Read)?;
+        let source = self.dir.env.io.open(&last.path, OpenMode::Read)?;
         let total = last.header.group_bytes().unwrap_or(0);
         let mut header = GroupHeader {
             flags: last.header.flags | FLAG_COPY,
@@ -613,11 +638,11 @@ impl Writer {
             && file.last_index <= purged
         {
             self.shared.files.remove(file.number);
-            let freed = if self.spares.wants(file.bytes) {
-                let spare = self.spares.new_path();
-                self.env.io.rename(&file.path, &spare).map(|()| self.spares.put(spare))
+            let freed = if self.pool.wants(file.bytes) {
+                let spare = self.dir.spare_path();
+                self.dir.env.io.rename(&file.path, &spare).map(|()| self.pool.put(spare))
             } else {
-                self.env.io.remove(&file.path)
+                self.dir.env.io.remove(&file.path)
             };
             if let Err(error) = freed {
                 // It stays until the next start, which finds it purged again.
@@ -629,8 +654,8 @@ impl Writer {
     }
 
     fn note_disk(&self) {
-        let spares = self.spares.ready() as u64;
-        let bytes = self.files.iter().map(|file| file.bytes).sum::<u64>() + spares * self.config.file_bytes;
+        let (spares, spare_bytes) = self.pool.ready();
+        let bytes = self.files.iter().map(|file| file.bytes).sum::<u64>() + spare_bytes;
         self.shared.counters.files.store(self.files.len() as u64 + spares, Relaxed);
         self.shared.counters.disk_bytes.store(bytes, Relaxed);
     }
@@ -639,6 +664,12 @@ impl Writer {
     pub(super) fn writes_through(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.file.writes_through())
     }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 /// Where a group goes.
