@@ -4,7 +4,12 @@
 //! ones are in [`real`]; the simulated ones, in `crate::sim`, let a failing seed be played again byte
 //! for byte. Monotonic time and timers are tokio's, whose paused clock does the same for them.
 
-use std::{fmt::Debug, io, path::Path, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -61,6 +66,12 @@ pub trait Io: Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that an unprivileged process can still write to the file system of `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Where the operating system has this file, for a writer that opens it by itself; `None` when only this
+    /// seam has it.
+    fn native_path(&self, path: &Path) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
     /// Takes the lock of a data directory until the guard is dropped or the process ends.
     ///
     /// # Errors

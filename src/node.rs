@@ -227,11 +227,13 @@ impl Node {
 
     /// Waits until the node cannot go on and says why.
     pub async fn failed(&mut self) -> String {
-        let consensus = self.info.consensus.clone();
+        let (consensus, wal) = (self.info.consensus.clone(), self.info.wal.clone());
         tokio::select! {
             biased;
             why = consensus.stopped() => why.unwrap_or_else(|| "consensus stopped".into()),
             why = self.pipeline.stopped() => why.unwrap_or_else(|| "the pipeline stopped".into()),
+            // Nobody was waiting for it: the log met its disk's failure while it was idle.
+            why = wal.poisoned() => why,
         }
     }
 

@@ -213,7 +213,7 @@ fn what_is_not_built_is_accepted_as_it_is_today_and_refused_otherwise() {
         start().file(toml_line(key, &value)).refused(&not_built);
     }
     assert!(seen > 20, "{seen}");
-    start().env("SCRIBE_WAL_IO", "uring").refused(&["wal.io", "not built yet", "auto, direct, buffered"]);
+    assert_eq!(start().env("SCRIBE_WAL_IO", "uring").config().wal.io, WalIo::Uring);
     start().args(&["--grpc-port", "9000"]).refused(&["network.grpc_port", "not built yet", "--grpc-port"]);
     start().args(&["--peers", "a:1,b:2"]).refused(&["cluster.peers", "not built yet", "[]"]);
     start().args(&["--peers", "", "--grpc-port", "0", "--bootstrap"]).config();

@@ -435,6 +435,22 @@ fn nothing_promised_is_lost() {
     );
 }
 
+/// Nobody waits for the closing group of an idle log, so nobody but the node can notice that it failed.
+#[test]
+fn a_disk_that_fails_while_the_log_is_idle_stops_the_node() {
+    let mut world = World::new(1, Sabotage::default());
+    let io = world.io.clone();
+    let why = world.process(async |world, env| {
+        let mut node = world.start(env).await.unwrap();
+        let draft = || Request::draw(&world.rng, 1).draft();
+        node.ingest().permit(0).unwrap().submit(draft()).await.unwrap();
+        io.arm(Fault { op: Op::Write, nth: 0, failure: Failure::NotDone });
+        tokio::time::timeout(Duration::from_secs(60), node.failed()).await
+    });
+    let why = why.expect("the node stops");
+    assert!(why.contains("injected I/O error") && why.contains("/ledger/wal/wal-"), "{why}");
+}
+
 #[test]
 fn a_seed_is_the_same_history_every_time() {
     for seed in [3, 17, 99] {

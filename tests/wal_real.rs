@@ -1,4 +1,6 @@
-//! The write-ahead log on the real disk of this machine, with the drivers that a node uses.
+//! The write-ahead log on the real disk of this machine, with every writer and driver that a node uses.
+//!
+//! Where io_uring is forbidden its writer falls back, and the same checks hold for what it falls back to.
 
 use std::{path::Path, sync::mpsc, time::Duration};
 
@@ -12,6 +14,8 @@ use scribe_ledger::{
 };
 
 const KIB: usize = 1 << 10;
+
+const WRITERS: [WalIo; 3] = [WalIo::Auto, WalIo::Buffered, WalIo::Uring];
 
 fn config(io: WalIo) -> WalConfig {
     WalConfig {
@@ -45,7 +49,7 @@ fn append(wal: &Wal, entries: Vec<LogEntry>) {
 
 #[test]
 fn a_log_outlives_closing_dropping_and_purging() {
-    for io in [WalIo::Auto, WalIo::Buffered] {
+    for io in WRITERS {
         let home = tempfile::tempdir().unwrap();
         let (env, dir) = (real_env(), home.path().join("wal"));
         let mut next = 0;
@@ -81,24 +85,57 @@ fn a_log_outlives_closing_dropping_and_purging() {
 }
 
 #[test]
-fn an_entry_larger_than_a_file_gets_a_file_of_its_own() {
+fn every_writer_goes_by_its_own_name() {
     let home = tempfile::tempdir().unwrap();
-    let (env, dir) = (real_env(), home.path().join("wal"));
-    let wal = open(&env, &dir, WalIo::Auto);
-    let large: Vec<u8> = (0..9_000_001usize).map(|at| (at * 31) as u8).collect();
-    let large = LogEntry { id: id(1), payload: large.into() };
-    append(&wal, vec![entry(0, 10), large.clone(), entry(2, 10)]);
-    drop(wal);
-    let wal = open(&env, &dir, WalIo::Auto);
-    assert_eq!(wal.read(1..2, 0).unwrap(), [large]);
-    assert_eq!(wal.read(0..9, usize::MAX).unwrap().len(), 3);
+    let writer = |io| open(&real_env(), &home.path().join(format!("{io:?}")), io).metrics().writer;
+    let direct = writer(WalIo::Auto);
+    assert!(["direct", "buffered"].contains(&direct), "{direct}");
+    assert_eq!(writer(WalIo::Buffered), "buffered");
+    let uring = writer(WalIo::Uring);
+    if uring != "uring" {
+        eprintln!("io_uring cannot be used here: these tests see its fallback, {uring}");
+        assert_eq!(uring, direct, "it falls back to what there is");
+    }
+}
+
+#[test]
+fn entries_larger_than_pieces_and_files_read_back() {
+    for io in WRITERS {
+        let home = tempfile::tempdir().unwrap();
+        let (env, dir) = (real_env(), home.path().join("wal"));
+        let wal = open(&env, &dir, io);
+        // One that fills a file, some around the sizes of pieces, and one that is larger than any buffer.
+        let sizes = [10, 255 << 10, 256 << 10, (257 << 10) + 1, 4_194_200, 9_000_001, 10];
+        let entries: Vec<LogEntry> = sizes
+            .iter()
+            .zip(0..)
+            .map(|(bytes, n)| {
+                let payload: Vec<u8> = (0..*bytes).map(|at: usize| (at * 31 + n as usize) as u8).collect();
+                LogEntry { id: id(n), payload: payload.into() }
+            })
+            .collect();
+        for entry in &entries {
+            append(&wal, vec![entry.clone()]);
+        }
+        let next = entries.len() as u64;
+        append(&wal, vec![entry(next, 10), entry(next + 1, 700 << 10), entry(next + 2, 10)]);
+        drop(wal);
+        let wal = open(&env, &dir, io);
+        assert!(wal.read(0..next, usize::MAX).unwrap() == entries, "{io:?}");
+        assert!(wal.read(5..6, 0).unwrap() == entries[5..6]);
+        assert_eq!(wal.read(0..99, usize::MAX).unwrap().len(), entries.len() + 3);
+    }
 }
 
 #[test]
 fn an_idle_log_certifies_itself_once_and_then_sleeps() {
+    WRITERS.into_iter().for_each(is_certified_when_idle);
+}
+
+fn is_certified_when_idle(io: WalIo) {
     let home = tempfile::tempdir().unwrap();
     let (env, dir) = (real_env(), home.path().join("wal"));
-    let wal = open(&env, &dir, WalIo::Auto);
+    let wal = open(&env, &dir, io);
     append(&wal, vec![entry(0, 10)]);
     wal.save_committed(id(0)).unwrap();
     let on_disk = || scribe_ledger::wal::groups(&env, &dir).unwrap();
@@ -115,14 +152,18 @@ fn an_idle_log_certifies_itself_once_and_then_sleeps() {
     assert!(certified());
     assert_eq!(wal.health(), WalHealth::Ok);
     drop(wal);
-    assert_eq!(open(&env, &dir, WalIo::Auto).state().committed, Some(id(0)));
+    assert_eq!(open(&env, &dir, io).state().committed, Some(id(0)));
 }
 
 #[test]
-fn many_threads_share_one_log() {
+fn many_appends_share_a_group() {
+    WRITERS.into_iter().for_each(shares_groups);
+}
+
+fn shares_groups(io: WalIo) {
     let home = tempfile::tempdir().unwrap();
     let (env, dir) = (real_env(), home.path().join("wal"));
-    let wal = open(&env, &dir, WalIo::Auto);
+    let wal = open(&env, &dir, io);
     let (sender, receiver) = mpsc::channel();
     for index in 0..2_000 {
         let sender = sender.clone();

@@ -96,6 +96,8 @@ pub enum WalIo {
     Direct,
     /// Page cache and fdatasync on a thread of its own.
     Buffered,
+    /// As `Direct`, through io_uring, several writes of a large group at once; `Direct` where that is forbidden.
+    Uring,
 }
 
 /// `[wal]`

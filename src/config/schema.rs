@@ -196,6 +196,7 @@ impl Field for WalIo {
             *self = match &name[..] {
                 "direct" => Self::Direct,
                 "buffered" => Self::Buffered,
+                "uring" => Self::Uring,
                 _ => Self::Auto,
             };
         }
@@ -206,6 +207,7 @@ impl Field for WalIo {
             Self::Auto => "auto",
             Self::Direct => "direct",
             Self::Buffered => "buffered",
+            Self::Uring => "uring",
         };
         Value::Text(name.into())
     }
@@ -346,7 +348,7 @@ pub static KEYS: &[Key] = &[
     ),
     key!(
         wal.io,
-        Kind::OneOf { names: &["auto", "direct", "buffered"], planned: &["uring"] },
+        Kind::OneOf { names: &["auto", "direct", "buffered", "uring"], planned: &[] },
         "Who commits: direct (O_DIRECT), buffered (fdatasync), or auto = direct where the disk takes it."
     ),
     key!(

@@ -64,6 +64,18 @@ pub struct Fault {
     pub failure: Failure,
 }
 
+/// How a file system without `O_DIRECT` says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has it.
+    #[default]
+    Never,
+    /// It refuses the flag: direct files are ordinary ones.
+    AtOpen,
+    /// It accepts the flag, and then refuses every read and write.
+    AtUse,
+}
+
 /// A simulated disk; clones are handles of the same one.
 #[derive(Clone)]
 pub struct SimIo {
@@ -100,7 +112,7 @@ struct Disk {
     locks: BTreeMap<PathBuf, u64>,
     faults: Vec<Fault>,
     capacity_bytes: Option<u64>,
-    refuses_direct: bool,
+    refuses_direct: Refusal,
     ops: u64,
     trace: u64,
 }
@@ -121,7 +133,7 @@ impl SimIo {
             locks: BTreeMap::new(),
             faults: Vec::new(),
             capacity_bytes: None,
-            refuses_direct: false,
+            refuses_direct: Refusal::Never,
             ops: 0,
             trace: 0,
         };
@@ -182,9 +194,9 @@ impl SimIo {
         self.disk.lock().capacity_bytes = bytes;
     }
 
-    /// Makes direct files ordinary ones, as on a file system without `O_DIRECT`.
-    pub fn refuse_direct(&self, refuses: bool) {
-        self.disk.lock().refuses_direct = refuses;
+    /// Makes it a file system without `O_DIRECT`, or one with it.
+    pub fn refuse_direct(&self, refusal: Refusal) {
+        self.disk.lock().refuses_direct = refusal;
     }
 
     /// How many operations have changed the disk.
@@ -456,7 +468,7 @@ impl Io for SimIo {
                 inode
             }
         };
-        let direct = mode == OpenMode::Direct && !disk.refuses_direct;
+        let direct = mode == OpenMode::Direct && disk.refuses_direct != Refusal::AtOpen;
         Ok(Arc::new(SimFile { io: self.clone(), inode, life: disk.life, direct }))
     }
 
@@ -544,6 +556,15 @@ impl SimFile {
             Err(io::Error::other("a file handle of an earlier life"))
         }
     }
+
+    /// As [`Self::disk`], to read or write bytes.
+    fn disk_to_use(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
+        let disk = self.disk()?;
+        if self.direct && disk.refuses_direct == Refusal::AtUse {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        Ok(disk)
+    }
 }
 
 fn in_memory(offset: u64) -> io::Result<usize> {
@@ -552,7 +573,7 @@ fn in_memory(offset: u64) -> io::Result<usize> {
 
 impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let disk = self.disk()?;
+        let disk = self.disk_to_use()?;
         let inode = disk.inodes.get(&self.inode).ok_or(ErrorKind::NotFound)?;
         let from = in_memory(offset)?;
         let bytes = from.checked_add(buffer.len()).and_then(|to| inode.now.get(from..to));
@@ -563,7 +584,7 @@ impl File for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let at = in_memory(offset)?;
         let end = at.checked_add(bytes.len()).ok_or(ErrorKind::InvalidInput)?;
-        let mut disk = self.disk()?;
+        let mut disk = self.disk_to_use()?;
         let len = disk.inodes.get(&self.inode).ok_or(ErrorKind::NotFound)?.now.len();
         disk.room_for(end.saturating_sub(len))?;
         let verdict = disk.enter(Op::Write, self.inode ^ offset << 8 ^ crc(bytes))?;

@@ -19,7 +19,7 @@ use crate::{
 pub mod disk;
 pub mod network;
 
-pub use disk::{Failure, Fault, Op, SimIo};
+pub use disk::{Failure, Fault, Op, Refusal, SimIo};
 pub use network::SimNetwork;
 
 /// A seeded source of randomness: the SplitMix64 sequence (Steele, Lea and Flood, 2014).

@@ -15,7 +15,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::writer::{Round, Work, Writer};
+use super::{
+    change::Work,
+    sink::{FileSink, GroupSink},
+    writer::{Round, Writer},
+};
 use crate::env::Rng;
 
 /// How often a full disk is tried again.
@@ -37,23 +41,51 @@ pub enum Driver {
     Step,
 }
 
-/// Starts the thread.
-pub(super) fn spawn_thread(writer: Arc<Mutex<Writer>>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("wal".into()).spawn(move || run_thread(&writer))
+/// A writer that whoever holds it may run: the task, a test, or `close`.
+pub(super) struct InPlace {
+    pub(super) writer: Writer,
+    pub(super) sink: FileSink,
 }
 
-fn run_thread(writer: &Mutex<Writer>) {
-    let (queue, idle_close) = {
-        let writer = writer.lock();
-        (writer.queue.clone(), writer.config.idle_close)
+impl InPlace {
+    pub(super) fn round(&mut self) -> Round {
+        self.writer.round(&mut self.sink)
+    }
+
+    pub(super) fn close_idle(&mut self) {
+        self.writer.close_idle(&mut self.sink);
+    }
+
+    fn gives_up_if_closing(&mut self) -> bool {
+        gives_up_if_closing(&mut self.writer)
+    }
+}
+
+/// Starts the thread, which owns the writer. `make_sink` is called there, because a sink may belong to the
+/// thread that made it; gives the sink's name.
+pub(super) fn spawn_thread(
+    writer: Writer,
+    make_sink: impl FnOnce() -> Box<dyn GroupSink> + Send + 'static,
+) -> io::Result<(JoinHandle<()>, &'static str)> {
+    let (tell, told) = mpsc::channel();
+    let work = move || {
+        let mut sink = make_sink();
+        // The opener waits for this.
+        let _ = tell.send(sink.name());
+        run_thread(writer, &mut *sink);
     };
+    let thread = std::thread::Builder::new().name("wal".into()).spawn(work)?;
+    let name = told.recv().map_err(|_| io::Error::other("the log's thread ended as it started"))?;
+    Ok((thread, name))
+}
+
+fn run_thread(mut writer: Writer, sink: &mut dyn GroupSink) {
     loop {
-        let round = writer.lock().round();
-        match round {
+        match writer.round(sink) {
             Round::Worked => {}
             Round::Stopped => return,
             Round::NoSpace => {
-                if give_up_if_closing(writer) {
+                if gives_up_if_closing(&mut writer) {
                     return;
                 }
                 #[expect(
@@ -62,14 +94,16 @@ fn run_thread(writer: &Mutex<Writer>) {
                 )]
                 std::thread::sleep(NO_SPACE_RETRY);
             }
-            Round::Idle { owes_closing } => match wait(&queue, owes_closing.then_some(idle_close)) {
-                Ok(work) => writer.lock().push(work),
-                Err(RecvTimeoutError::Timeout) => {
-                    // A full disk is met again, and reported, by the next write.
-                    writer.lock().close_idle();
+            Round::Idle { owes_closing } => {
+                match wait(&writer.queue, owes_closing.then_some(writer.config.idle_close)) {
+                    Ok(work) => writer.push(work),
+                    Err(RecvTimeoutError::Timeout) => {
+                        // A full disk is met again, and reported, by the next write.
+                        writer.close_idle(sink);
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
-            },
+            }
         }
     }
 }
@@ -81,8 +115,7 @@ fn wait(queue: &Receiver<Work>, at_most: Option<Duration>) -> Result<Work, RecvT
     }
 }
 
-fn give_up_if_closing(writer: &Mutex<Writer>) -> bool {
-    let mut writer = writer.lock();
+fn gives_up_if_closing(writer: &mut Writer) -> bool {
     let gives_up = writer.is_closing();
     if gives_up {
         writer.give_up();
@@ -91,24 +124,24 @@ fn give_up_if_closing(writer: &Mutex<Writer>) -> bool {
 }
 
 /// Starts the task on the current runtime; fails when there is none.
-pub(super) fn spawn_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) -> io::Result<()> {
+pub(super) fn spawn_task(writer: Arc<Mutex<InPlace>>, wake: Arc<Notify>) -> io::Result<()> {
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
     runtime.spawn(run_task(writer, wake));
     Ok(())
 }
 
-async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
+async fn run_task(in_place: Arc<Mutex<InPlace>>, wake: Arc<Notify>) {
     let (queue, rng, idle_close) = {
-        let writer = writer.lock();
-        (writer.queue.clone(), writer.env.rng.clone(), writer.config.idle_close)
+        let writer = &in_place.lock().writer;
+        (writer.queue.clone(), writer.files.dir.env.rng.clone(), writer.config.idle_close)
     };
     loop {
-        let round = writer.lock().round();
+        let round = in_place.lock().round();
         match round {
             Round::Worked => simulate_sync(&*rng).await,
             Round::Stopped => return,
             Round::NoSpace => {
-                if give_up_if_closing(&writer) {
+                if in_place.lock().gives_up_if_closing() {
                     return;
                 }
                 tokio::time::sleep(NO_SPACE_RETRY).await;
@@ -116,14 +149,14 @@ async fn run_task(writer: Arc<Mutex<Writer>>, wake: Arc<Notify>) {
             Round::Idle { owes_closing } => {
                 if owes_closing {
                     if tokio::time::timeout(idle_close, wake.notified()).await.is_err() && queue.is_empty() {
-                        writer.lock().close_idle();
+                        in_place.lock().close_idle();
                         continue;
                     }
                 } else {
                     wake.notified().await;
                 }
                 simulate_sync(&*rng).await;
-                if writer.lock().is_closing() && queue.is_empty() {
+                if in_place.lock().writer.is_closing() && queue.is_empty() {
                     // Every handle is gone, or `close` has done the rest itself.
                     return;
                 }
@@ -138,14 +171,14 @@ async fn simulate_sync(rng: &dyn Rng) {
 }
 
 /// Runs the writer here and now until its closing group is written.
-pub(super) fn run_to_end(writer: &Mutex<Writer>) {
-    let mut writer = writer.lock();
+pub(super) fn run_to_end(in_place: &Mutex<InPlace>) {
+    let mut in_place = in_place.lock();
     loop {
-        match writer.round() {
+        match in_place.round() {
             Round::Worked => {}
             Round::Stopped | Round::Idle { .. } => return,
             Round::NoSpace => {
-                writer.give_up();
+                in_place.writer.give_up();
                 return;
             }
         }

@@ -182,9 +182,10 @@ impl LogMap {
         self.cuts.retain(|(cut, _)| *cut > epoch);
     }
 
-    /// Keeps the tail within its bound; entries that are in no file yet stay.
+    /// Keeps the tail within its bound. Entries that are in no file yet stay, and so does the newest one however
+    /// large it is: it is applied next, and would only be read back from disk for that.
     pub(super) fn trim_tail(&mut self) {
-        while self.tail_bytes > self.tail_bytes_max {
+        while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
             let oldest = self.slots.len() - self.tail.len();
             if self.slots.get(oldest).is_none_or(|slot| slot.file == UNWRITTEN) {
                 return;
@@ -282,6 +283,17 @@ mod tests {
         assert!(matches!(found[2], Found::InFile(_, Slot { offset: 200, file: 1, .. })));
         assert!(matches!(&found[3], Found::InMemory(e) if e.id == id(1, 3)));
         assert_eq!(found.len(), 5);
+    }
+
+    #[test]
+    fn the_newest_entry_stays_in_memory_however_large() {
+        let mut log = log(3, 5);
+        log.written(0, 1, (0..3).map(|index| (index, index * 100)));
+        log.trim_tail();
+        let found = log.find(0..9, usize::MAX).unwrap();
+        assert!(matches!(&found[..], [Found::InFile(..), Found::InFile(..), Found::InMemory(_)]));
+        log.append(&[entry(1, 3)]).unwrap();
+        assert_eq!(log.tail_bytes(), 10, "it goes when the next one comes");
     }
 
     #[test]

@@ -23,14 +23,13 @@
 //! how it is judged in `recover`.
 
 use std::{
-    collections::VecDeque,
     fmt,
     io::{self, ErrorKind},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
@@ -38,40 +37,49 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::{WalConfig, WalIo},
-    env::{BLOCK_BYTES, Env, OpenMode},
-    error::{Code, Error, Result},
+    env::{Env, OpenMode},
+    error::Result,
     types::LogIndex,
 };
 
 mod buffer;
+mod change;
 mod driver;
 mod files;
 pub mod format;
+mod group;
 mod index;
+mod log_files;
 mod metrics;
+mod open;
+mod options;
+mod pool;
 mod read;
 mod recover;
+mod shared;
+mod sink;
+mod space;
+mod uring;
 mod writer;
 
 pub use driver::Driver;
 pub use metrics::{WalHealth, WalMetrics};
 #[doc(hidden)]
+pub use options::Sabotage;
+pub use options::WalOptions;
+#[doc(hidden)]
 pub use recover::GroupPlace;
 
-use files::Spares;
+use change::{Change, Work};
+use driver::InPlace;
 use index::LogMap;
-use metrics::Counters;
-use read::FileTable;
-use writer::{Change, Round, Work, Writer, WriterSetup, Written};
-
-/// Free space is asked for at most this often.
-const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
+use shared::{Log, Shared};
+use space::Space;
+use writer::Round;
 
 /// Identity of a log entry: the term of the leader that proposed it, and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,52 +102,6 @@ pub struct LogEntry {
 /// Called once, from the writer, when a change is durable or will not be. Should return quickly: the next
 /// group waits for it.
 pub type Completion = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// How a log is opened.
-#[derive(Clone, Debug)]
-pub struct WalOptions {
-    /// What an operator can set.
-    pub config: WalConfig,
-    /// Who runs the writer.
-    pub driver: Driver,
-    /// Bugs to plant, to see whether the tests find them. None by default.
-    #[doc(hidden)]
-    pub sabotage: Sabotage,
-}
-
-impl WalOptions {
-    /// These settings, run by this driver.
-    #[must_use]
-    pub fn new(config: WalConfig, driver: Driver) -> Self {
-        Self { config, driver, sabotage: Sabotage::default() }
-    }
-}
-
-/// Bugs that the crash harness must find; each is a branch on a constant `false` in normal use.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sabotage {
-    /// Completes before the group is written.
-    pub ack_before_sync: bool,
-    /// Takes files into use without syncing the directory.
-    pub skip_dir_sync: bool,
-    /// Tries a failed write or sync again and goes on.
-    pub retry_after_error: bool,
-    /// Believes groups and records without checking sums.
-    pub skip_sums: bool,
-    /// Moves votes behind appends.
-    pub reorder_votes: bool,
-    /// Gives every file the same generation.
-    pub reuse_generation: bool,
-    /// Begins files without restating vote and purge point.
-    pub skip_opening: bool,
-    /// Frees files when the purge is queued, not when it is durable.
-    pub free_early: bool,
-    /// Does not carry the last group over into the next run's file.
-    pub skip_carry: bool,
-    /// Takes every bad group for a torn tail.
-    pub skip_damage_check: bool,
-}
 
 /// What the log holds, as its callers see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,224 +130,16 @@ struct Inner {
     /// `None` only while dropping.
     queue: Option<Sender<Work>>,
     wake: Arc<Notify>,
-    driver: Driver,
-    writer: Arc<Mutex<Writer>>,
+    /// The writer, unless a thread owns it.
+    in_place: Option<Arc<Mutex<InPlace>>>,
     writer_name: &'static str,
     thread: Mutex<Option<JoinHandle<()>>>,
-    env: Env,
     dir: PathBuf,
-    disk_free_bytes_min: u64,
-    file_bytes: u64,
-    spares_held_back: Arc<AtomicBool>,
-    free_seen: Mutex<Option<(Instant, u64)>>,
+    space: Space,
     check_sums: bool,
 }
 
-/// What handles, writer and driver share.
-struct Shared {
-    log: Mutex<Log>,
-    files: FileTable,
-    counters: Counters,
-    sync_us: Mutex<Histogram<u64>>,
-    full: AtomicBool,
-    poisoned: AtomicBool,
-}
-
-struct Log {
-    map: LogMap,
-    /// When each change that waits was queued.
-    queued: VecDeque<Instant>,
-    queued_bytes: u64,
-    poison: Option<String>,
-    closed: bool,
-}
-
-impl Shared {
-    fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Relaxed)
-    }
-
-    fn poison(&self) -> Option<String> {
-        self.log.lock().poison.clone()
-    }
-
-    /// Refuses all later changes; the first reason stays.
-    fn poison_with(&self, why: &str) {
-        self.log.lock().poison.get_or_insert_with(|| why.to_owned());
-        self.poisoned.store(true, Relaxed);
-    }
-
-    fn is_closed(&self) -> bool {
-        self.log.lock().closed
-    }
-
-    fn set_full(&self, full: bool) {
-        self.full.store(full, Relaxed);
-    }
-
-    fn unqueue(&self, work: &Work) {
-        self.log.lock().unqueue(work);
-    }
-
-    fn group_written(&self, took: Duration, group: &[Work]) {
-        let mut log = self.log.lock();
-        group.iter().for_each(|work| log.unqueue(work));
-        drop(log);
-        self.sync_us.lock().saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-    }
-}
-
-impl Log {
-    fn unqueue(&mut self, work: &Work) {
-        self.queued_bytes = self.queued_bytes.saturating_sub(work.change.bytes());
-        if work.done.is_some() {
-            self.queued.pop_front();
-        }
-    }
-}
-
 impl Wal {
-    /// Recovers the log in `dir`, which is made if it is missing, and starts its writer. Blocks.
-    ///
-    /// The caller holds the lock of the data directory: two writers of one log would ruin it.
-    ///
-    /// # Errors
-    /// `Corrupt` when bytes that were durable have changed, with file and offset; the disk is as it was.
-    /// `Io` and `DiskFull` when the operating system refuses, `InvalidConfig` when the settings ask for
-    /// direct I/O and the file system has none.
-    pub fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Self> {
-        let WalOptions { mut config, driver, sabotage } = options;
-        config.file_bytes = files::whole_blocks(config.file_bytes.max(2 * BLOCK_BYTES as u64));
-        let mode = if config.io == WalIo::Buffered { OpenMode::Buffered } else { OpenMode::Direct };
-        let doing = |what: &str| {
-            let what = format!("{what} in {}", dir.display());
-            move |error: io::Error| match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    Error::new(Code::DiskFull, format!("{what}: {error}"))
-                }
-                _ => Error::io(what, &error),
-            }
-        };
-        env.io.create_dir_all(dir).map_err(doing("making the log directory"))?;
-        let recovered = recover::recover(
-            &*env.io,
-            dir,
-            mode,
-            !sabotage.skip_sums,
-            !sabotage.skip_damage_check,
-            &mut |_| {},
-        )?;
-        // From here on the log is known to be sound, and the disk may be changed.
-        if let Some((path, offset)) = &recovered.cut {
-            cut(env, mode, path, *offset).map_err(doing("cutting a torn group"))?;
-        }
-        let left = tidy(env, &recovered, config.file_bytes).map_err(doing("tidying log files"))?;
-        let held_back = Arc::new(AtomicBool::new(false));
-        let watermark = (config.disk_free_bytes_min, held_back.clone());
-        let spares =
-            Spares::new(env, dir, mode, config.file_bytes, watermark, left, driver == Driver::Thread)
-                .map_err(doing("starting the log's helper"))?;
-
-        let state = recovered.state;
-        let mut map = LogMap::new(config.tail_bytes_max, state.first, state.slots);
-        map.purged = state.purged;
-        map.last = state.last;
-        map.vote = state.vote.clone();
-        map.committed = state.committed;
-        let files = FileTable::new(env.io.clone());
-        recovered.files.iter().for_each(|file| files.add(file.number, file.path.clone()));
-        let shared = Arc::new(Shared {
-            log: Mutex::new(Log {
-                map,
-                queued: VecDeque::new(),
-                queued_bytes: 0,
-                poison: None,
-                closed: false,
-            }),
-            files,
-            counters: Counters::default(),
-            // One microsecond to a minute, at two digits: 20 KiB.
-            sync_us: Mutex::new(
-                Histogram::new_with_max(60_000_000, 2)
-                    .map_err(|e| Error::new(Code::Internal, e.to_string()))?,
-            ),
-            full: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-        });
-        let (queue, receiver) = crossbeam_channel::unbounded();
-        let written =
-            Written { vote: state.vote, purged: state.purged, committed: state.committed, last: state.last };
-        let (disk_free_bytes_min, file_bytes) = (config.disk_free_bytes_min, config.file_bytes);
-        let wants_direct = config.io == WalIo::Direct;
-        let mut writer = Writer::new(WriterSetup {
-            shared: shared.clone(),
-            queue: receiver,
-            env: env.clone(),
-            dir: dir.to_path_buf(),
-            config,
-            mode,
-            sabotage,
-            spares,
-            files: recovered.files.into(),
-            file_number_next: recovered.file_number_next,
-            sequence_next: recovered.last_group.as_ref().map_or(1, |last| last.header.sequence + 1),
-            written,
-        });
-        writer.begin(recovered.last_group.as_ref()).map_err(doing("beginning a log file"))?;
-        let writer_name = if writer.writes_through() { "direct" } else { "buffered" };
-        if wants_direct && writer_name != "direct" {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                format!(
-                    "wal.io is direct, and the file system of {} has no direct I/O; use auto",
-                    dir.display()
-                ),
-            ));
-        }
-        let writer = Arc::new(Mutex::new(writer));
-        let wake = Arc::new(Notify::new());
-        let thread = match driver {
-            Driver::Thread => {
-                Some(driver::spawn_thread(writer.clone()).map_err(doing("starting the log's thread"))?)
-            }
-            Driver::Task => {
-                driver::spawn_task(writer.clone(), wake.clone()).map_err(doing("starting the log's task"))?;
-                None
-            }
-            Driver::Step => None,
-        };
-        let inner = Inner {
-            shared,
-            queue: Some(queue),
-            wake,
-            driver,
-            writer,
-            writer_name,
-            thread: Mutex::new(thread),
-            env: env.clone(),
-            dir: dir.to_path_buf(),
-            disk_free_bytes_min,
-            file_bytes,
-            spares_held_back: held_back,
-            free_seen: Mutex::new(None),
-            check_sums: !sabotage.skip_sums,
-        };
-        let wal = Self { inner: Arc::new(inner) };
-        wal.load_tail().map_err(doing("reading the newest entries"))?;
-        Ok(wal)
-    }
-
-    /// Fills the tail with the newest entries, as it was before the restart.
-    fn load_tail(&self) -> io::Result<()> {
-        let (next, count) = {
-            let log = self.inner.shared.log.lock();
-            (log.map.next(), log.map.tail_room())
-        };
-        let entries = self.read(next - count..next, usize::MAX)?;
-        self.inner.shared.log.lock().map.set_tail(entries.into_iter().map(|entry| entry.payload).collect());
-        Ok(())
-    }
-
     /// What the log holds, queued changes included.
     #[must_use]
     pub fn state(&self) -> WalState {
@@ -454,7 +208,7 @@ impl Wal {
     /// When the log is poisoned or closed.
     pub fn save_committed(&self, id: LogId) -> io::Result<()> {
         let mut log = self.inner.shared.log.lock();
-        log.check_open()?;
+        self.inner.shared.check_open(&log)?;
         log.map.committed = Some(id);
         Ok(())
     }
@@ -466,7 +220,7 @@ impl Wal {
     ) -> io::Result<()> {
         let inner = &*self.inner;
         let mut log = inner.shared.log.lock();
-        log.check_open()?;
+        inner.shared.check_open(&log)?;
         let change = make(&mut log.map)?;
         inner.send(&mut log, Work { change, done: Some(done) })
     }
@@ -499,20 +253,21 @@ impl Wal {
     /// Whether it takes writes. Asks the file system for free space at most once a second.
     #[must_use]
     pub fn health(&self) -> WalHealth {
-        let inner = &*self.inner;
-        if let Some(why) = inner.shared.poison() {
-            return WalHealth::Poisoned { why };
+        let shared = &self.inner.shared;
+        match shared.poison() {
+            Some(why) => WalHealth::Poisoned { why },
+            None => self.inner.space.health(shared.is_full()),
         }
-        let min = inner.disk_free_bytes_min;
-        let full = inner.shared.full.load(Relaxed);
-        // If the file system does not say, only a failed attempt to make a file counts.
-        let held_back = inner.spares_held_back.load(Relaxed);
-        let free = inner.free_bytes(held_back).unwrap_or(if full { 0 } else { u64::MAX });
-        // The next file is made ahead, and not below the watermark. What is admitted before that shows goes
-        // into the file that is there, and then into the room below.
-        let held_back = held_back && free < min.saturating_add(inner.file_bytes);
-        inner.spares_held_back.fetch_and(held_back, Relaxed);
-        if full || held_back || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
+    }
+
+    /// Waits until the log takes no more writes for good, and says why.
+    pub async fn poisoned(&self) -> String {
+        let mut poison = self.inner.shared.poison.subscribe();
+        match poison.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) {
+            Some(why) => why,
+            // The sender lives as long as this handle.
+            None => std::future::pending().await,
+        }
     }
 
     /// Numbers for metrics and status pages.
@@ -556,11 +311,11 @@ impl Wal {
             log.closed = true;
             inner.send(&mut log, Work { change: Change::Close, done: Some(done) })?;
         }
-        if inner.driver != Driver::Thread {
-            driver::run_to_end(&inner.writer);
+        if let Some(in_place) = &inner.in_place {
+            driver::run_to_end(in_place);
             inner.wake.notify_one();
         }
-        let result = result.recv().unwrap_or_else(|_| Err(io::Error::other("the log's writer is gone")));
+        let result = result.recv().unwrap_or_else(|_| Err(inner.writer_is_gone()));
         inner.join();
         result
     }
@@ -568,13 +323,15 @@ impl Wal {
     /// Runs the writer once; whether it did anything. Only for `Driver::Step`.
     #[doc(hidden)]
     pub fn step(&self) -> bool {
-        self.inner.writer.lock().round() == Round::Worked
+        self.inner.in_place.as_ref().is_some_and(|writer| writer.lock().round() == Round::Worked)
     }
 
     /// Writes the closing group of an idle log. Only for `Driver::Step`.
     #[doc(hidden)]
     pub fn step_idle(&self) {
-        self.inner.writer.lock().close_idle();
+        if let Some(writer) = &self.inner.in_place {
+            writer.lock().close_idle();
+        }
     }
 }
 
@@ -589,51 +346,32 @@ pub fn groups(env: &Env, dir: &Path) -> Result<Vec<GroupPlace>> {
     Ok(places)
 }
 
-impl Log {
-    fn check_open(&self) -> io::Result<()> {
-        match &self.poison {
-            Some(why) => Err(io::Error::other(why.clone())),
-            None if self.closed => Err(io::Error::new(ErrorKind::BrokenPipe, "the log is closed")),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Inner {
     /// Queues a change; the caller still holds the lock under which the map took it.
     fn send(&self, log: &mut Log, work: Work) -> io::Result<()> {
         let bytes = work.change.bytes();
         let sent = self.queue.as_ref().is_some_and(|queue| queue.send(work).is_ok());
         if !sent {
-            return Err(io::Error::new(ErrorKind::BrokenPipe, "the log's writer is gone"));
+            return Err(self.writer_is_gone());
         }
         log.queued.push_back(Instant::now());
         log.queued_bytes += bytes;
-        if self.driver == Driver::Task {
+        if self.in_place.is_some() {
             self.wake.notify_one();
         }
         Ok(())
     }
 
-    /// Free bytes on disk; as of the last second unless `now`.
-    fn free_bytes(&self, now: bool) -> Option<u64> {
-        let mut seen = self.free_seen.lock();
-        if let Some((at, free)) = *seen
-            && !now
-            && at.elapsed() < SPACE_CHECK_EVERY
-        {
-            return Some(free);
-        }
-        let free = self.env.io.free_bytes(&self.dir).ok()?;
-        *seen = Some((Instant::now(), free));
-        Some(free)
+    fn writer_is_gone(&self) -> io::Error {
+        let why = self.shared.poison().unwrap_or_else(|| "the log's writer is gone".into());
+        io::Error::new(ErrorKind::BrokenPipe, why)
     }
 
     fn join(&self) {
         let thread = self.thread.lock().take();
         // The last handle may go inside a completion, on the very thread to wait for.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            // A panic there has been reported by the panic hook; waiters got a closed channel.
+            // The writer answers for its panics itself; there is nothing left that could.
             let _ = thread.join();
         }
     }
@@ -652,30 +390,4 @@ impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wal").field("dir", &self.inner.dir).finish_non_exhaustive()
     }
-}
-
-/// Ends a file's log at `offset`: what may be a torn group there can never be read as a whole one.
-fn cut(env: &Env, mode: OpenMode, path: &Path, offset: u64) -> io::Result<()> {
-    let mut zeros = buffer::AlignedBuffer::default();
-    zeros.reset(BLOCK_BYTES);
-    zeros.pad_to(BLOCK_BYTES);
-    let file = env.io.open(path, mode)?;
-    file.write_at(zeros.bytes(), offset)?;
-    file.sync()
-}
-
-/// Removes files that hold nothing, and gives back the spares that can be used again.
-fn tidy(env: &Env, recovered: &recover::Recovered, file_bytes: u64) -> io::Result<Vec<PathBuf>> {
-    for file in &recovered.unused {
-        env.io.remove(&file.path)?;
-    }
-    let mut left = Vec::new();
-    for path in &recovered.spares {
-        if env.io.open(path, OpenMode::Read)?.len()? == file_bytes {
-            left.push(path.clone());
-        } else {
-            env.io.remove(path)?;
-        }
-    }
-    Ok(left)
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use super::{
     LogId,
     buffer::AlignedBuffer,
-    files::{LogFile, is_spare, parse_name, whole_blocks},
+    files::{LogFile, is_spare, parse_name, refuses_direct, whole_blocks},
     format::{
         FLAG_CLOSING, FLAG_COPY, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, RECORD_HEADER_BYTES,
         RecordHeader, Sum, VERSION,
@@ -131,7 +131,7 @@ pub(super) fn recover(
     for mut file in files {
         let path = file.path.clone();
         let doing = |e: &io::Error| Error::io(format!("reading {}", path.display()), e);
-        let handle = io.open(&path, mode).map_err(|e| doing(&e))?;
+        let handle = open_to_read(io, &path, mode).map_err(|e| doing(&e))?;
         let mut window = Window::new(handle, buffer).map_err(|e| doing(&e))?;
         file.bytes = window.bytes;
         scan.file(file, &mut window)?;
@@ -140,6 +140,20 @@ pub(super) fn recover(
     // Numbers of files that were never written are used again, so that numbers have no holes of their own.
     scan.out.file_number_next = scan.out.files.last().map_or(1, |file| file.number + 1);
     scan.finish()
+}
+
+/// Opens a file past the page cache if `mode` says so. Some file systems accept that flag and refuse the reads.
+fn open_to_read(io: &dyn Io, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+    let file = io.open(path, mode)?;
+    if mode == OpenMode::Direct && file.len()? >= BLOCK_BYTES as u64 {
+        let mut block = AlignedBuffer::default();
+        if let Err(error) = file.read_at(block.space(BLOCK_BYTES), 0)
+            && refuses_direct(&error)
+        {
+            return io.open(path, OpenMode::Read);
+        }
+    }
+    Ok(file)
 }
 
 struct Scan<'a> {

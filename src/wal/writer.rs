@@ -2,84 +2,35 @@
 //!
 //! Takes changes from the queue in order, gives durable groups, the places of entries, and completions. It
 //! does not own threads or waiting: [`driver`](super::driver) calls [`Writer::round`] and acts on what it
-//! says. At most one group is ever unsynced, so a crash can tear only the last one.
+//! says; nor how bytes reach the disk, which is the [`sink`](super::sink)'s. At most one group is ever
+//! unsynced, so a crash can tear only the last one.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     io,
-    path::{Path, PathBuf},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use tokio::time::Instant;
 
 use super::{
-    Completion, LogEntry, LogId, Sabotage, Shared,
-    buffer::AlignedBuffer,
-    files::{LogFile, Spares, file_name, is_no_space, whole_blocks},
-    format::{
-        FLAG_CLOSING, FLAG_COPY, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, Record, Sum, VERSION,
-        group_bytes, seal_group,
-    },
+    Completion, LogEntry, LogId, Sabotage,
+    change::{Change, OpeningState, Work, bare, entry_record},
+    files::{is_no_space, whole_blocks},
+    format::{FLAG_CLOSING, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, VERSION, group_bytes},
+    group::Group,
+    log_files::LogFiles,
     recover::LastGroup,
+    shared::Shared,
+    sink::GroupSink,
 };
-use crate::{
-    config::WalConfig,
-    env::{Env, File, OpenMode},
-};
-
-/// Groups up to this size are gathered in memory and written with one call; larger ones go through the
-/// same memory in pieces, so that a huge entry is never there twice.
-const PIECE_BYTES: usize = 4 << 20;
+use crate::config::WalConfig;
 
 /// The first file after a start is at most this large, so that filling it delays nobody.
 const START_FILE_BYTES_MAX: u64 = 4 << 20;
-
-/// One change of the log, in the queue.
-pub(super) struct Work {
-    pub(super) change: Change,
-    /// Told when the change is durable, or cannot become so. The first part of a divided append has none.
-    pub(super) done: Option<Completion>,
-}
-
-/// What a change does.
-pub(super) enum Change {
-    /// Adds entries; the number is the epoch in which they were queued.
-    Append(Vec<LogEntry>, u64),
-    Vote(Bytes),
-    /// Cuts behind an id; the number is the epoch it begins.
-    Truncate(Option<LogId>, u64),
-    Purge(LogId),
-    /// Ends the log with a closing group.
-    Close,
-}
-
-impl Change {
-    /// Bytes of its records.
-    pub(super) fn bytes(&self) -> u64 {
-        let mut bytes = 0;
-        self.records(&mut |record| bytes += record.bytes());
-        bytes
-    }
-
-    /// Its records, in order.
-    fn records(&self, each: &mut dyn FnMut(Record<'_>)) {
-        let bare = |kind, id| Record { kind, id, payload: &[] };
-        match self {
-            Self::Append(entries, _) => {
-                entries
-                    .iter()
-                    .for_each(|e| each(Record { kind: Kind::Entry, id: Some(e.id), payload: &e.payload }));
-            }
-            Self::Vote(vote) => each(Record { kind: Kind::Vote, id: None, payload: vote }),
-            Self::Truncate(last, _) => each(bare(Kind::Truncate, *last)),
-            Self::Purge(id) => each(bare(Kind::Purge, Some(*id))),
-            Self::Close => {}
-        }
-    }
-}
 
 /// What a round came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,175 +46,78 @@ pub(super) enum Round {
 }
 
 /// Why a group was not written.
-enum Refusal {
+enum WriteError {
+    /// There is no room for it: it can be tried again.
     NoSpace,
+    /// The disk failed: nobody knows what is there now.
     Failed(io::Error),
-}
-
-/// What the groups written so far add up to, but for the entries: what a new file begins with.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) vote: Option<Bytes>,
-    pub(super) purged: Option<LogId>,
-    pub(super) committed: Option<LogId>,
-    pub(super) last: Option<LogId>,
-}
-
-impl Written {
-    fn add(&mut self, record: &Record<'_>) {
-        match (record.kind, record.id) {
-            (Kind::Entry, id) | (Kind::Truncate, id) => self.last = id,
-            (Kind::Vote, _) => self.vote = Some(Bytes::copy_from_slice(record.payload)),
-            (Kind::Purge, Some(id)) if self.purged.is_none_or(|purged| purged.index < id.index) => {
-                self.purged = Some(id);
-                self.last = self.last.filter(|last| last.index > id.index).or(Some(id));
-            }
-            (Kind::Committed, id) => self.committed = id,
-            _ => {}
-        }
-    }
-
-    fn records(&self, each: &mut dyn FnMut(Record<'_>)) {
-        if let Some(vote) = &self.vote {
-            each(Record { kind: Kind::Vote, id: None, payload: vote });
-        }
-        for (kind, id) in [(Kind::Purge, self.purged), (Kind::Committed, self.committed)] {
-            if id.is_some() {
-                each(Record { kind, id, payload: &[] });
-            }
-        }
-        each(Record { kind: Kind::Last, id: self.last, payload: &[] });
-    }
-}
-
-/// The file that groups go to.
-struct Current {
-    number: u32,
-    generation: u64,
-    file: Arc<dyn File>,
-    path: PathBuf,
-    offset: u64,
-    bytes: u64,
 }
 
 /// Writes the log. See the head of this file.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Receiver<Work>,
-    pub(super) env: Env,
-    pub(super) dir: PathBuf,
     pub(super) config: WalConfig,
-    pub(super) mode: OpenMode,
     pub(super) sabotage: Sabotage,
-    pub(super) spares: Spares,
-    /// Files of the log, oldest first; the last is the current one.
-    pub(super) files: VecDeque<LogFile>,
-    pub(super) file_number_next: u32,
-    pub(super) sequence_next: u64,
-    pub(super) written: Written,
-    current: Option<Current>,
-    buffer: AlignedBuffer,
+    pub(super) files: LogFiles,
+    sequence_next: u64,
+    opening: OpeningState,
     /// Taken from the queue, in no group yet.
     waiting: VecDeque<Work>,
+    /// The group under way. It is here so that after a panic its changes can still be answered.
+    group: VecDeque<Work>,
     /// Whether a group was written after the last closing one.
     owes_closing: bool,
     stopped: bool,
 }
 
-/// What a writer starts from.
-pub(super) struct WriterSetup {
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: Receiver<Work>,
-    pub(super) env: Env,
-    pub(super) dir: PathBuf,
-    pub(super) config: WalConfig,
-    pub(super) mode: OpenMode,
-    pub(super) sabotage: Sabotage,
-    pub(super) spares: Spares,
-    pub(super) files: VecDeque<LogFile>,
-    pub(super) file_number_next: u32,
-    pub(super) sequence_next: u64,
-    pub(super) written: Written,
-}
-
 impl Writer {
-    pub(super) fn new(setup: WriterSetup) -> Self {
-        let WriterSetup {
-            shared,
-            queue,
-            env,
-            dir,
-            config,
-            mode,
-            sabotage,
-            spares,
-            files,
-            file_number_next,
-            sequence_next,
-            written,
-        } = setup;
-        Self {
-            shared,
-            queue,
-            env,
-            dir,
-            config,
-            mode,
-            sabotage,
-            spares,
-            files,
-            file_number_next,
-            sequence_next,
-            written,
-            current: None,
-            buffer: AlignedBuffer::default(),
-            waiting: VecDeque::new(),
-            owes_closing: false,
-            stopped: false,
-        }
-    }
-
     /// Begins the first file of this run: with the last group of the run before, then with the state.
     ///
     /// That group may have been read from the page cache of a system whose sync of it failed, or from a
     /// disk whose own cache was never flushed. Copied into the new file, under its old sequence, it is
     /// durable before anybody is told that it exists, and no durable block was written twice.
-    pub(super) fn begin(&mut self, last: Option<&LastGroup>) -> io::Result<()> {
+    pub(super) fn begin(
+        queue: Receiver<Work>,
+        config: WalConfig,
+        sabotage: Sabotage,
+        files: LogFiles,
+        opening: OpeningState,
+        last: Option<&LastGroup>,
+        sink: &mut dyn GroupSink,
+    ) -> io::Result<Self> {
+        let mut writer = Self {
+            shared: files.shared.clone(),
+            queue,
+            config,
+            sabotage,
+            files,
+            sequence_next: last.map_or(1, |last| last.header.sequence + 1),
+            opening,
+            waiting: VecDeque::new(),
+            group: VecDeque::new(),
+            owes_closing: true,
+            stopped: false,
+        };
         let carried = last.map_or(0, |last| last.header.group_bytes().unwrap_or(0));
-        let opening = whole_blocks(GROUP_HEADER_BYTES as u64 + self.opening_bytes());
-        let small = START_FILE_BYTES_MAX.min(self.config.file_bytes);
-        let taken = self.spares.take_small(small.max(carried + opening))?;
-        self.activate(taken)?;
-        if let Some(last) = last.filter(|_| !self.sabotage.skip_carry) {
-            self.copy_group(last)?;
+        let opening = whole_blocks(GROUP_HEADER_BYTES as u64 + writer.opening.bytes());
+        let small = START_FILE_BYTES_MAX.min(writer.config.file_bytes);
+        let taken = writer.files.pool.take_small(small.max(carried + opening))?;
+        writer.files.take_into_use(taken)?;
+        if let Some(last) = last.filter(|_| !sabotage.skip_carry) {
+            writer.files.carry_over(last, !sabotage.skip_sums)?;
         }
-        match self.write_group(&[], None, true, FLAG_OPENING) {
+        match writer.write_group(sink, None, FLAG_OPENING) {
             Ok(()) => {}
-            Err(Refusal::Failed(error)) => return Err(error),
-            Err(Refusal::NoSpace) => return Err(io::ErrorKind::StorageFull.into()),
+            Err(WriteError::Failed(error)) => return Err(error),
+            Err(WriteError::NoSpace) => return Err(io::ErrorKind::StorageFull.into()),
         }
-        self.owes_closing = true;
-        self.spares.order();
-        self.free_purged();
-        self.trim_previous(last);
-        Ok(())
-    }
-
-    /// Gives back what the run before left unused in its last file: nothing is ever written there again.
-    fn trim_previous(&mut self, last: Option<&LastGroup>) {
-        let Some(last) = last else { return };
-        let Some(file) = self.files.iter_mut().find(|file| file.path == last.path) else { return };
-        let used = last.offset + last.header.group_bytes().unwrap_or(file.bytes);
-        if used >= file.bytes {
-            return;
+        writer.files.pool.order();
+        writer.free_purged();
+        if let Some(last) = last {
+            writer.files.trim_previous(last);
         }
-        let trimmed = self.env.io.open(&file.path, OpenMode::Buffered).and_then(|open| open.set_len(used));
-        match trimmed {
-            Ok(()) => file.bytes = used,
-            // It only costs space.
-            Err(error) => tracing::warn!(path = %file.path.display(), %error, "trimming a log file failed"),
-        }
-        self.note_disk();
+        Ok(writer)
     }
 
     /// Takes a change that the driver received.
@@ -272,9 +126,29 @@ impl Writer {
     }
 
     /// Writes one group of what waits, if anything does.
-    pub(super) fn round(&mut self) -> Round {
+    pub(super) fn round(&mut self, sink: &mut dyn GroupSink) -> Round {
+        self.guarded(|writer| writer.try_round(sink))
+    }
+
+    /// Certifies the last group, because nothing has come for a while.
+    pub(super) fn close_idle(&mut self, sink: &mut dyn GroupSink) -> Round {
+        self.guarded(|writer| writer.try_close_idle(sink))
+    }
+
+    /// Takes a panic for a failed write: nobody knows what is on disk now, so nothing is written again.
+    fn guarded(&mut self, mut work: impl FnMut(&mut Self) -> Round) -> Round {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| work(self))) {
+                Ok(round) => return round,
+                // The next turn refuses what waits. A completion that panics there is one less, so this ends.
+                Err(panic) => self.poison(&format!("the log's writer panicked: {}", panic_text(&*panic))),
+            }
+        }
+    }
+
+    fn try_round(&mut self, sink: &mut dyn GroupSink) -> Round {
         if self.stopped {
-            return self.refuse_all("the log is closed");
+            return self.refuse_all();
         }
         let limit = self.config.group_bytes_max as u64;
         let mut bytes: u64 = self.waiting.iter().map(|work| work.change.bytes()).sum();
@@ -287,8 +161,8 @@ impl Writer {
         if self.waiting.is_empty() {
             return Round::Idle { owes_closing: self.owes_closing && !self.shared.is_poisoned() };
         }
-        if let Some(why) = self.shared.poison() {
-            return self.refuse_all(&why);
+        if self.shared.is_poisoned() {
+            return self.refuse_all();
         }
         if self.sabotage.reorder_votes {
             self.waiting.make_contiguous().sort_by_key(|work| matches!(work.change, Change::Vote(_)));
@@ -297,9 +171,19 @@ impl Writer {
             return Round::Worked;
         }
         let closes = matches!(self.waiting.front(), Some(Work { change: Change::Close, .. }));
-        let mut group =
-            if closes { self.waiting.pop_front().into_iter().collect() } else { self.take_group(limit) };
-        self.commit(&mut group, if closes { FLAG_CLOSING } else { 0 })
+        if closes {
+            self.group.extend(self.waiting.pop_front());
+        } else {
+            self.take_group(limit);
+        }
+        self.commit(sink, if closes { FLAG_CLOSING } else { 0 })
+    }
+
+    fn try_close_idle(&mut self, sink: &mut dyn GroupSink) -> Round {
+        if self.stopped || self.shared.is_poisoned() {
+            return Round::Idle { owes_closing: false };
+        }
+        self.commit(sink, FLAG_CLOSING)
     }
 
     /// The planted bug: answers what waits and leaves its writing to the next round.
@@ -310,19 +194,11 @@ impl Writer {
         any
     }
 
-    /// Certifies the last group, because nothing has come for a while.
-    pub(super) fn close_idle(&mut self) -> Round {
-        if self.stopped || self.shared.is_poisoned() {
-            return Round::Idle { owes_closing: false };
-        }
-        self.commit(&mut Vec::new(), FLAG_CLOSING)
-    }
-
     /// Gives up on what waits for space, because the log is being closed.
     pub(super) fn give_up(&mut self) {
-        self.shared.poison_with("the disk is full and the log was closed");
+        self.poison("the disk is full and the log was closed");
         self.stopped = true;
-        self.refuse_all("the disk is full and the log was closed");
+        self.guarded(Self::refuse_all);
     }
 
     /// Whether `close` was called and its closing group is not written yet.
@@ -330,89 +206,79 @@ impl Writer {
         self.shared.is_closed() && !self.stopped
     }
 
-    /// The front of what waits, up to a group's size; an append that is too large is divided.
-    fn take_group(&mut self, limit: u64) -> Vec<Work> {
-        let mut group = Vec::with_capacity(self.waiting.len());
+    /// Takes the front of what waits, up to a group's size; an append that is too large is divided.
+    fn take_group(&mut self, limit: u64) {
         let mut room = limit;
         while let Some(work) = self.waiting.pop_front() {
             let bytes = work.change.bytes();
-            if bytes <= room {
+            // An end mark is a group of its own.
+            let ends = matches!(work.change, Change::Close);
+            if bytes <= room && !ends {
                 room -= bytes;
-                group.push(work);
+                self.group.push_back(work);
                 continue;
             }
-            let Work { change: Change::Append(mut entries, epoch), done } = work else {
-                // A vote or an end mark: small, but it begins the next group.
-                if group.is_empty() {
-                    group.push(work);
-                } else {
-                    self.waiting.push_front(work);
+            match work {
+                Work { change: Change::Append(entries, epoch), done } => {
+                    self.divide(entries, epoch, done, room);
                 }
-                break;
-            };
-            let mut count = 0;
-            for entry in &entries {
-                let record =
-                    Record { kind: Kind::Entry, id: Some(entry.id), payload: &entry.payload }.bytes();
-                if record > room && (count > 0 || !group.is_empty()) {
-                    break;
-                }
-                room = room.saturating_sub(record);
-                count += 1;
+                small if self.group.is_empty() => self.group.push_back(small),
+                small => self.waiting.push_front(small),
             }
-            let rest = entries.split_off(count);
-            let divided = !rest.is_empty();
-            if divided {
-                let first =
-                    (count > 0).then_some(Work { change: Change::Append(entries, epoch), done: None });
-                group.extend(first);
-                self.waiting.push_front(Work { change: Change::Append(rest, epoch), done });
-            } else {
-                group.push(Work { change: Change::Append(entries, epoch), done });
-            }
-            break;
+            return;
         }
-        // An end mark is a group of its own.
-        if let Some(at) = group.iter().position(|work| matches!(work.change, Change::Close)) {
-            for work in group.split_off(at).into_iter().rev() {
-                self.waiting.push_front(work);
-            }
-        }
-        group
     }
 
-    fn commit(&mut self, group: &mut Vec<Work>, flags: u16) -> Round {
+    /// Takes as many entries as there is room for, but at least one into an empty group.
+    fn divide(&mut self, mut entries: Vec<LogEntry>, epoch: u64, done: Option<Completion>, mut room: u64) {
+        let mut count = 0;
+        for entry in &entries {
+            let record = entry_record(entry).bytes();
+            if record > room && (count > 0 || !self.group.is_empty()) {
+                break;
+            }
+            room = room.saturating_sub(record);
+            count += 1;
+        }
+        let rest = entries.split_off(count);
+        if rest.is_empty() {
+            self.group.push_back(Work { change: Change::Append(entries, epoch), done });
+            return;
+        }
+        if count > 0 {
+            self.group.push_back(Work { change: Change::Append(entries, epoch), done: None });
+        }
+        self.waiting.push_front(Work { change: Change::Append(rest, epoch), done });
+    }
+
+    /// Writes the group under way and tells everyone.
+    fn commit(&mut self, sink: &mut dyn GroupSink, flags: u16) -> Round {
         let committed = self.shared.log.lock().map.committed;
-        let committed = committed.filter(|_| committed != self.written.committed);
+        let committed = committed.filter(|_| committed != self.opening.committed);
         let started = Instant::now();
-        match self.write_group(group, committed, false, flags) {
+        match self.write_group(sink, committed, flags) {
             Ok(()) => {}
-            Err(Refusal::NoSpace) => {
+            Err(WriteError::NoSpace) => {
                 self.shared.set_full(true);
-                for work in group.drain(..).rev() {
-                    self.waiting.push_front(work);
-                }
+                self.put_back();
                 return Round::NoSpace;
             }
-            Err(Refusal::Failed(error)) => {
-                let path = self.current.as_ref().map_or(Path::new("a new file"), |current| &current.path);
-                let why = format!("writing the log failed at {}: {error}", path.display());
-                tracing::error!(%why, "the log takes no more writes; restart the node when the disk is sound");
-                self.shared.poison_with(&why);
-                for work in group.drain(..).rev() {
-                    self.waiting.push_front(work);
-                }
-                return self.refuse_all(&why);
+            Err(WriteError::Failed(error)) => {
+                let path = self.files.current_path().display();
+                self.poison(&format!("writing the log failed at {path}: {error}"));
+                return self.refuse_all();
             }
         }
         // From here on the group is durable: a crash no longer undoes any of it.
         self.shared.set_full(false);
         self.owes_closing = flags & FLAG_CLOSING == 0;
-        self.stopped = group.iter().any(|work| matches!(work.change, Change::Close));
-        let purges = group.iter().any(|work| matches!(work.change, Change::Purge(_)));
-        self.shared.group_written(started.elapsed(), group);
-        for done in group.drain(..).filter_map(|work| work.done) {
-            done(Ok(()));
+        self.stopped = self.group.iter().any(|work| matches!(work.change, Change::Close));
+        let purges = self.group.iter().any(|work| matches!(work.change, Change::Purge(_)));
+        self.shared.group_written(started.elapsed(), &self.group);
+        while let Some(work) = self.group.pop_front() {
+            if let Some(done) = work.done {
+                done(Ok(()));
+            }
         }
         if purges {
             self.free_purged();
@@ -420,83 +286,100 @@ impl Writer {
         if self.stopped { Round::Stopped } else { Round::Worked }
     }
 
-    fn refuse_all(&mut self, why: &str) -> Round {
+    /// Nothing is written after this; the first reason is the one that is given.
+    fn poison(&mut self, why: &str) {
+        tracing::error!(%why, "the log takes no more writes; restart the node when the disk is sound");
+        self.shared.poison_with(why);
+        self.put_back();
+    }
+
+    fn put_back(&mut self) {
+        while let Some(work) = self.group.pop_back() {
+            self.waiting.push_front(work);
+        }
+    }
+
+    /// Answers everything that waits with the reason.
+    fn refuse_all(&mut self) -> Round {
+        let why = self.shared.poison().unwrap_or_else(|| "the log is closed".into());
         while let Some(work) = self.waiting.pop_front().or_else(|| self.queue.try_recv().ok()) {
             self.shared.unqueue(&work);
             self.stopped |= matches!(work.change, Change::Close);
             if let Some(done) = work.done {
-                done(Err(io::Error::other(why.to_owned())));
+                done(Err(io::Error::other(why.clone())));
             }
         }
         if self.stopped { Round::Stopped } else { Round::Worked }
     }
 
-    /// Encodes, writes and syncs one group, in a new file if the current one has no room, and notes where
+    /// Writes and syncs the group under way, in a new file if the current one has no room, and notes where
     /// its entries went.
     fn write_group(
         &mut self,
-        group: &[Work],
+        sink: &mut dyn GroupSink,
         committed: Option<LogId>,
-        mut opens: bool,
         mut flags: u16,
-    ) -> Result<(), Refusal> {
-        let committed = committed.map(|id| Record { kind: Kind::Committed, id: Some(id), payload: &[] });
-        let body: u64 =
-            group.iter().map(|work| work.change.bytes()).sum::<u64>() + committed.map_or(0, |r| r.bytes());
-        let size =
-            |body| group_bytes(body).ok_or_else(|| Refusal::Failed(io::ErrorKind::FileTooLarge.into()));
-        let room = self.current.as_ref().map_or(0, |current| current.bytes - current.offset);
-        if size(body)? > room {
-            self.next_file(size(body + self.opening_bytes())?)?;
-            opens = true;
-        }
-        let opening = if opens && !self.sabotage.skip_opening { self.opening_bytes() } else { 0 };
-        if opens {
+    ) -> Result<(), WriteError> {
+        let committed = committed.map(|id| bare(Kind::Committed, Some(id)));
+        let body = self.group.iter().map(|work| work.change.bytes()).sum::<u64>()
+            + committed.map_or(0, |record| record.bytes());
+        let too_large = || WriteError::Failed(io::ErrorKind::FileTooLarge.into());
+        let size = |body| group_bytes(body).ok_or_else(too_large);
+        if size(body)? > self.files.room() {
+            self.next_file(size(body + self.opening.bytes())?)?;
             flags |= FLAG_OPENING;
         }
-        let Some(current) = &self.current else {
-            return Err(Refusal::Failed(io::ErrorKind::NotFound.into()));
-        };
-        let mut records = 0u32;
-        let written = &self.written;
-        let all = |each: &mut dyn FnMut(Record<'_>)| {
-            if opening > 0 {
-                written.records(each);
-            }
-            group.iter().for_each(|work| work.change.records(each));
-            committed.into_iter().for_each(each);
-        };
-        all(&mut |_| records += 1);
+        let opens = flags & FLAG_OPENING != 0 && !self.sabotage.skip_opening;
+        let opening_bytes = if opens { self.opening.bytes() } else { 0 };
+        let bytes = size(opening_bytes + body)?;
+
+        let current = self.files.current().map_err(WriteError::Failed)?;
+        let opening = opens.then(|| self.opening.records()).into_iter().flatten();
+        let changes = self.group.iter().flat_map(|work| work.change.records());
+        let count = |records: usize| u32::try_from(records).map_err(|_| too_large());
         let header = GroupHeader {
             version: VERSION,
             flags,
             crc: 0,
             generation: current.generation,
             sequence: self.sequence_next,
-            body_bytes: opening + body,
-            records,
+            body_bytes: opening_bytes + body,
+            records: count(self.record_count(opens) + usize::from(committed.is_some()))?,
         };
-        let total = size(opening + body)?;
-        let place =
-            Place { file: &*current.file, offset: current.offset, retries: self.sabotage.retry_after_error };
-        let result = put_group(&mut self.buffer, &place, header, total, &all);
-        result.map_err(Refusal::Failed)?;
+        let group = Group::new(header, bytes, opening.chain(changes).chain(committed));
+        sink.write(current, group).map_err(WriteError::Failed)?;
 
-        let mut at = current.offset + GROUP_HEADER_BYTES as u64 + opening;
-        let number = current.number;
+        let (file, first) = (current.number, current.offset + GROUP_HEADER_BYTES as u64 + opening_bytes);
+        self.note_places(file, first);
+        let opening = &mut self.opening;
+        self.group.iter().flat_map(|work| work.change.records()).for_each(|record| opening.add(&record));
+        committed.iter().for_each(|record| opening.add(record));
+        self.sequence_next += 1;
+        self.files.advance(bytes);
+        self.shared.counters.groups.fetch_add(1, Relaxed);
+        self.shared.counters.bytes_written.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    fn record_count(&self, opens: bool) -> usize {
+        let opening = if opens { self.opening.records().count() } else { 0 };
+        opening + self.group.iter().map(|work| work.change.records().count()).sum::<usize>()
+    }
+
+    /// Tells the map where the entries of the group are; its first record stands at `at`.
+    fn note_places(&mut self, file: u32, mut at: u64) {
+        let mut last_index = None;
         let mut log = self.shared.log.lock();
-        for work in group {
+        for work in &self.group {
             match &work.change {
                 Change::Append(entries, epoch) => {
                     let places = entries.iter().map(|entry| {
                         let offset = at;
-                        at += Record { kind: Kind::Entry, id: None, payload: &entry.payload }.bytes();
+                        at += entry_record(entry).bytes();
                         (entry.id.index.0, offset)
                     });
-                    log.map.written(*epoch, number, places);
-                    if let (Some(last), Some(file)) = (entries.last(), self.files.back_mut()) {
-                        file.last_index = file.last_index.max(Some(last.id.index.0));
-                    }
+                    log.map.written(*epoch, file, places);
+                    last_index = last_index.max(entries.last().map(|entry| entry.id.index.0));
                 }
                 Change::Truncate(_, epoch) => {
                     at += work.change.bytes();
@@ -507,221 +390,32 @@ impl Writer {
         }
         log.map.trim_tail();
         drop(log);
-        let written = &mut self.written;
-        group.iter().for_each(|work| work.change.records(&mut |record| written.add(&record)));
-        committed.iter().for_each(|record| written.add(record));
-        self.sequence_next += 1;
-        if let Some(current) = &mut self.current {
-            current.offset += total;
+        if let Some(index) = last_index {
+            self.files.holds_entry(index);
         }
-        self.shared.counters.groups.fetch_add(1, Relaxed);
-        self.shared.counters.bytes_written.fetch_add(total, Relaxed);
-        Ok(())
-    }
-
-    fn opening_bytes(&self) -> u64 {
-        let mut bytes = 0;
-        self.written.records(&mut |record| bytes += record.bytes());
-        bytes
     }
 
     /// Takes the next file into use, large enough for a group of this size.
-    fn next_file(&mut self, group_bytes: u64) -> Result<(), Refusal> {
-        let refusal = |error| if is_no_space(&error) { Refusal::NoSpace } else { Refusal::Failed(error) };
-        let taken = self.spares.take(group_bytes).map_err(refusal)?;
+    fn next_file(&mut self, group_bytes: u64) -> Result<(), WriteError> {
+        let judged =
+            |error| if is_no_space(&error) { WriteError::NoSpace } else { WriteError::Failed(error) };
+        let taken = self.files.pool.take(group_bytes).map_err(judged)?;
         if self.sabotage.free_early {
-            self.written.purged = self.shared.log.lock().map.purged.or(self.written.purged);
+            self.opening.purged = self.shared.log.lock().map.purged.or(self.opening.purged);
             self.free_purged();
         }
-        self.activate(taken).map_err(Refusal::Failed)?;
-        self.spares.order();
+        self.files.take_into_use(taken).map_err(WriteError::Failed)?;
+        self.files.pool.order();
         Ok(())
     }
 
-    /// Gives a filled file a number and a generation, and makes it the current one.
-    fn activate(&mut self, (spare, bytes): (PathBuf, u64)) -> io::Result<()> {
-        let number = self.file_number_next;
-        if number == u32::MAX {
-            return Err(io::Error::other("the log has used up its file numbers"));
-        }
-        let generation = if self.sabotage.reuse_generation { 0 } else { self.env.rng.next_u64() };
-        let path = self.dir.join(file_name(number, generation));
-        let io = &self.env.io;
-        io.rename(&spare, &path)?;
-        if !self.sabotage.skip_dir_sync {
-            io.sync_dir(&self.dir)?;
-        }
-        // From here on the name, and so the generation, survives a crash: groups may be written.
-        let file = io.open(&path, self.mode)?;
-        self.file_number_next += 1;
-        self.shared.files.add(number, path.clone());
-        self.files.push_back(LogFile { number, generation, path: path.clone(), bytes, last_index: None });
-        self.current = Some(Current { number, generation, file, path, offset: 0, bytes });
-        self.note_disk();
-        Ok(())
-    }
-
-    /// Copies the last group of an older file to the start of the current one.
-    fn copy_group(&mut self, last: &LastGroup) -> io::Result<()> {
-        let Some(current) = &mut self.current else { return Ok(()) };
-        let source = self.env.io.open(&last.path, OpenMode::Read)?;
-        let total = last.header.group_bytes().unwrap_or(0);
-        let mut header = GroupHeader {
-            flags: last.header.flags | FLAG_COPY,
-            generation: current.generation,
-            crc: 0,
-            ..last.header
-        };
-        let mut piece = vec![0; PIECE_BYTES.min(total as usize)];
-        let mut sum = Sum::of_header(&header);
-        let mut copied = Sum::of_header(&last.header);
-        for_pieces(total, |from, count| {
-            source.read_at(&mut piece[..count], last.offset + from)?;
-            let skip = if from == 0 { GROUP_HEADER_BYTES } else { 0 };
-            sum.add(&piece[skip..count]);
-            copied.add(&piece[skip..count]);
-            Ok(())
-        })?;
-        if copied.finish() != last.header.crc && !self.sabotage.skip_sums {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the last group changed while it was copied",
-            ));
-        }
-        header.crc = sum.finish();
-        for_pieces(total, |from, count| {
-            source.read_at(&mut piece[..count], last.offset + from)?;
-            if from == 0 {
-                piece[..GROUP_HEADER_BYTES].copy_from_slice(&header.encode());
-            }
-            self.buffer.reset(count);
-            self.buffer.fill(&piece[..count]);
-            current.file.write_at(self.buffer.bytes(), from)
-        })?;
-        current.file.sync()?;
-        current.offset = total;
-        Ok(())
-    }
-
-    /// Frees files whose entries are all purged, oldest first. The current file has opened with the state
-    /// by now, durably, so nothing else in them is needed either.
     fn free_purged(&mut self) {
-        let purged = self.written.purged.map(|purged| purged.index.0);
-        // A file without entries (`None`) holds nothing that a later one does not restate.
-        while self.files.len() > 1
-            && let Some(file) = self.files.front()
-            && file.last_index <= purged
-        {
-            self.shared.files.remove(file.number);
-            let freed = if self.spares.wants(file.bytes) {
-                let spare = self.spares.new_path();
-                self.env.io.rename(&file.path, &spare).map(|()| self.spares.put(spare))
-            } else {
-                self.env.io.remove(&file.path)
-            };
-            if let Err(error) = freed {
-                // It stays until the next start, which finds it purged again.
-                tracing::warn!(path = %file.path.display(), %error, "freeing a log file failed");
-            }
-            self.files.pop_front();
-        }
-        self.note_disk();
-    }
-
-    fn note_disk(&self) {
-        let spares = self.spares.ready() as u64;
-        let bytes = self.files.iter().map(|file| file.bytes).sum::<u64>() + spares * self.config.file_bytes;
-        self.shared.counters.files.store(self.files.len() as u64 + spares, Relaxed);
-        self.shared.counters.disk_bytes.store(bytes, Relaxed);
-    }
-
-    /// Whether writes go past the page cache.
-    pub(super) fn writes_through(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.file.writes_through())
+        self.files.free_purged(self.opening.purged.map(|purged| purged.index.0));
     }
 }
 
-/// Where a group goes.
-struct Place<'a> {
-    file: &'a dyn File,
-    offset: u64,
-    retries: bool,
-}
-
-impl Place<'_> {
-    fn write(&self, bytes: &[u8], from: u64) -> io::Result<()> {
-        let write = || self.file.write_at(bytes, self.offset + from);
-        if self.retries { write().or_else(|_| write()) } else { write() }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        if self.retries { self.file.sync().or_else(|_| self.file.sync()) } else { self.file.sync() }
-    }
-}
-
-type Records<'a> = dyn Fn(&mut dyn FnMut(Record<'_>)) + 'a;
-
-/// Writes and syncs a group.
-fn put_group(
-    buffer: &mut AlignedBuffer,
-    place: &Place<'_>,
-    mut header: GroupHeader,
-    total: u64,
-    records: &Records<'_>,
-) -> io::Result<()> {
-    if total <= PIECE_BYTES as u64 {
-        buffer.reset(total as usize);
-        buffer.fill(&header.encode());
-        records(&mut |record| {
-            buffer.fill(&record.header());
-            buffer.fill(record.payload);
-        });
-        buffer.pad_to(total as usize);
-        seal_group(buffer.bytes_mut());
-        place.write(buffer.bytes(), 0)?;
-        return place.sync();
-    }
-    let mut sum = Sum::of_header(&header);
-    records(&mut |record| {
-        sum.add(&record.header());
-        sum.add(record.payload);
-    });
-    let padding = total - GROUP_HEADER_BYTES as u64 - header.body_bytes;
-    sum.add(&[0; crate::env::BLOCK_BYTES][..padding as usize]);
-    header.crc = sum.finish();
-
-    buffer.reset(PIECE_BYTES);
-    let mut at = 0;
-    let mut result = Ok(());
-    let mut put = |buffer: &mut AlignedBuffer, mut bytes: &[u8]| {
-        while !bytes.is_empty() && result.is_ok() {
-            bytes = buffer.fill(bytes);
-            if buffer.is_full() {
-                result = place.write(buffer.bytes(), at);
-                at += buffer.bytes().len() as u64;
-                buffer.clear();
-            }
-        }
-    };
-    put(buffer, &header.encode());
-    records(&mut |record| {
-        put(buffer, &record.header());
-        put(buffer, record.payload);
-    });
-    result?;
-    buffer.pad_to((total - at) as usize);
-    if !buffer.bytes().is_empty() {
-        place.write(buffer.bytes(), at)?;
-    }
-    place.sync()
-}
-
-fn for_pieces(total: u64, mut each: impl FnMut(u64, usize) -> io::Result<()>) -> io::Result<()> {
-    let mut from = 0;
-    while from < total {
-        let count = (total - from).min(PIECE_BYTES as u64);
-        each(from, count as usize)?;
-        from += count;
-    }
-    Ok(())
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }

@@ -8,38 +8,30 @@ use std::{
     fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use super::super::{File, Io, OpenMode};
 
 /// The real disk.
-#[derive(Debug, Default)]
-pub struct RealIo {
-    refusal_logged: AtomicBool,
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealIo;
 
 impl RealIo {
     /// The file systems of this machine.
     #[must_use]
     pub const fn new() -> Self {
-        Self { refusal_logged: AtomicBool::new(false) }
+        Self
     }
+}
 
-    fn open_direct(&self, path: &Path) -> io::Result<RealFile> {
-        match open_past_cache(path) {
-            Ok(file) => Ok(RealFile { file, writes_through: true }),
-            Err(error) if refuses_direct(&error) => {
-                if !self.refusal_logged.swap(true, Relaxed) {
-                    tracing::info!(path = %path.display(), "no direct I/O on this file system: writing through the page cache and syncing");
-                }
-                Ok(RealFile { file: read_write(path)?, writes_through: false })
-            }
-            Err(error) => Err(error),
+fn open_direct(path: &Path) -> io::Result<RealFile> {
+    match open_past_cache(path) {
+        Ok(file) => Ok(RealFile { file, writes_through: true }),
+        Err(error) if refuses_direct(&error) => {
+            Ok(RealFile { file: read_write(path)?, writes_through: false })
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -101,7 +93,7 @@ impl Io for RealIo {
         Ok(Arc::new(match mode {
             OpenMode::Read => RealFile { file: fs::File::open(path)?, writes_through: false },
             OpenMode::Buffered => RealFile { file: read_write(path)?, writes_through: false },
-            OpenMode::Direct => self.open_direct(path)?,
+            OpenMode::Direct => open_direct(path)?,
         }))
     }
 
@@ -130,6 +122,10 @@ impl Io for RealIo {
     #[cfg(not(unix))]
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(u64::MAX)
+    }
+
+    fn native_path(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_path_buf())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

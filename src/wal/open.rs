@@ -1,0 +1,207 @@
+//! Opening a log: recovery, then the first changes to the disk, then the writer.
+//!
+//! Takes a directory and options, gives a running [`Wal`]. It does not own what recovery judges, nor what the
+//! writer does afterwards; it owns their order. Nothing on disk changes before the log is known to be sound.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    Driver, Inner, Wal, WalOptions,
+    buffer::AlignedBuffer,
+    change::OpeningState,
+    driver::{self, InPlace},
+    files::{LogDir, is_no_space, refuses_direct, whole_blocks},
+    index::LogMap,
+    log_files::LogFiles,
+    pool::{FilePool, Watermark},
+    read::FileTable,
+    recover::{self, Recovered},
+    shared::Shared,
+    sink::{self, FileSink},
+    space::Space,
+    uring,
+    writer::Writer,
+};
+use crate::{
+    config::WalIo,
+    env::{BLOCK_BYTES, Env, OpenMode},
+    error::{Code, Error, Result},
+};
+
+impl Wal {
+    /// Recovers the log in `dir`, which is made if it is missing, and starts its writer. Blocks.
+    ///
+    /// The caller holds the lock of the data directory: two writers of one log would ruin it.
+    ///
+    /// # Errors
+    /// `Corrupt` when bytes that were durable have changed, with file and offset; the disk is as it was.
+    /// `Io` and `DiskFull` when the operating system refuses, `InvalidConfig` when the settings ask for
+    /// direct I/O and the file system has none.
+    pub fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Self> {
+        let WalOptions { mut config, driver, piece_bytes, sabotage } = options;
+        config.file_bytes = whole_blocks(config.file_bytes.max(2 * BLOCK_BYTES as u64));
+        let mode = if config.io == WalIo::Buffered { OpenMode::Buffered } else { OpenMode::Direct };
+        let mut log_dir = LogDir { env: env.clone(), path: dir.to_path_buf(), mode };
+        let doing = |what| doing(dir, what);
+        env.io.create_dir_all(dir).map_err(doing("making the log directory"))?;
+        let (check_sums, check_damage) = (!sabotage.skip_sums, !sabotage.skip_damage_check);
+        let recovered = recover::recover(&*env.io, dir, mode, check_sums, check_damage, &mut |_| {})?;
+        // From here on the log is known to be sound, and the disk may be changed.
+        if mode == OpenMode::Direct && !takes_direct_writes(&log_dir).map_err(doing("trying a write"))? {
+            log_dir.mode = without_direct(dir, config.io)?;
+        }
+        if let Some((path, offset)) = &recovered.cut {
+            cut(&log_dir, path, *offset).map_err(doing("cutting a torn group"))?;
+        }
+        let left = tidy(env, &recovered, config.file_bytes).map_err(doing("tidying log files"))?;
+        let spares_held_back = Arc::new(AtomicBool::new(false));
+        let watermark =
+            Watermark { free_bytes_min: config.disk_free_bytes_min, held_back: spares_held_back.clone() };
+        let on_thread = driver == Driver::Thread;
+        let pool = FilePool::new(log_dir.clone(), config.file_bytes, watermark, left, on_thread)
+            .map_err(doing("starting the log's helper"))?;
+
+        let Recovered { state, files, last_group, file_number_next, .. } = recovered;
+        let mut map = LogMap::new(config.tail_bytes_max, state.first, state.slots);
+        map.purged = state.purged;
+        map.last = state.last;
+        map.vote = state.vote.clone();
+        map.committed = state.committed;
+        let readable = FileTable::new(env.io.clone());
+        files.iter().for_each(|file| readable.add(file.number, file.path.clone()));
+        let shared = Arc::new(Shared::new(map, readable)?);
+        let (queue, receiver) = crossbeam_channel::unbounded();
+        let opening = OpeningState {
+            vote: state.vote,
+            purged: state.purged,
+            committed: state.committed,
+            last: state.last,
+        };
+        let log_files = LogFiles {
+            dir: log_dir.clone(),
+            pool,
+            shared: shared.clone(),
+            files: files.into(),
+            number_next: file_number_next,
+            current: None,
+            reuse_generation: sabotage.reuse_generation,
+            skip_dir_sync: sabotage.skip_dir_sync,
+        };
+        let space = Space::new(&log_dir, &config, spares_held_back);
+        let io = config.io;
+        let name = if log_dir.mode == OpenMode::Direct { "direct" } else { "buffered" };
+        let mut sink = FileSink::new(name, piece_bytes, sabotage.retry_after_error);
+        let last = last_group.as_ref();
+        let writer = Writer::begin(receiver, config, sabotage, log_files, opening, last, &mut sink)
+            .map_err(doing("beginning a log file"))?;
+
+        let wake = Arc::new(Notify::new());
+        let (mut thread, mut in_place, mut writer_name) = (None, None, name);
+        if on_thread {
+            let make_sink = move || sink::choose(io, sink, || uring::start(&log_dir));
+            let started = driver::spawn_thread(writer, make_sink);
+            let (handle, name) = started.map_err(doing("starting the log's thread"))?;
+            (thread, writer_name) = (Some(handle), name);
+        } else {
+            let shared = Arc::new(Mutex::new(InPlace { writer, sink }));
+            if driver == Driver::Task {
+                let started = driver::spawn_task(shared.clone(), wake.clone());
+                started.map_err(doing("starting the log's task"))?;
+            }
+            in_place = Some(shared);
+        }
+        let inner = Inner {
+            shared,
+            queue: Some(queue),
+            wake,
+            in_place,
+            writer_name,
+            thread: Mutex::new(thread),
+            dir: dir.to_path_buf(),
+            space,
+            check_sums,
+        };
+        let wal = Self { inner: Arc::new(inner) };
+        wal.load_tail().map_err(doing("reading the newest entries"))?;
+        Ok(wal)
+    }
+
+    /// Fills the tail with the newest entries, as it was before the restart.
+    fn load_tail(&self) -> io::Result<()> {
+        let (next, count) = {
+            let log = self.inner.shared.log.lock();
+            (log.map.next(), log.map.tail_room())
+        };
+        let entries = self.read(next - count..next, usize::MAX)?;
+        self.inner.shared.log.lock().map.set_tail(entries.into_iter().map(|entry| entry.payload).collect());
+        Ok(())
+    }
+}
+
+/// Turns an I/O error into one that says what was being done.
+fn doing(dir: &Path, what: &str) -> impl FnOnce(io::Error) -> Error + use<> {
+    let what = format!("{what} in {}", dir.display());
+    move |error| {
+        if is_no_space(&error) {
+            Error::new(Code::DiskFull, format!("{what}: {error}"))
+        } else {
+            Error::io(what, &error)
+        }
+    }
+}
+
+/// Whether a direct write really goes through. Some file systems accept the flag when a file is opened and
+/// refuse every write after that, which must not be found out by the first group.
+fn takes_direct_writes(dir: &LogDir) -> io::Result<bool> {
+    // Named as a spare: what a crash leaves of it, the next start removes.
+    let path = dir.spare_path();
+    let file = dir.open(&path)?;
+    let written = match file.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), 0) {
+        Ok(()) => Ok(file.writes_through()),
+        Err(error) if refuses_direct(&error) => Ok(false),
+        Err(error) => Err(error),
+    };
+    dir.env.io.remove(&path)?;
+    written
+}
+
+/// How files are opened where there is no direct I/O, if the settings allow that.
+fn without_direct(dir: &Path, io: WalIo) -> Result<OpenMode> {
+    let dir = dir.display();
+    if io == WalIo::Direct {
+        let what = format!("wal.io is direct, and the file system of {dir} has no direct I/O; use auto");
+        return Err(Error::new(Code::InvalidConfig, what));
+    }
+    tracing::info!(%dir, "no direct I/O on this file system: the log is written through the page cache");
+    Ok(OpenMode::Buffered)
+}
+
+/// Ends a file's log at `offset`: what may be a torn group there can never be read as a whole one.
+fn cut(dir: &LogDir, path: &Path, offset: u64) -> io::Result<()> {
+    let file = dir.open(path)?;
+    file.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), offset)?;
+    file.sync()
+}
+
+/// Removes files that hold nothing, and gives back the spares that can be used again.
+fn tidy(env: &Env, recovered: &Recovered, file_bytes: u64) -> io::Result<Vec<PathBuf>> {
+    for file in &recovered.unused {
+        env.io.remove(&file.path)?;
+    }
+    let mut left = Vec::new();
+    for path in &recovered.spares {
+        if env.io.open(path, OpenMode::Read)?.len()? == file_bytes {
+            left.push(path.clone());
+        } else {
+            env.io.remove(path)?;
+        }
+    }
+    Ok(left)
+}

@@ -1,0 +1,73 @@
+//! Whether the disk has room for what comes next.
+//!
+//! Takes what the file system says, what the pool held back and what the writer met; gives
+//! [`WalHealth`]. It does not own the decision to refuse writes: that is admission's.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{WalHealth, files::LogDir};
+use crate::{config::WalConfig, env::Io};
+
+/// Free space is asked for at most this often.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the head of this file.
+pub(super) struct Space {
+    io: Arc<dyn Io>,
+    dir: PathBuf,
+    free_bytes_min: u64,
+    file_bytes: u64,
+    /// Set by the pool while it makes no spare because of the watermark.
+    held_back: Arc<AtomicBool>,
+    seen: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Space {
+    pub(super) fn new(dir: &LogDir, config: &WalConfig, held_back: Arc<AtomicBool>) -> Self {
+        Self {
+            io: dir.env.io.clone(),
+            dir: dir.path.clone(),
+            free_bytes_min: config.disk_free_bytes_min,
+            file_bytes: config.file_bytes,
+            held_back,
+            seen: Mutex::new(None),
+        }
+    }
+
+    /// `full` says that the writer found no room for a file.
+    pub(super) fn health(&self, full: bool) -> WalHealth {
+        let min = self.free_bytes_min;
+        // If the file system does not say, only a failed attempt to make a file counts.
+        let held_back = self.held_back.load(Relaxed);
+        let free = self.free_bytes(held_back).unwrap_or(if full { 0 } else { u64::MAX });
+        // The next file is made ahead, and not below the watermark. What is admitted before that shows goes
+        // into the file that is there, and then into the room below.
+        let held_back = held_back && free < min.saturating_add(self.file_bytes);
+        self.held_back.fetch_and(held_back, Relaxed);
+        if full || held_back || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
+    }
+
+    /// Free bytes on disk; as of the last second unless `now`.
+    fn free_bytes(&self, now: bool) -> Option<u64> {
+        let mut seen = self.seen.lock();
+        if let Some((at, free)) = *seen
+            && !now
+            && at.elapsed() < CHECK_EVERY
+        {
+            return Some(free);
+        }
+        let free = self.io.free_bytes(&self.dir).ok()?;
+        *seen = Some((Instant::now(), free));
+        Some(free)
+    }
+}
