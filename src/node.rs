@@ -270,7 +270,7 @@ fn wanted_settings(config: &Config) -> Settings {
 /// Proposes the settings of a new ledger: its first entry, before any client's.
 async fn propose_settings(consensus: &Consensus, settings: Settings) -> Result<()> {
     let (told, outcome) = tokio::sync::oneshot::channel();
-    consensus.propose(settings.encode()?, move |result| drop(told.send(result))).await;
+    consensus.propose(settings.encode()?.into(), move |result| drop(told.send(result))).await;
     match outcome.await {
         Ok(Ok(_)) => Ok(()),
         other => {

@@ -138,7 +138,7 @@ async fn everything_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let members = BTreeMap::from([(1, Member { raft_addr: "a:1".into(), http_addr: "b:2".into() })]);
     let membership = openraft::Membership::new(vec![[1].into()], members).unwrap();
-    let batch = |n: u64| EntryPayload::Normal(Proposal(Bytes::from([&[1u8][..], &n.to_le_bytes()].concat())));
+    let batch = |n: u64| EntryPayload::Normal(Bytes::from([&[1u8][..], &n.to_le_bytes()].concat()).into());
     let written: Vec<_> =
         [entry(1, 0, EntryPayload::Membership(membership)), entry(1, 1, EntryPayload::Blank)]
             .into_iter()

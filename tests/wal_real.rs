@@ -12,6 +12,7 @@ use scribe_ledger::{
     types::LogIndex,
     wal::{Driver, LogEntry, LogId, Wal, WalHealth, WalOptions},
 };
+use tokio::time::Instant;
 
 const KIB: usize = 1 << 10;
 
@@ -45,6 +46,46 @@ fn append(wal: &Wal, entries: Vec<LogEntry>) {
     let (sender, receiver) = mpsc::channel();
     wal.append(entries, Box::new(move |result| sender.send(result).unwrap())).unwrap();
     receiver.recv().unwrap().unwrap();
+}
+
+/// A lone caller may write for itself: what it wrote is durable when it returns, what others queue meanwhile
+/// keeps its order, and the last group is certified although the thread slept through it.
+#[test]
+fn one_that_appends_alone_may_write_it_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let (env, dir) = (real_env(), home.path().join("wal"));
+    let wal = open(&env, &dir, WalIo::Auto);
+    let (sender, receiver) = mpsc::channel();
+    let mut at_once = 0;
+    let count = 400;
+    for index in 0..count {
+        let told = sender.clone();
+        let done = Box::new(move |result: std::io::Result<()>| told.send(result.map(|()| index)).unwrap());
+        // Some are followed by others before they are done, some are too large to be written here.
+        let entries = vec![entry(index, if index % 50 == 0 { 100 * KIB } else { 100 })];
+        if index % 7 == 0 { wal.append(entries, done) } else { wal.append_here(entries, done) }.unwrap();
+        if index % 3 != 0 {
+            let durable = receiver.try_recv();
+            at_once += u64::from(durable.is_ok());
+            let mut last = durable.ok();
+            while last.as_ref().is_none_or(|last| *last.as_ref().unwrap() != index) {
+                last = Some(receiver.recv_timeout(Duration::from_secs(60)).unwrap());
+            }
+        }
+    }
+    eprintln!("{at_once} of {count} were durable at once");
+    let groups = wal.metrics().groups;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while wal.metrics().groups == groups {
+        assert!(Instant::now() < deadline, "no closing group");
+        std::thread::yield_now();
+    }
+    // The process dies.
+    drop(wal);
+    let wal = open(&env, &dir, WalIo::Auto);
+    assert_eq!(wal.state().last, Some(id(count - 1)));
+    let read = wal.read(0..count, usize::MAX).unwrap();
+    assert!(read.iter().enumerate().all(|(n, e)| e.payload[0] == n as u8) && read.len() as u64 == count);
 }
 
 #[test]

@@ -107,8 +107,9 @@ impl Gathering {
                 waiting.push(Waiting { first_op, op_count, reply, room });
             }
         }
+        let alone = waiting.len() == 1 && self.inflight == 0 && self.backlog.is_empty();
         self.inflight += 1;
-        Some(Closed { batch, waiting })
+        Some(Closed { batch, waiting, alone })
     }
 
     /// When the oldest request has lingered long enough.
@@ -201,6 +202,20 @@ mod tests {
         assert_eq!(closed_ops(gathering.close(now)), Some(vec![(0, 9)]), "one request is never split");
         assert_eq!((gathering.backlog_ops, gathering.backlog_bytes), (0, 0));
         assert_eq!((gauge.read().depth, gauge.read().passed), (0, 14));
+    }
+
+    #[test]
+    fn alone_is_who_has_no_company() {
+        let (mut gathering, gauge) = (Gathering::new(BOUNDS), Gauge::new("batch"));
+        let now = Instant::now();
+        let mut close = |requests: usize, inflight| {
+            (0..requests).for_each(|_| gathering.add(write(4), &gauge, now));
+            gathering.inflight = inflight;
+            gathering.close(now).expect("full").alone
+        };
+        assert!(close(1, 0));
+        assert!(!close(1, 1), "another is in flight");
+        assert!(!close(2, 0), "another waits");
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Closed {
     pub batch: Batch,
     /// The requests they came in, in batch order.
     pub waiting: Vec<Waiting>,
+    /// Whether it holds one request and no other is in the stage or in flight.
+    pub alone: bool,
 }
 
 /// A request in a batch.

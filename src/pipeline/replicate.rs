@@ -12,7 +12,10 @@ use super::{
     message::{Closed, ToBatch, answer, refuse},
     stage::{Inbox, without_blocking_others},
 };
-use crate::{raft::Consensus, state::State};
+use crate::{
+    raft::{Consensus, Proposal},
+    state::State,
+};
 
 /// The handle that `batch` proposes through.
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ impl Replicate {
 
     /// Proposes a batch. Every request in it will be answered exactly once.
     pub async fn propose(&self, closed: Closed) {
-        let Closed { batch, waiting } = closed;
+        let Closed { batch, waiting, alone } = closed;
         let bytes = batch.bytes();
         let stay = self.gauge.enter(1, bytes as u64);
         let settled = self.settled.clone();
@@ -53,7 +56,7 @@ impl Replicate {
                     // The stage may have stopped; then nobody counts what is in flight any more.
                     let _ = settled.send(ToBatch::Settled);
                 };
-                self.consensus.propose(entry, answered).await;
+                self.consensus.propose(Proposal { bytes: entry, alone }, answered).await;
             }
             Err(error) => {
                 refuse(waiting, &error);

@@ -51,7 +51,7 @@ pub fn to_raft_id(id: wal::LogId) -> LogId {
 pub fn encode_entry(entry: Entry) -> Result<wal::LogEntry> {
     let payload = match entry.payload {
         EntryPayload::Blank => Bytes::new(),
-        EntryPayload::Normal(Proposal(bytes)) => bytes,
+        EntryPayload::Normal(Proposal { bytes, .. }) => bytes,
         EntryPayload::Membership(membership) => encode_membership(&membership)?,
     };
     Ok(wal::LogEntry { id: to_wal_id(entry.log_id), payload })
@@ -65,7 +65,7 @@ pub fn decode_entry(entry: wal::LogEntry) -> Result<Entry> {
     let payload: Payload = match entry.payload.first() {
         None => EntryPayload::Blank,
         Some(&KIND_MEMBERSHIP) => EntryPayload::Membership(decode_membership(&entry.payload)?),
-        Some(_) => EntryPayload::Normal(Proposal(entry.payload)),
+        Some(_) => EntryPayload::Normal(entry.payload.into()),
     };
     Ok(Entry { log_id: to_raft_id(entry.id), payload })
 }
@@ -142,7 +142,7 @@ mod tests {
         ) {
             let payload = match kind {
                 0 => EntryPayload::Blank,
-                1 => EntryPayload::Normal(Proposal(Bytes::from([&[1u8][..], &blob].concat()))),
+                1 => EntryPayload::Normal(Bytes::from([&[1u8][..], &blob].concat()).into()),
                 _ => {
                     let member = Member { raft_addr: address.clone(), http_addr: address };
                     let members: BTreeMap<_, _> = ids.iter().map(|id| (*id, member.clone())).collect();

@@ -168,13 +168,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut encoded = Vec::new();
+        let mut alone = true;
         for entry in entries {
+            alone &= matches!(&entry.payload, EntryPayload::Normal(proposal) if proposal.alone);
             if let EntryPayload::Membership(membership) = &entry.payload {
                 self.note_voters(membership.voter_ids());
             }
             encoded.push(codec::encode_entry(entry).map_err(invalid_data)?);
         }
-        self.wal.append(encoded, Box::new(move |result| callback.io_completed(result)))
+        let done = Box::new(move |result| callback.io_completed(result));
+        if alone { self.wal.append_here(encoded, done) } else { self.wal.append(encoded, done) }
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -57,13 +57,25 @@ use crate::{
     wal::{Wal, WalState},
 };
 
-/// An entry's bytes on their way through Raft: a kind byte and an archive, see `state::entry`.
+/// An entry on its way through Raft.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Proposal(pub Bytes);
+pub struct Proposal {
+    /// A kind byte and an archive, see `state::entry`.
+    pub bytes: Bytes,
+    /// Nobody else waits where it was proposed. A hint to the log there, not a part of the entry: see
+    /// [`Wal::append_here`].
+    pub alone: bool,
+}
+
+impl From<Bytes> for Proposal {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, alone: false }
+    }
+}
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.bytes.len())
     }
 }
 
@@ -239,7 +251,7 @@ impl Consensus {
     /// Proposes an entry; `answer` is called once, on the task that completes it.
     pub async fn propose(
         &self,
-        entry: Bytes,
+        proposal: Proposal,
         answer: impl FnOnce(std::result::Result<Outcome, Refusal>) + Send + 'static,
     ) {
         let responder = OnAnswer::new(|result: Option<ClientWriteResult<TypeConfig>>| {
@@ -254,7 +266,7 @@ impl Consensus {
         });
         // An error means that the core has stopped; the responder was dropped with the message and has
         // answered already.
-        let _ = self.raft.client_write_ff(Proposal(entry), Some(responder)).await;
+        let _ = self.raft.client_write_ff(proposal, Some(responder)).await;
     }
 
     /// Whether this member alone decides, so that what it has applied is all that was ever answered.

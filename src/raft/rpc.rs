@@ -196,7 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::raft::{Entry, Proposal};
+    use crate::raft::Entry;
 
     fn any_id() -> impl Strategy<Value = LogId> {
         (any::<u64>(), any::<u64>()).prop_map(|(term, index)| LogId { leader_id: term.into(), index })
@@ -214,7 +214,7 @@ mod tests {
         ) {
             let entries: Vec<Entry> = entries.into_iter().map(|(log_id, blob)| {
                 let bytes = Bytes::from([&[1u8][..], &blob].concat());
-                Entry { log_id, payload: EntryPayload::Normal(Proposal(bytes)) }
+                Entry { log_id, payload: EntryPayload::Normal(bytes.into()) }
             }).collect();
             let append = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit };
             match Request::decode(&Request::Append(append.clone()).encode().unwrap()).unwrap() {

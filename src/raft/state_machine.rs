@@ -64,7 +64,7 @@ impl StateMachine {
     pub fn apply_entry(&mut self, entry: Entry) -> Result<Outcome> {
         let outcome = match entry.payload {
             EntryPayload::Blank => Outcome::default(),
-            EntryPayload::Normal(Proposal(bytes)) => self.replica.apply(bytes)?,
+            EntryPayload::Normal(Proposal { bytes, .. }) => self.replica.apply(bytes)?,
             EntryPayload::Membership(membership) => {
                 self.membership = Membership::new(Some(entry.log_id), membership);
                 Outcome::default()

@@ -2,7 +2,8 @@
 //!
 //! Takes the queue's wake-ups; decides only when to call [`Writer::round`] and how long to wait. The
 //! writer itself is the same synchronous code under all of them, and nothing here polls: with an empty
-//! queue the driver sleeps until something comes, or until an idle closing group is due.
+//! queue the driver sleeps until something comes, or until an idle closing group is due. While the thread
+//! sleeps, whoever appends may run the writer in its place ([`write_here`]).
 
 use std::{
     io,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{
@@ -61,31 +62,74 @@ impl InPlace {
     }
 }
 
-/// Starts the thread, which owns the writer. `make_sink` is called there, because a sink may belong to the
-/// thread that made it; gives the sink's name.
-pub(super) fn spawn_thread(
+/// The longest that the last group may have taken for the next one to be written by whoever appends it: a
+/// thread that serves others, too, must not wait for a slow disk.
+const HERE_LAST_MAX: Duration = Duration::from_micros(300);
+/// The largest change that is written so.
+const HERE_BYTES_MAX: u64 = 32 << 10;
+
+/// Whether to write a change on this thread that would be the only one: the writer, if it is free.
+///
+/// The first change after a pause goes to the thread, which then waits for the time of a closing group; so
+/// nothing that is written here can be forgotten.
+pub(super) fn write_here(writer: &Mutex<InPlace>, bytes: u64) -> Option<MutexGuard<'_, InPlace>> {
+    let writer = writer.try_lock()?;
+    let Writer { owes_closing, last_took, .. } = writer.writer;
+    (owes_closing && last_took <= HERE_LAST_MAX && bytes <= HERE_BYTES_MAX).then_some(writer)
+}
+
+/// A writer as its thread has it: for itself, or shared with those who may run it in place.
+trait Held {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Writer, &mut dyn GroupSink) -> R) -> R;
+}
+
+impl Held for (Writer, Box<dyn GroupSink>) {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Writer, &mut dyn GroupSink) -> R) -> R {
+        act(&mut self.0, &mut *self.1)
+    }
+}
+
+impl Held for Arc<Mutex<InPlace>> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Writer, &mut dyn GroupSink) -> R) -> R {
+        let InPlace { writer, sink } = &mut *self.lock();
+        act(writer, sink)
+    }
+}
+
+fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("wal".into()).spawn(work)
+}
+
+/// Starts the thread beside those who may run the writer in place.
+pub(super) fn spawn_thread(writer: Arc<Mutex<InPlace>>) -> io::Result<JoinHandle<()>> {
+    thread(move || run_thread(writer))
+}
+
+/// Starts the thread that has the writer for itself. `make_sink` is called there, because a sink may belong
+/// to the thread that made it; gives the sink's name.
+pub(super) fn spawn_owning_thread(
     writer: Writer,
     make_sink: impl FnOnce() -> Box<dyn GroupSink> + Send + 'static,
 ) -> io::Result<(JoinHandle<()>, &'static str)> {
     let (tell, told) = mpsc::channel();
-    let work = move || {
-        let mut sink = make_sink();
+    let thread = thread(move || {
+        let sink = make_sink();
         // The opener waits for this.
         let _ = tell.send(sink.name());
-        run_thread(writer, &mut *sink);
-    };
-    let thread = std::thread::Builder::new().name("wal".into()).spawn(work)?;
+        run_thread((writer, sink));
+    })?;
     let name = told.recv().map_err(|_| io::Error::other("the log's thread ended as it started"))?;
     Ok((thread, name))
 }
 
-fn run_thread(mut writer: Writer, sink: &mut dyn GroupSink) {
+fn run_thread(mut held: impl Held) {
+    let (queue, idle_close) = held.with(|writer, _| (writer.queue.clone(), writer.config.idle_close));
     loop {
-        match writer.round(sink) {
+        match held.with(Writer::round) {
             Round::Worked => {}
             Round::Stopped => return,
             Round::NoSpace => {
-                if gives_up_if_closing(&mut writer) {
+                if held.with(|writer, _| gives_up_if_closing(writer)) {
                     return;
                 }
                 #[expect(
@@ -95,12 +139,15 @@ fn run_thread(mut writer: Writer, sink: &mut dyn GroupSink) {
                 std::thread::sleep(NO_SPACE_RETRY);
             }
             Round::Idle { owes_closing } => {
-                match wait(&writer.queue, owes_closing.then_some(writer.config.idle_close)) {
-                    Ok(work) => writer.push(work),
-                    Err(RecvTimeoutError::Timeout) => {
-                        // A full disk is met again, and reported, by the next write.
-                        writer.close_idle(sink);
-                    }
+                match wait(&queue, owes_closing.then_some(idle_close)) {
+                    Ok(work) => held.with(|writer, _| writer.push(work)),
+                    Err(RecvTimeoutError::Timeout) => held.with(|writer, sink| {
+                        // Somebody may have run it in place meanwhile.
+                        if writer.is_idle_for(idle_close) {
+                            // A full disk is met again, and reported, by the next write.
+                            writer.close_idle(sink);
+                        }
+                    }),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }

@@ -130,7 +130,8 @@ struct Inner {
     /// `None` only while dropping.
     queue: Option<Sender<Work>>,
     wake: Arc<Notify>,
-    /// The writer, unless a thread owns it.
+    driver: Driver,
+    /// The writer, unless a thread has it for itself.
     in_place: Option<Arc<Mutex<InPlace>>>,
     writer_name: &'static str,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -165,6 +166,33 @@ impl Wal {
             map.append(&entries)?;
             Ok(Change::Append(entries, map.epoch()))
         })
+    }
+
+    /// As [`Wal::append`], but when nothing else waits and the disk is a fast one, the entries are durable
+    /// and `done` has been called when this returns: for a caller that has nothing else to do meanwhile.
+    /// Handing over to the writer's thread and back takes as long as a third of a sync.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_here(&self, entries: Vec<LogEntry>, done: Completion) -> io::Result<()> {
+        let inner = &*self.inner;
+        let mut log = inner.shared.log.lock();
+        inner.shared.check_open(&log)?;
+        log.map.append(&entries)?;
+        let change = Change::Append(entries, log.map.epoch());
+        let work = Work { change, done: Some(done) };
+        // With a change on its way, the one after it has to queue behind.
+        let writer = inner.in_place.as_ref().filter(|_| inner.driver == Driver::Thread);
+        let here = writer.filter(|_| log.queued.is_empty());
+        let Some(mut writer) = here.and_then(|writer| driver::write_here(writer, work.change.bytes())) else {
+            return inner.send(&mut log, work);
+        };
+        log.note_queued(work.change.bytes());
+        drop(log);
+        writer.writer.push(work);
+        // What it comes to is told to `done`, or found by the thread when it wakes.
+        writer.round();
+        Ok(())
     }
 
     /// Replaces the vote. Its bytes mean nothing here.
@@ -311,7 +339,7 @@ impl Wal {
             log.closed = true;
             inner.send(&mut log, Work { change: Change::Close, done: Some(done) })?;
         }
-        if let Some(in_place) = &inner.in_place {
+        if let Some(in_place) = inner.without_thread() {
             driver::run_to_end(in_place);
             inner.wake.notify_one();
         }
@@ -323,13 +351,13 @@ impl Wal {
     /// Runs the writer once; whether it did anything. Only for `Driver::Step`.
     #[doc(hidden)]
     pub fn step(&self) -> bool {
-        self.inner.in_place.as_ref().is_some_and(|writer| writer.lock().round() == Round::Worked)
+        self.inner.without_thread().is_some_and(|writer| writer.lock().round() == Round::Worked)
     }
 
     /// Writes the closing group of an idle log. Only for `Driver::Step`.
     #[doc(hidden)]
     pub fn step_idle(&self) {
-        if let Some(writer) = &self.inner.in_place {
+        if let Some(writer) = self.inner.without_thread() {
             writer.lock().close_idle();
         }
     }
@@ -354,12 +382,16 @@ impl Inner {
         if !sent {
             return Err(self.writer_is_gone());
         }
-        log.queued.push_back(Instant::now());
-        log.queued_bytes += bytes;
-        if self.in_place.is_some() {
+        log.note_queued(bytes);
+        if self.driver == Driver::Task {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// The writer, if nothing but the caller runs it.
+    fn without_thread(&self) -> Option<&Mutex<InPlace>> {
+        self.in_place.as_deref().filter(|_| self.driver != Driver::Thread)
     }
 
     fn writer_is_gone(&self) -> io::Error {

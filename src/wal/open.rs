@@ -104,23 +104,28 @@ impl Wal {
 
         let wake = Arc::new(Notify::new());
         let (mut thread, mut in_place, mut writer_name) = (None, None, name);
-        if on_thread {
+        if on_thread && io == WalIo::Uring {
             let make_sink = move || sink::choose(io, sink, || uring::start(&log_dir));
-            let started = driver::spawn_thread(writer, make_sink);
+            let started = driver::spawn_owning_thread(writer, make_sink);
             let (handle, name) = started.map_err(doing("starting the log's thread"))?;
             (thread, writer_name) = (Some(handle), name);
         } else {
-            let shared = Arc::new(Mutex::new(InPlace { writer, sink }));
-            if driver == Driver::Task {
-                let started = driver::spawn_task(shared.clone(), wake.clone());
-                started.map_err(doing("starting the log's task"))?;
+            let shared = in_place.insert(Arc::new(Mutex::new(InPlace { writer, sink })));
+            match driver {
+                Driver::Thread => {
+                    let started = driver::spawn_thread(shared.clone());
+                    thread = Some(started.map_err(doing("starting the log's thread"))?);
+                }
+                Driver::Task => driver::spawn_task(shared.clone(), wake.clone())
+                    .map_err(doing("starting the log's task"))?,
+                Driver::Step => {}
             }
-            in_place = Some(shared);
         }
         let inner = Inner {
             shared,
             queue: Some(queue),
             wake,
+            driver,
             in_place,
             writer_name,
             thread: Mutex::new(thread),

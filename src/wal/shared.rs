@@ -104,6 +104,11 @@ impl Shared {
 }
 
 impl Log {
+    pub(super) fn note_queued(&mut self, bytes: u64) {
+        self.queued.push_back(Instant::now());
+        self.queued_bytes += bytes;
+    }
+
     fn unqueue(&mut self, work: &Work) {
         self.queued_bytes = self.queued_bytes.saturating_sub(work.change.bytes());
         if work.done.is_some() {

@@ -11,6 +11,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use crossbeam_channel::Receiver;
@@ -67,7 +68,10 @@ pub(super) struct Writer {
     /// The group under way. It is here so that after a panic its changes can still be answered.
     group: VecDeque<Work>,
     /// Whether a group was written after the last closing one.
-    owes_closing: bool,
+    pub(super) owes_closing: bool,
+    /// When the last group was begun, and how long it took to become durable.
+    last_began: Instant,
+    pub(super) last_took: Duration,
     stopped: bool,
 }
 
@@ -97,6 +101,8 @@ impl Writer {
             waiting: VecDeque::new(),
             group: VecDeque::new(),
             owes_closing: true,
+            last_began: Instant::now(),
+            last_took: Duration::MAX,
             stopped: false,
         };
         let carried = last.map_or(0, |last| last.header.group_bytes().unwrap_or(0));
@@ -118,6 +124,11 @@ impl Writer {
             writer.files.trim_previous(last);
         }
         Ok(writer)
+    }
+
+    /// Whether nothing waits and nothing was written for this long.
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        self.waiting.is_empty() && self.last_began.elapsed() >= time
     }
 
     /// Takes a change that the driver received.
@@ -274,7 +285,8 @@ impl Writer {
         self.owes_closing = flags & FLAG_CLOSING == 0;
         self.stopped = self.group.iter().any(|work| matches!(work.change, Change::Close));
         let purges = self.group.iter().any(|work| matches!(work.change, Change::Purge(_)));
-        self.shared.group_written(started.elapsed(), &self.group);
+        (self.last_began, self.last_took) = (started, started.elapsed());
+        self.shared.group_written(self.last_took, &self.group);
         while let Some(work) = self.group.pop_front() {
             if let Some(done) = work.done {
                 done(Ok(()));
