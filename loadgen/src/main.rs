@@ -7,9 +7,15 @@
 mod http;
 mod lines;
 mod load;
+mod machine;
+mod measured;
+mod observe;
 mod process;
+mod progress;
 mod report;
 mod run;
+mod scrape;
+mod server;
 mod verify;
 mod workload;
 
@@ -307,9 +313,16 @@ fn measure(
         Work::Mixed { read_ratio } => about.insert("read_ratio".to_owned(), read_ratio.into()),
         Work::Put | Work::Get => None,
     };
-    let report = run::run(plan).map_err(Failure::Failed)?;
-    print(&if common.json { report.json(about).to_string() } else { report.table() })?;
-    Ok(if report.requests > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut measured = run::run(plan).map_err(Failure::Failed)?;
+    measured.plan = about;
+    let machine = machine::Machine::this();
+    let shown = if common.json {
+        report::json(&measured, &machine).to_string()
+    } else {
+        report::table(&measured, &machine)
+    };
+    print(&shown)?;
+    Ok(if measured.requests() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn plan(
@@ -368,12 +381,12 @@ fn fill_keys(plan: &Plan) -> Result<(), Failure> {
         ..plan.clone()
     };
     note(&format!("writing {records} keys first"));
-    let report = run::run(filling).map_err(Failure::Failed)?;
-    if report.records != records {
+    let measured = run::run(filling).map_err(Failure::Failed)?;
+    if measured.records() != records {
         let message = format!(
             "filling the key space failed: {} of {records} written\n{}",
-            report.records,
-            report.table()
+            measured.records(),
+            report::table(&measured, &machine::Machine::this())
         );
         return Err(Failure::Failed(message));
     }
