@@ -29,7 +29,7 @@ pub struct Chart {
 /// All plots for which there is something to show.
 pub fn charts(measured: &Measured) -> Vec<Chart> {
     let points = thin(&measured.timeline, POINTS_MAX);
-    let grouped = points.len() < measured.timeline.len();
+    let grouped = measured.timeline.len() > POINTS_MAX;
     let mut charts = Vec::new();
     if !points.is_empty() {
         charts.push(throughput(measured, &points));

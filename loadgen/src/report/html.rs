@@ -63,21 +63,29 @@ impl Page<'_> {
             verdicts(&mut out, &self.verdicts);
         }
         match &self.runs[..] {
-            [(_, measured)] if self.verdicts.is_empty() => run(&mut out, measured, self.machine),
+            [(_, measured)] if self.verdicts.is_empty() => {
+                run(&mut out, measured, self.machine);
+                out.push_str("<section class=\"pair\">\n");
+                plan(&mut out, measured);
+            }
             runs => {
                 for (name, measured) in runs {
                     let rate = units::rate(measured.per_sec(measured.records()));
                     let name = escape(name);
-                    let _ = write!(
+                    let _ = writeln!(
                         out,
-                        "<details><summary><b>{name}</b> <span>{rate} records/s</span></summary>\n"
+                        "<details><summary><b>{name}</b> <span>{rate} records/s</span></summary>"
                     );
                     run(&mut out, measured, self.machine);
-                    out.push_str("</details>\n");
+                    out.push_str("<section>\n");
+                    plan(&mut out, measured);
+                    out.push_str("</section>\n</details>\n");
                 }
+                out.push_str("<section>\n");
             }
         }
         self.setting(&mut out);
+        out.push_str("</section>\n");
         out.push_str("</main>\n</body>\n</html>\n");
         out
     }
@@ -109,13 +117,13 @@ impl Page<'_> {
         known("memory", machine.memory_bytes.map(units::bytes));
         known("system", machine.os.clone());
         known("kernel", machine.kernel.clone());
-        out.push_str("<section class=\"pair\">\n");
+        out.push_str("<div class=\"stack\">\n");
         facts(out, "Machine of the load generator", &rows);
         if let Some((_, first)) = self.runs.first() {
-            out.push_str("<div><h2>Command</h2>");
-            let _ = write!(out, "<pre>{}</pre></div>\n", escape(&command_line(&first.command)));
+            let command = escape(&command_line(&first.command));
+            let _ = writeln!(out, "<div><h2>Command</h2><pre>{command}</pre></div>");
         }
-        out.push_str("</section>\n");
+        out.push_str("</div>\n");
     }
 }
 
@@ -176,17 +184,18 @@ fn run(out: &mut String, measured: &Measured, machine: &Machine) {
     for server in &measured.servers {
         server_section(out, server, machine);
     }
-    let plan: Vec<(String, String)> =
-        measured.plan.iter().map(|(name, value)| (name.replace('_', " "), shown(value))).collect();
-    out.push_str("<section>\n");
-    facts(out, "Plan", &plan);
-    out.push_str("</section>\n");
+}
+
+fn plan(out: &mut String, measured: &Measured) {
+    let set = measured.plan.iter().filter(|(_, value)| !value.is_null());
+    let rows: Vec<(String, String)> =
+        set.map(|(name, value)| (name.replace('_', " "), shown(value))).collect();
+    facts(out, "Plan", &rows);
 }
 
 fn shown(value: &Json) -> String {
     match value {
         Json::String(text) => text.clone(),
-        Json::Null => "–".to_owned(),
         Json::Array(parts) => parts.iter().map(shown).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
@@ -209,13 +218,12 @@ fn cards(out: &mut String, measured: &Measured, machine: &Machine) {
     card(if failed > 0 { "bad" } else { "" }, &units::count(failed), "failed requests");
     let cores: Option<f64> = measured.servers.iter().map(|server| server.cpu_cores).sum();
     if let Some(cores) = cores.filter(|_| !measured.servers.is_empty()) {
-        let name = if measured.servers.len() > 1 { "servers' CPU" } else { "server CPU" };
-        card("", &format!("{cores:.2}"), &format!("{name}, of {} cores", machine.cores));
+        let name = if measured.servers.len() > 1 { "servers'" } else { "server's" };
+        card("", &format!("{cores:.2}"), &format!("{name} cores of {}", machine.cores));
     }
     if let Some(truth) = &measured.truth {
-        let (class, text) =
-            if truth.holds() { ("good", "nothing lost or wrong") } else { ("bad", "LOST OR WRONG") };
-        card(class, &units::short(truth.acknowledged as f64), &format!("read back, {text}"));
+        let (class, text) = if truth.holds() { ("good", "all there") } else { ("bad", "LOST OR WRONG") };
+        card(class, &units::short(truth.acknowledged as f64), &format!("read back: {text}"));
     }
     out.push_str("</section>\n");
 }
@@ -412,7 +420,7 @@ mod tests {
             "Latency by percentile",
             "Stage by stage",
             "ext4 on /dev/vda",
-            "read back, nothing lost or wrong",
+            "read back: all there",
             "scribe-loadgen mixed --note &#39;it&#39;\\&#39;&#39;s &lt;here&gt;&#39;",
         ] {
             assert!(html.contains(part), "{part}");
