@@ -237,24 +237,16 @@ fn last_lines(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
-    /// A program that is being written cannot be started, and any process that another test forks at that
-    /// moment holds the file open.
-    static ALONE: Mutex<()> = Mutex::new(());
-
-    fn alone() -> MutexGuard<'static, ()> {
-        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A stand-in for the node: a shell script.
+    /// A stand-in for the node: a shell script. Another process writes it: a program cannot be started
+    /// while it is open for writing, and whatever another test forks at that moment holds our files open.
     fn program(script: &str) -> (Directory, PathBuf) {
         let dir = Directory::new().unwrap();
         let path = dir.0.join("node");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod +x \"$0\"";
+        let written = Command::new("sh").args(["-c", write]).arg(&path).arg(script).status();
+        assert!(written.unwrap().success());
         (dir, path)
     }
 
@@ -266,7 +258,6 @@ mod tests {
 
     #[test]
     fn a_node_is_started_found_and_stopped() {
-        let _alone = alone();
         let script = format!("echo starting; {READY}; trap 'exit 0' TERM; while :; do sleep 0.01; done");
         let (_dir, path) = program(&script);
         let nodes = Nodes::new(&path, Some("odd")).unwrap();
@@ -282,7 +273,6 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_become_ready_says_why() {
-        let _alone = alone();
         let (_dir, path) = program("echo 'no room at the inn'; exit 3");
         let error = Nodes::new(&path, None).unwrap().start().unwrap_err();
         assert!(error.contains("before it was ready") && error.contains("no room at the inn"), "{error}");
@@ -291,7 +281,6 @@ mod tests {
 
     #[test]
     fn a_node_that_ends_by_itself_or_badly_is_noticed() {
-        let _alone = alone();
         let (_dir, path) = program(&format!("{READY}; echo 'disk on fire' >&2; exit 4"));
         let nodes = Nodes::new(&path, None).unwrap();
         let node = nodes.start().unwrap();
@@ -311,7 +300,6 @@ mod tests {
 
     #[test]
     fn all_of_them_end_together() {
-        let _alone = alone();
         let (_dir, path) = program(&format!("{READY}; trap 'exit 0' TERM; while :; do sleep 0.01; done"));
         let nodes = Nodes::new(&path, None).unwrap();
         let pids = [nodes.start().unwrap().pid, nodes.start().unwrap().pid];

@@ -317,10 +317,10 @@ fn server_section(out: &mut String, server: &ServerCost, machine: &Machine) {
     known("memory at the end", server.rss_bytes.map(units::bytes));
     known("most memory since its start", server.peak_rss_bytes.map(units::bytes));
     known("written to disk", server.disk_bytes.map(units::bytes));
-    known("disk bytes a record", server.disk_bytes_per_record().map(units::three_digits));
+    known("disk bytes a record", server.disk_bytes_per_record().map(units::rate));
     known("written to its log", server.log_bytes.map(units::bytes));
     known("fsyncs", server.syncs.map(units::count));
-    known("records a fsync", server.records_per_sync().map(units::three_digits));
+    known("records a fsync", server.records_per_sync().map(units::rate));
     known("data on", server.file_system.clone());
     out.push_str("<section class=\"pair\">\n");
     facts(out, &format!("Server {}", server.url), &rows);

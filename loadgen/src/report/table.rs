@@ -19,7 +19,7 @@ pub fn table(measured: &Measured, machine: &Machine) -> String {
     latencies(&mut out, measured);
     failures(&mut out, measured);
     if let Some(cores) = measured.client_cpu_cores {
-        out.row("client", &format!("{} CPU", share(cores, machine)));
+        out.row("client", &format!("CPU {}", share(cores, machine)));
     }
     for server in &measured.servers {
         cost(&mut out, server, machine);
@@ -122,13 +122,16 @@ fn cost(out: &mut Lines, server: &ServerCost, machine: &Machine) {
     if let Some(disk) = server.disk_bytes {
         let each = server
             .disk_bytes_per_record()
-            .map_or_else(String::new, |bytes| format!(", {} bytes a record", units::three_digits(bytes)));
-        out.row("  disk", &format!("{} written{each}", units::bytes(disk)));
+            .map_or_else(String::new, |bytes| format!(", {} bytes a record", units::rate(bytes)));
+        // The rest is what the log is given in advance, and whatever else the process writes.
+        let log =
+            server.log_bytes.map_or_else(String::new, |log| format!(", {} of it log", units::bytes(log)));
+        out.row("  disk", &format!("{} written{each}{log}", units::bytes(disk)));
     }
     if let Some(syncs) = server.syncs {
         let each = server
             .records_per_sync()
-            .map_or_else(String::new, |records| format!(", {} records each", units::three_digits(records)));
+            .map_or_else(String::new, |records| format!(", {} records each", units::rate(records)));
         out.row("  fsyncs", &format!("{}{each}", units::count(syncs)));
     }
 }
@@ -188,11 +191,11 @@ latency             p50       p90       p99     p99.9       max
 refused      3 × 503 overloaded
 unknown      1 × connection-broken
 conditions   12 not met (412)
-client       0.25 of 2 cores (12%) CPU
+client       CPU 0.25 of 2 cores (12%)
 server       http://127.0.0.1:8001   version 0.1.0   profile balanced   pid 9
   CPU        0.50 of 2 cores (25%)
   memory     200 MiB, at most 288 MiB
-  disk       781 KiB written, 200 bytes a record
+  disk       781 KiB written, 200 bytes a record, 586 KiB of it log
   fsyncs     50, 80.0 records each
   stages            p50       p90       p99      mean
     apply       1.00 ms   3.40 ms   3.94 ms   2.00 ms   10 times
