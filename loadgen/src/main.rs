@@ -4,12 +4,19 @@
 //! Arguments become a plan here; `run`, `load` and `verify` carry plans out. The program shares the
 //! machine's cores with the server it measures, so it speaks raw HTTP and runs on one thread by default.
 
+mod check;
 mod http;
 mod lines;
 mod load;
+mod machine;
+mod measured;
+mod observe;
 mod process;
+mod progress;
 mod report;
 mod run;
+mod scrape;
+mod server;
 mod verify;
 mod workload;
 
@@ -26,6 +33,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::{
     http::Target,
     load::LoadPlan,
+    machine::Machine,
     process::Process,
     run::{Limit, Plan, Work},
     verify::VerifyPlan,
@@ -62,6 +70,8 @@ enum Command {
     Load(LoadArgs),
     /// Compare an NDJSON file with what the server holds; exits 1 when they differ.
     Verify(VerifyArgs),
+    /// Start nodes, measure every target of a file and say which are reached; exits 1 when one is missed.
+    Check(check::CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -259,20 +269,10 @@ fn print(text: &str) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Put(args) => measure("put", &args.common, Work::Put, &args.values, None, false),
-        Command::Bulk(args) => {
-            let work = Work::Bulk { records: args.batch as usize };
-            measure("bulk", &args.common, work, &args.values, None, false)
-        }
-        Command::Get(args) => {
-            measure("get", &args.common, Work::Get, &args.values, args.reads.consistency, args.fill.fill)
-        }
-        Command::Mixed(args) => {
-            let work = Work::Mixed { read_ratio: args.read_ratio };
-            measure("mixed", &args.common, work, &args.values, args.reads.consistency, args.fill.fill)
-        }
         Command::Load(args) => load(args),
         Command::Verify(args) => verify(args),
+        Command::Check(args) => check::check(&args),
+        command => measure(&command),
     };
     let (message, exit_code) = match outcome {
         Ok(exit_code) => return exit_code,
@@ -283,14 +283,48 @@ fn main() -> ExitCode {
     ExitCode::from(exit_code)
 }
 
-fn measure(
-    name: &str,
-    common: &Common,
-    work: Work,
-    values: &Values,
-    consistency: Option<Consistency>,
-    fill: bool,
-) -> Result<ExitCode, Failure> {
+/// Carries a workload out and shows what it measured.
+fn measure(command: &Command) -> Result<ExitCode, Failure> {
+    let (json, measured) = carry_out(command)?;
+    let machine = Machine::this();
+    let shown =
+        if json { report::json(&measured, &machine).to_string() } else { report::table(&measured, &machine) };
+    print(&shown)?;
+    Ok(if measured.requests() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a workload measures that is told in the words of the command line.
+fn measured_by(arguments: &[String]) -> Result<measured::Measured, String> {
+    let command = understood(arguments)?;
+    carry_out(&command).map(|(_, measured)| measured).map_err(|failure| match failure {
+        Failure::Usage(message) | Failure::Failed(message) => message,
+    })
+}
+
+/// The command that these arguments are.
+fn understood(arguments: &[String]) -> Result<Command, String> {
+    let arguments = std::iter::once("scribe-loadgen").chain(arguments.iter().map(String::as_str));
+    Ok(Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command)
+}
+
+/// Runs a workload. Gives also whether JSON was asked for.
+fn carry_out(command: &Command) -> Result<(bool, measured::Measured), Failure> {
+    let (name, common, work, values, consistency, fill) = match command {
+        Command::Put(args) => ("put", &args.common, Work::Put, &args.values, None, false),
+        Command::Bulk(args) => {
+            ("bulk", &args.common, Work::Bulk { records: args.batch as usize }, &args.values, None, false)
+        }
+        Command::Get(args) => {
+            ("get", &args.common, Work::Get, &args.values, args.reads.consistency, args.fill.fill)
+        }
+        Command::Mixed(args) => {
+            let work = Work::Mixed { read_ratio: args.read_ratio };
+            ("mixed", &args.common, work, &args.values, args.reads.consistency, args.fill.fill)
+        }
+        Command::Load(_) | Command::Verify(_) | Command::Check(_) => {
+            return Err(Failure::Usage("this is no workload".to_owned()));
+        }
+    };
     let plan = plan(common, work, values, consistency)?;
     if fill {
         fill_keys(&plan)?;
@@ -302,14 +336,15 @@ fn measure(
     about.insert("threads".to_owned(), plan.threads.into());
     about.insert("key_bytes".to_owned(), common.key_bytes.into());
     about.insert("value_bytes".to_owned(), values.value_bytes.into());
+    about.insert("key_space".to_owned(), plan.keys.space().into());
     match work {
         Work::Bulk { records } => about.insert("batch".to_owned(), records.into()),
         Work::Mixed { read_ratio } => about.insert("read_ratio".to_owned(), read_ratio.into()),
         Work::Put | Work::Get => None,
     };
-    let report = run::run(plan).map_err(Failure::Failed)?;
-    print(&if common.json { report.json(about).to_string() } else { report.table() })?;
-    Ok(if report.requests > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut measured = run::run(plan).map_err(Failure::Failed)?;
+    measured.plan = about;
+    Ok((common.json, measured))
 }
 
 fn plan(
@@ -368,12 +403,12 @@ fn fill_keys(plan: &Plan) -> Result<(), Failure> {
         ..plan.clone()
     };
     note(&format!("writing {records} keys first"));
-    let report = run::run(filling).map_err(Failure::Failed)?;
-    if report.records != records {
+    let measured = run::run(filling).map_err(Failure::Failed)?;
+    if measured.records() != records {
         let message = format!(
             "filling the key space failed: {} of {records} written\n{}",
-            report.records,
-            report.table()
+            measured.records(),
+            report::table(&measured, &Machine::this())
         );
         return Err(Failure::Failed(message));
     }

@@ -1,6 +1,6 @@
 //! What processes cost, as the kernel counts it. Reads `/proc`; where there is none, nothing is known.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, path::Path};
 
 /// Kernel ticks a second in `/proc/*/stat`: 100 on every Linux ABI that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -38,12 +38,36 @@ impl Process {
 
     /// User and system time so far, in seconds, of all its threads.
     pub fn cpu_secs(self) -> Option<f64> {
-        cpu_secs(&fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?)
+        cpu_secs(&self.read("stat")?)
+    }
+
+    /// The memory it holds, in bytes.
+    pub fn rss_bytes(self) -> Option<u64> {
+        bytes_of(&self.read("status")?, "VmRSS:")
     }
 
     /// The most memory it ever held, in bytes.
     pub fn peak_rss_bytes(self) -> Option<u64> {
-        peak_rss_bytes(&fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?)
+        bytes_of(&self.read("status")?, "VmHWM:")
+    }
+
+    /// What it sent to its disks so far, in bytes; the kernel tells only the process's own user.
+    pub fn disk_bytes(self) -> Option<u64> {
+        let io = self.read("io")?;
+        io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
+    }
+
+    /// The file system of a node's data directory, which is where the node holds its `LOCK`.
+    pub fn data_file_system(self) -> Option<String> {
+        let mut files = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.flatten();
+        let lock = files.find_map(|file| {
+            fs::read_link(file.path()).ok().filter(|to| to.file_name().is_some_and(|name| name == "LOCK"))
+        })?;
+        mount_of(&self.read("mountinfo")?, &lock)
+    }
+
+    fn read(self, file: &str) -> Option<String> {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()
     }
 }
 
@@ -64,9 +88,22 @@ fn cpu_secs(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SEC)
 }
 
-fn peak_rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn bytes_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Type and device of the deepest mount that holds `path`; of two at one place the later one hides the other.
+fn mount_of(mountinfo: &str, path: &Path) -> Option<String> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        // Blanks in a path are written as octal escapes.
+        let at = mount.split(' ').nth(4)?.replace("\\040", " ");
+        let mut kind = kind.split(' ');
+        let shown = format!("{} on {}", kind.next()?, kind.next()?);
+        path.starts_with(&at).then(|| (Path::new(&at).components().count(), shown))
+    });
+    mounts.max_by_key(|(depth, _)| *depth).map(|(_, shown)| shown)
 }
 
 #[cfg(test)]
@@ -79,10 +116,23 @@ mod tests {
     fn the_kernels_tables_are_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 1 0 5 1 1";
         assert_eq!(cpu_secs(stat), Some(2.0));
-        assert_eq!(peak_rss_bytes("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2 << 20));
+        assert_eq!(bytes_of("Name:\tx\nVmHWM:\t    2048 kB\n", "VmHWM:"), Some(2 << 20));
         for garbage in ["", "1 (x", "1 (x) S", "VmHWM: many kB"] {
-            assert_eq!((cpu_secs(garbage), peak_rss_bytes(garbage)), (None, None));
+            assert_eq!((cpu_secs(garbage), bytes_of(garbage, "VmHWM:")), (None, None));
         }
+    }
+
+    #[test]
+    fn the_deepest_mount_is_the_one() {
+        let mounts = "1 0 254:0 / / rw,noatime - ext4 /dev/vda rw\n\
+            2 1 0:5 / /data rw - xfs /dev/nvme0n1 rw\n\
+            3 1 0:6 / /data\\040two rw shared:1 - tmpfs tmpfs rw\n\
+            broken line\n";
+        let mount = |path: &str| mount_of(mounts, Path::new(path));
+        assert_eq!(mount("/data/node/LOCK").as_deref(), Some("xfs on /dev/nvme0n1"));
+        assert_eq!(mount("/data two/LOCK").as_deref(), Some("tmpfs on tmpfs"));
+        assert_eq!(mount("/database/LOCK").as_deref(), Some("ext4 on /dev/vda"));
+        assert_eq!(mount("relative"), None);
     }
 
     #[test]
@@ -90,7 +140,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let found = Process::listening_at(listener.local_addr().unwrap());
         assert_eq!(found, Some(Process::own()));
-        assert!(found.unwrap().peak_rss_bytes().unwrap() > 0);
+        let (now, peak) = (found.unwrap().rss_bytes().unwrap(), found.unwrap().peak_rss_bytes().unwrap());
+        assert!(0 < now && now <= peak, "{now} of {peak}");
+        assert!(Process::own().disk_bytes().is_some());
         assert!(Process::own().cpu_secs().is_some());
         assert_eq!(Process::listening_at("192.0.2.1:80".parse().unwrap()), None);
     }

@@ -1,6 +1,6 @@
 //! Runs a workload: N connections, each with one request in flight, on few threads.
 //!
-//! Takes a [`Plan`], gives a [`Report`]. A closed loop: what is measured is how much the server does when
+//! Takes a [`Plan`], gives what was [`Measured`]. A closed loop: what is measured is how much the server does when
 //! the next request waits for the last answer, not how it does at a given rate. Nothing is retried; every
 //! failure is counted under its kind.
 
@@ -22,8 +22,9 @@ use tokio::task::LocalSet;
 
 use crate::{
     http::{Connection, Head, Target},
+    measured::{Measured, Operations},
     process::Process,
-    report::{Latency, Report, ServerCost},
+    server::ServerWatch,
     workload::{BulkRequest, GetRequest, Keys, PutRequest, Random},
 };
 
@@ -141,12 +142,11 @@ impl Tally {
 ///
 /// # Errors
 /// When the server cannot be reached at all, or stops answering.
-pub fn run(plan: Plan) -> Result<Report, String> {
+pub fn run(plan: Plan) -> Result<Measured, String> {
     if let Err(error) = std::net::TcpStream::connect_timeout(&plan.target.address, Duration::from_secs(5)) {
         return Err(plan.target.unreachable(&error));
     }
-    let own = Process::own();
-    let server = plan.server.or_else(|| Process::listening_at(plan.target.address));
+    let servers = [(format!("http://{}", plan.target.authority), plan.server.map(|server| server.pid))];
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let measure_from = Instant::now() + plan.warmup;
     let stop_at = match plan.limit {
@@ -169,31 +169,40 @@ pub fn run(plan: Plan) -> Result<Report, String> {
         })
         .collect();
     thread::sleep(warmup);
-    let cpu = |process: Process| process.cpu_secs();
-    let (own_before, server_before) = (cpu(own), server.and_then(cpu));
+    let watch = ServerWatch::begin(&servers);
+    let own = Process::own();
+    let (began, own_before) = (std::time::SystemTime::now(), own.cpu_secs());
     let mut total = Tally::new()?;
     for worker in workers {
         total.merge(worker.join().map_err(|_| "a load thread panicked".to_owned())??)?;
     }
-    let (own_after, server_after) = (cpu(own), server.and_then(cpu));
+    let own_after = own.cpu_secs();
+    let servers = watch.finish();
 
-    let seconds = total.last_done.map_or(0.0, |done| (done - measure_from).as_secs_f64()).max(1e-9);
-    let share = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / seconds);
-    Ok(Report {
-        seconds,
-        records: total.records,
-        requests: total.reads.len() + total.writes.len(),
-        reads: Latency::of(&total.reads),
-        writes: Latency::of(&total.writes),
-        errors: total.errors,
+    let elapsed = total.last_done.map_or(Duration::ZERO, |done| done - measure_from);
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    let operations = |latency_us: Histogram<u64>, records| {
+        (!latency_us.is_empty()).then(|| Operations { requests: latency_us.len(), records, latency_us })
+    };
+    let read = total.reads.len();
+    Ok(Measured {
+        plan: serde_json::Map::new(),
+        command: std::env::args().collect(),
+        began_unix_ms: began
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        elapsed,
+        writes: operations(total.writes, total.records - read),
+        reads: operations(total.reads, read),
+        refused: total.errors,
+        unknown: BTreeMap::new(),
+        precondition_failed: 0,
         bytes_sent: total.bytes_sent,
         bytes_received: total.bytes_received,
-        client_cpu_cores: share(own_before, own_after),
-        server: server.map(|process| ServerCost {
-            pid: process.pid,
-            cpu_cores: share(server_before, server_after),
-            peak_rss_bytes: process.peak_rss_bytes(),
-        }),
+        client_cpu_cores: own_after.zip(own_before).map(|(after, before)| (after - before) / seconds),
+        timeline: Vec::new(),
+        servers,
+        truth: None,
     })
 }
 

@@ -1,0 +1,487 @@
+//! Finished runs as one page for a browser: no script, no other file, light or dark as the reader has it.
+//!
+//! Everything that comes from outside (a command line, a server's answers, a targets file) is escaped where
+//! it is put in.
+
+use std::{
+    fmt::Write,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use serde_json::Value as Json;
+
+use super::{
+    SHOWN,
+    charts::{Chart, charts},
+    escape::escape,
+    percentiles, stages, units,
+};
+use crate::{
+    machine::Machine,
+    measured::{Measured, Operations, ServerCost, StageTimes},
+};
+
+const STYLE: &str = include_str!("style.css");
+
+/// A page about one run or several.
+pub struct Page<'a> {
+    pub title: String,
+    pub machine: &'a Machine,
+    /// What was judged, when something was: stands before the runs.
+    pub verdicts: Vec<Verdict>,
+    /// With a title each.
+    pub runs: Vec<(String, &'a Measured)>,
+}
+
+/// One line of the table of verdicts.
+pub struct Verdict {
+    /// `good`, `bad` or `idle`: how it is coloured.
+    pub class: &'static str,
+    pub verdict: String,
+    pub name: String,
+    pub about: String,
+    pub measured: String,
+    pub bound: String,
+    pub margin: String,
+}
+
+impl Page<'_> {
+    /// The whole document.
+    pub fn html(&self) -> String {
+        let mut out = String::new();
+        let title = escape(&self.title);
+        // Writing into a String cannot fail; so below.
+        let _ = write!(
+            out,
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<header><h1>{title}</h1>{}</header>\n",
+            self.when()
+        );
+        if !self.verdicts.is_empty() {
+            verdicts(&mut out, &self.verdicts);
+        }
+        match &self.runs[..] {
+            [(_, measured)] if self.verdicts.is_empty() => {
+                run(&mut out, measured, self.machine);
+                out.push_str("<section class=\"pair\">\n");
+                plan(&mut out, measured);
+            }
+            runs => {
+                for (name, measured) in runs {
+                    let rate = units::rate(measured.per_sec(measured.records()));
+                    let name = escape(name);
+                    let _ = writeln!(
+                        out,
+                        "<details><summary><b>{name}</b> <span>{rate} records/s</span></summary>"
+                    );
+                    run(&mut out, measured, self.machine);
+                    out.push_str("<section>\n");
+                    plan(&mut out, measured);
+                    out.push_str("</section>\n</details>\n");
+                }
+                out.push_str("<section>\n");
+            }
+        }
+        self.setting(&mut out);
+        out.push_str("</section>\n");
+        out.push_str("</main>\n</body>\n</html>\n");
+        out
+    }
+
+    fn when(&self) -> String {
+        let began = self.runs.iter().map(|(_, measured)| measured.began_unix_ms).min();
+        let Some(began) = began.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms))) else {
+            return String::new();
+        };
+        // The formatter takes no date beyond the year 9999.
+        if began >= UNIX_EPOCH + Duration::from_secs(253_402_300_800) {
+            return String::new();
+        }
+        format!(
+            "<p>{} · scribe-loadgen {}</p>",
+            escape(&httpdate::fmt_http_date(began)),
+            escape(env!("CARGO_PKG_VERSION"))
+        )
+    }
+
+    /// The machine and the command, which are the same for all runs.
+    fn setting(&self, out: &mut String) {
+        let machine = self.machine;
+        let mut rows = Vec::new();
+        let mut known =
+            |name: &str, value: Option<String>| rows.extend(value.map(|value| (name.to_owned(), value)));
+        known("processor", machine.cpu.clone());
+        known("cores", Some(machine.cores.to_string()));
+        known("memory", machine.memory_bytes.map(units::bytes));
+        known("system", machine.os.clone());
+        known("kernel", machine.kernel.clone());
+        out.push_str("<div class=\"stack\">\n");
+        facts(out, "Machine of the load generator", &rows);
+        if let Some((_, first)) = self.runs.first() {
+            let command = escape(&command_line(&first.command));
+            let _ = writeln!(out, "<div><h2>Command</h2><pre>{command}</pre></div>");
+        }
+        out.push_str("</div>\n");
+    }
+}
+
+/// Arguments as a shell takes them.
+fn command_line(arguments: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+%".contains(c);
+    let quoted = arguments.iter().map(|argument| {
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument.clone()
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+fn verdicts(out: &mut String, verdicts: &[Verdict]) {
+    out.push_str(
+        "<section><h2>Targets</h2><div class=\"wide\"><table class=\"verdicts\"><thead><tr><th>target<th>what it is\
+         <th class=\"n\">measured<th class=\"n\">bound<th class=\"n\">margin<th>verdict</tr></thead><tbody>\n",
+    );
+    for verdict in verdicts {
+        let [name, about, measured, bound, margin, said] = [
+            &verdict.name,
+            &verdict.about,
+            &verdict.measured,
+            &verdict.bound,
+            &verdict.margin,
+            &verdict.verdict,
+        ]
+        .map(|text| escape(text));
+        let class = verdict.class;
+        let _ = write!(
+            out,
+            "<tr><td><b>{name}</b><td>{about}<td class=\"n\">{measured}<td class=\"n\">{bound}<td class=\"n\">{margin}\
+             <td><span class=\"pill {class}\">{said}</span></tr>\n"
+        );
+    }
+    out.push_str("</tbody></table></div></section>\n");
+}
+
+fn run(out: &mut String, measured: &Measured, machine: &Machine) {
+    cards(out, measured, machine);
+    results(out, measured);
+    out.push_str("<section class=\"charts\">\n");
+    for chart in charts(measured) {
+        figure(out, &chart);
+    }
+    for server in &measured.servers {
+        if let Some(mut chart) = stages::chart(&server.stages) {
+            if measured.servers.len() > 1 {
+                chart.title = format!("{} of {}", chart.title, server.url);
+            }
+            figure(out, &chart);
+        }
+    }
+    out.push_str("</section>\n");
+    for server in &measured.servers {
+        server_section(out, server, machine);
+    }
+}
+
+fn plan(out: &mut String, measured: &Measured) {
+    let set = measured.plan.iter().filter(|(_, value)| !value.is_null());
+    let rows: Vec<(String, String)> =
+        set.map(|(name, value)| (name.replace('_', " "), shown(value))).collect();
+    facts(out, "Plan", &rows);
+}
+
+fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Array(parts) => parts.iter().map(shown).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+fn cards(out: &mut String, measured: &Measured, machine: &Machine) {
+    out.push_str("<section class=\"cards\">");
+    let mut card = |class: &str, value: &str, name: &str| {
+        let (value, name) = (escape(value), escape(name));
+        let _ = write!(out, "<div class=\"card {class}\"><b>{value}</b><span>{name}</span></div>");
+    };
+    card("", &units::short(measured.per_sec(measured.records())), "records/s");
+    for (name, operations) in measured.kinds() {
+        if let Some([p50, _, p99, ..]) = percentiles(&operations.latency_us) {
+            card("", &units::micros(p50), &format!("{name} p50"));
+            card("", &units::micros(p99), &format!("{name} p99"));
+        }
+    }
+    let failed = measured.failed();
+    card(if failed > 0 { "bad" } else { "" }, &units::count(failed), "failed requests");
+    let cores: Option<f64> = measured.servers.iter().map(|server| server.cpu_cores).sum();
+    if let Some(cores) = cores.filter(|_| !measured.servers.is_empty()) {
+        let name = if measured.servers.len() > 1 { "servers'" } else { "server's" };
+        card("", &format!("{cores:.2}"), &format!("{name} cores of {}", machine.cores));
+    }
+    if let Some(truth) = &measured.truth {
+        let (class, text) = if truth.holds() { ("good", "all there") } else { ("bad", "LOST OR WRONG") };
+        card(class, &units::short(truth.acknowledged as f64), &format!("read back: {text}"));
+    }
+    out.push_str("</section>\n");
+}
+
+fn results(out: &mut String, measured: &Measured) {
+    out.push_str("<section><h2>Results</h2><div class=\"wide\"><table><thead><tr><th><th class=\"n\">requests<th class=\"n\">records");
+    for (.., name) in SHOWN {
+        let _ = write!(out, "<th class=\"n\">{name}");
+    }
+    out.push_str("<th class=\"n\">max</tr></thead><tbody>\n");
+    for (name, operations) in measured.kinds() {
+        result(out, name, operations);
+    }
+    out.push_str("</tbody></table></div>\n");
+    let per_sec = |count| units::rate(measured.per_sec(count));
+    let mib = |bytes| units::rate(measured.per_sec(bytes) / f64::from(1 << 20));
+    let mut rows = vec![
+        (
+            "throughput".to_owned(),
+            format!("{} records/s, {} requests/s", per_sec(measured.records()), per_sec(measured.requests())),
+        ),
+        (
+            "traffic".to_owned(),
+            format!(
+                "{} MiB/s sent, {} MiB/s received",
+                mib(measured.bytes_sent),
+                mib(measured.bytes_received)
+            ),
+        ),
+        ("measured for".to_owned(), units::seconds(measured.elapsed.as_secs_f64())),
+    ];
+    for (name, kinds) in [("refused", &measured.refused), ("outcome unknown", &measured.unknown)] {
+        rows.extend(
+            kinds.iter().map(|(kind, n)| (name.to_owned(), format!("{} × {kind}", units::count(*n)))),
+        );
+    }
+    if measured.precondition_failed > 0 {
+        rows.push(("conditions not met".to_owned(), units::count(measured.precondition_failed)));
+    }
+    if let Some(cores) = measured.client_cpu_cores {
+        rows.push(("load generator CPU".to_owned(), format!("{cores:.2} cores")));
+    }
+    if let Some(truth) = &measured.truth {
+        let of = units::count(truth.acknowledged);
+        rows.push((
+            "read back".to_owned(),
+            format!("{of} acknowledged records: {} lost, {} wrong", truth.lost, truth.wrong),
+        ));
+        rows.extend(truth.shown.iter().map(|line| ("difference".to_owned(), line.clone())));
+    }
+    facts(out, "", &rows);
+    out.push_str("</section>\n");
+}
+
+fn result(out: &mut String, name: &str, operations: &Operations) {
+    let mut row = |cells: Vec<String>| {
+        let _ = write!(out, "<tr><td><b>{}</b>", escape(name));
+        for cell in cells {
+            let _ = write!(out, "<td class=\"n\">{}", escape(&cell));
+        }
+        out.push_str("</tr>\n");
+    };
+    let mut cells = vec![units::count(operations.requests), units::count(operations.records)];
+    match percentiles(&operations.latency_us) {
+        Some(values) => cells.extend(values.map(units::micros)),
+        None => cells.extend(std::iter::repeat_n("–".to_owned(), SHOWN.len() + 1)),
+    }
+    row(cells);
+}
+
+fn figure(out: &mut String, chart: &Chart) {
+    let _ = write!(out, "<figure><figcaption><b>{}</b>", escape(&chart.title));
+    for (class, name) in &chart.legend {
+        let _ = write!(out, "<span class=\"key {class}\">{}</span>", escape(name));
+    }
+    let _ = write!(out, "</figcaption><div class=\"wide\">{}</div>", chart.svg);
+    if !chart.note.is_empty() {
+        let _ = write!(out, "<p>{}</p>", escape(&chart.note));
+    }
+    out.push_str("</figure>\n");
+}
+
+fn server_section(out: &mut String, server: &ServerCost, machine: &Machine) {
+    let mut rows = Vec::new();
+    let mut known =
+        |name: &str, value: Option<String>| rows.extend(value.map(|value| (name.to_owned(), value)));
+    known("version", server.version.clone());
+    known("profile", server.profile.clone());
+    known("process", server.pid.map(|pid| pid.to_string()));
+    known("CPU", server.cpu_cores.map(|cores| format!("{cores:.2} of {} cores", machine.cores)));
+    known("memory at the end", server.rss_bytes.map(units::bytes));
+    known("most memory since its start", server.peak_rss_bytes.map(units::bytes));
+    known("written to disk", server.disk_bytes.map(units::bytes));
+    known("disk bytes a record", server.disk_bytes_per_record().map(units::rate));
+    known("written to its log", server.log_bytes.map(units::bytes));
+    known("fsyncs", server.syncs.map(units::count));
+    known("records a fsync", server.records_per_sync().map(units::rate));
+    known("data on", server.file_system.clone());
+    out.push_str("<section class=\"pair\">\n");
+    facts(out, &format!("Server {}", server.url), &rows);
+    stage_table(out, &server.stages);
+    out.push_str("</section>\n");
+}
+
+fn stage_table(out: &mut String, stages: &[StageTimes]) {
+    if stages.iter().all(|stage| stage.count == 0) {
+        return;
+    }
+    out.push_str(
+        "<div><h2>Stages</h2><div class=\"wide\"><table><thead><tr><th>stage<th class=\"n\">items<th class=\"n\">mean\
+         <th class=\"n\">p50<th class=\"n\">p90<th class=\"n\">p99</tr></thead><tbody>\n",
+    );
+    for stage in stages {
+        let at = |quantile| stage.quantile_seconds(quantile);
+        let times = [stage.mean_seconds(), at(0.5), at(0.9), at(0.99)];
+        let _ = write!(
+            out,
+            "<tr><td><b>{}</b><td class=\"n\">{}",
+            escape(&stage.name),
+            units::count(stage.count)
+        );
+        for time in times {
+            let _ = write!(out, "<td class=\"n\">{}", time.map_or_else(|| "–".to_owned(), units::seconds));
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table></div></div>\n");
+}
+
+/// Names and values, two columns.
+fn facts(out: &mut String, title: &str, rows: &[(String, String)]) {
+    out.push_str("<div>");
+    if !title.is_empty() {
+        let _ = write!(out, "<h2>{}</h2>", escape(title));
+    }
+    out.push_str("<dl>");
+    for (name, value) in rows {
+        let _ = write!(out, "<dt>{}<dd>{}", escape(name), escape(value));
+    }
+    out.push_str("</dl></div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{measured::Truth, report::tests::measured};
+
+    fn page(measured: &Measured) -> String {
+        let machine = Machine { cores: 2, cpu: Some("A <fast> one".to_owned()), ..Machine::default() };
+        Page {
+            title: "bulk & more".to_owned(),
+            machine: &machine,
+            verdicts: Vec::new(),
+            runs: vec![("one".to_owned(), measured)],
+        }
+        .html()
+    }
+
+    /// Every element that is opened is closed, in order, except those that HTML closes by itself.
+    fn assert_well_formed(html: &str) {
+        const ALONE: [&str; 11] =
+            ["meta", "path", "rect", "circle", "th", "td", "dt", "dd", "!doctype", "thead", "tbody"];
+        let mut open: Vec<&str> = Vec::new();
+        let body = html.split("</style>").last().unwrap();
+        for tag in body.split('<').skip(1) {
+            let tag = tag.split('>').next().unwrap();
+            let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap();
+            if ALONE.contains(&name) || tag.ends_with('/') {
+                continue;
+            }
+            if tag.starts_with('/') {
+                match open.pop() {
+                    Some(opened) => assert_eq!(opened, name),
+                    None => assert!(["head", "html"].contains(&name), "</{name}>"),
+                }
+            } else {
+                open.push(name);
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
+
+    #[test]
+    fn a_page_is_whole_and_stands_alone() {
+        let html = page(&measured());
+        assert_well_formed(&html);
+        for part in [
+            "<h1>bulk &amp; more</h1>",
+            "Sun, 09 Sep 2001 01:46:40 GMT",
+            "A &lt;fast&gt; one",
+            "3 × 503 overloaded",
+            "Throughput over time",
+            "Latency over time",
+            "Latency by percentile",
+            "Stage by stage",
+            "ext4 on /dev/vda",
+            "read back: all there",
+            "scribe-loadgen mixed --note &#39;it&#39;\\&#39;&#39;s &lt;here&gt;&#39;",
+        ] {
+            assert!(html.contains(part), "{part}");
+        }
+        for outside in ["http-equiv", "<script", "<link", "src=", "href=", "url(", "@import"] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn hostile_texts_stay_texts() {
+        const HOSTILE: &str = "\"'><script>alert(1)</script>&\0";
+        let mut measured = measured();
+        measured.plan.insert(HOSTILE.to_owned(), serde_json::json!([HOSTILE, {"a": HOSTILE}]));
+        measured.command.push(HOSTILE.to_owned());
+        measured.refused.insert(HOSTILE.to_owned(), 1);
+        measured.unknown.insert(HOSTILE.to_owned(), 1);
+        measured.truth = Some(Truth { lost: 1, shown: vec![HOSTILE.to_owned()], ..Truth::default() });
+        let server = &mut measured.servers[0];
+        server.url = HOSTILE.to_owned();
+        server.version = Some(HOSTILE.to_owned());
+        server.profile = Some(HOSTILE.to_owned());
+        server.file_system = Some(HOSTILE.to_owned());
+        server.stages[0].name = HOSTILE.to_owned();
+        measured.servers.push(measured.servers[0].clone());
+        let machine = Machine {
+            cpu: Some(HOSTILE.to_owned()),
+            os: Some(HOSTILE.to_owned()),
+            kernel: Some(HOSTILE.to_owned()),
+            ..Machine::default()
+        };
+        let text = || HOSTILE.to_owned();
+        let verdict = Verdict {
+            class: "bad",
+            verdict: text(),
+            name: text(),
+            about: text(),
+            measured: text(),
+            bound: text(),
+            margin: text(),
+        };
+        let html = Page {
+            title: text(),
+            machine: &machine,
+            verdicts: vec![verdict],
+            runs: vec![(text(), &measured)],
+        }
+        .html();
+        assert!(!html.contains("<script") && !html.contains('\0'));
+        assert!(html.matches("&lt;script&gt;").count() > 25, "{}", html.matches("&lt;script&gt;").count());
+        assert_well_formed(&html);
+    }
+
+    #[test]
+    fn a_run_that_failed_at_once_has_a_page_too() {
+        let mut measured = measured();
+        (measured.writes, measured.reads, measured.truth) = (None, None, None);
+        measured.timeline.clear();
+        measured.servers.clear();
+        measured.elapsed = Duration::ZERO;
+        measured.began_unix_ms = u64::MAX;
+        assert_well_formed(&page(&measured));
+    }
+}

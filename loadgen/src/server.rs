@@ -1,0 +1,233 @@
+//! What servers cost over a run: the kernel's counters of their processes and their own counters, read
+//! before and after.
+//!
+//! Takes addresses, gives a [`ServerCost`] each. A server that is not on this machine, does not answer or
+//! lacks a counter is not an error: what is not known is not shown. It owns neither the text format
+//! (`scrape`) nor `/proc` (`process`).
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::{Duration, Instant},
+};
+
+use scribe_ledger::client::authority_of;
+use serde_json::Value as Json;
+
+use crate::{
+    measured::{ServerCost, StageTimes},
+    process::Process,
+    scrape::Scrape,
+};
+
+/// How long a server may take for its counters; they are asked for while nothing is measured.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// How the histogram of the log's syncs is called beside the stages.
+const WAL_SYNC: &str = "wal sync";
+
+/// Servers that are being watched.
+pub struct ServerWatch {
+    servers: Vec<Watched>,
+    began: Instant,
+}
+
+struct Watched {
+    url: String,
+    process: Option<Process>,
+    before: Reading,
+}
+
+/// All counters at one time.
+#[derive(Default)]
+struct Reading {
+    cpu_secs: Option<f64>,
+    disk_bytes: Option<u64>,
+    scrape: Option<Scrape>,
+}
+
+impl ServerWatch {
+    /// Takes the first reading of servers given by URL and, when it is known, process id. A process that is
+    /// not given is looked for on this machine.
+    pub fn begin(servers: &[(String, Option<u32>)]) -> Self {
+        let servers = servers
+            .iter()
+            .map(|(url, pid)| {
+                let process = match pid {
+                    Some(pid) => Some(Process { pid: *pid }),
+                    None => address_of(url).and_then(Process::listening_at),
+                };
+                Watched { url: url.clone(), process, before: Reading::take(url, process) }
+            })
+            .collect();
+        Self { servers, began: Instant::now() }
+    }
+
+    /// Takes the second reading, and gives the differences.
+    pub fn finish(self) -> Vec<ServerCost> {
+        let elapsed_secs = self.began.elapsed().as_secs_f64();
+        self.servers.into_iter().map(|server| server.cost(elapsed_secs)).collect()
+    }
+}
+
+impl Watched {
+    fn cost(self, elapsed_secs: f64) -> ServerCost {
+        let Self { url, process, before } = self;
+        // The processor first: answering questions costs some of it.
+        let after = Reading::take(&url, process);
+        let status = get(&url, "/api/v1/status").and_then(|text| serde_json::from_str::<Json>(&text).ok());
+        let text = |name: &str| Some(status.as_ref()?.get(name)?.as_str()?.to_owned());
+        let counted = |name: &str| {
+            let now = after.scrape.as_ref()?.counter(name)?;
+            let then = before.scrape.as_ref()?.counter(name).unwrap_or(0);
+            // A server that has started anew counts from zero.
+            Some(now.checked_sub(then).unwrap_or(now))
+        };
+        ServerCost {
+            pid: process.map(|process| process.pid),
+            cpu_cores: after
+                .cpu_secs
+                .zip(before.cpu_secs)
+                .map(|(now, then)| (now - then).max(0.0) / elapsed_secs.max(1e-9)),
+            rss_bytes: process.and_then(Process::rss_bytes),
+            peak_rss_bytes: process.and_then(Process::peak_rss_bytes),
+            disk_bytes: after.disk_bytes.zip(before.disk_bytes).and_then(|(now, then)| now.checked_sub(then)),
+            log_bytes: counted("scribe_wal_written_bytes_total"),
+            syncs: counted("scribe_wal_syncs_total"),
+            records: counted("scribe_records_total"),
+            version: text("version"),
+            profile: text("profile"),
+            file_system: process.and_then(Process::data_file_system),
+            stages: before
+                .scrape
+                .zip(after.scrape)
+                .map_or_else(Vec::new, |(before, after)| stages(&before, &after)),
+            url,
+        }
+    }
+}
+
+impl Reading {
+    fn take(url: &str, process: Option<Process>) -> Self {
+        Self {
+            cpu_secs: process.and_then(Process::cpu_secs),
+            disk_bytes: process.and_then(Process::disk_bytes),
+            scrape: get(url, "/metrics/prometheus").map(|text| Scrape::parse(&text)),
+        }
+    }
+}
+
+fn stages(before: &Scrape, after: &Scrape) -> Vec<StageTimes> {
+    let of = |scrape: &Scrape| {
+        let mut stages = scrape.histograms_by("scribe_stage_duration_seconds", "stage");
+        stages.extend(scrape.histogram("scribe_wal_sync_duration_seconds", WAL_SYNC));
+        stages
+    };
+    let before = of(before);
+    of(after)
+        .into_iter()
+        .map(|stage| StageTimes::between(before.iter().find(|earlier| earlier.name == stage.name), stage))
+        .collect()
+}
+
+fn address_of(url: &str) -> Option<SocketAddr> {
+    authority_of(url).ok()?.to_socket_addrs().ok()?.next()
+}
+
+/// The body of an answer 200.
+fn get(url: &str, path: &str) -> Option<String> {
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
+    let mut stream = TcpStream::connect_timeout(&address_of(url)?, ANSWER_TIME_MAX).ok()?;
+    stream.set_write_timeout(Some(ANSWER_TIME_MAX)).ok()?;
+    // To a client of version 1.0 the answer is neither cut into chunks nor kept open.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", authority_of(url).ok()?);
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    let mut part = [0; 16 << 10];
+    loop {
+        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        stream.set_read_timeout(Some(left)).ok()?;
+        match stream.read(&mut part).ok()? {
+            0 => break,
+            read if answer.len() + read > ANSWER_BYTES_MAX => return None,
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_ascii_whitespace().nth(1)?;
+    (status == "200").then(|| body.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    /// Answers every request with the next of these bodies.
+    fn serve(answers: Vec<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    fn ok(body: &str) -> String {
+        format!("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n{body}")
+    }
+
+    #[test]
+    fn costs_are_differences_of_counters() {
+        let counters = |n: u64| {
+            ok(&format!(
+                "scribe_records_total {}\nscribe_wal_syncs_total {n}\nscribe_wal_written_bytes_total {}\n\
+                 scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"0.5\"}} {n}\n\
+                 scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"+Inf\"}} {n}\n\
+                 scribe_stage_duration_seconds_count{{stage=\"apply\"}} {n}\n\
+                 scribe_wal_sync_duration_seconds_bucket{{le=\"+Inf\"}} {n}\n",
+                n * 100,
+                n * 4096
+            ))
+        };
+        let status = ok("{\"version\":\"9.9.9\",\"profile\":\"odd\"}");
+        let url = serve(vec![counters(5), counters(12), status]);
+        let watch = ServerWatch::begin(&[(url.clone(), None)]);
+        let costs = watch.finish();
+        let [cost] = &costs[..] else { panic!("{costs:?}") };
+        assert_eq!((&cost.url, cost.pid), (&url, Some(std::process::id())));
+        assert_eq!((cost.records, cost.syncs, cost.log_bytes), (Some(700), Some(7), Some(7 * 4096)));
+        assert_eq!((cost.version.as_deref(), cost.profile.as_deref()), (Some("9.9.9"), Some("odd")));
+        assert!(cost.cpu_cores.is_some() && cost.rss_bytes > Some(0) && cost.disk_bytes.is_some());
+        let stages: Vec<_> =
+            cost.stages.iter().map(|stage| (stage.name.as_str(), stage.cumulative.len())).collect();
+        assert_eq!(stages, [("apply", 2), (WAL_SYNC, 1)]);
+        assert_eq!((cost.stages[0].count, cost.stages[0].cumulative[1].1), (7, 7));
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_costs_nothing_known() {
+        let nobody = "http://127.0.0.1:1".to_owned();
+        let cost = ServerWatch::begin(&[(nobody, None), ("nonsense".to_owned(), None)]).finish();
+        assert_eq!(cost.len(), 2);
+        assert!(
+            cost.iter().all(|cost| cost.pid.is_none() && cost.records.is_none() && cost.stages.is_empty())
+        );
+        // Refused, cut off, and not HTTP.
+        for answer in ["HTTP/1.1 503 Busy\r\n\r\nscribe_records_total 3\n", "HTTP/1.1 200", "\u{0}\u{0}"] {
+            let url = serve(vec![answer.to_owned()]);
+            assert_eq!(get(&url, "/metrics/prometheus"), None, "{answer:?}");
+        }
+    }
+}
