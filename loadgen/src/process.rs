@@ -1,6 +1,8 @@
 //! What processes cost, as the kernel counts it. Reads `/proc`; where there is none, nothing is known.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, time::Instant};
+
+use crate::{http::Target, measured::ServerCost};
 
 /// Kernel ticks a second in `/proc/*/stat`: 100 on every Linux ABI that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -44,6 +46,40 @@ impl Process {
     /// The most memory it ever held, in bytes.
     pub fn peak_rss_bytes(self) -> Option<u64> {
         peak_rss_bytes(&fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?)
+    }
+}
+
+/// Servers whose cost is being measured.
+pub struct ServerWatch {
+    began: Instant,
+    servers: Vec<(String, Option<Process>, Option<f64>)>,
+}
+
+impl ServerWatch {
+    /// Looks for the first time. A server whose process is not given is looked for on this machine.
+    pub fn begin(servers: &[(String, Option<u32>)]) -> Self {
+        let found = |url: &str| Process::listening_at(Target::resolve(url).ok()?.address);
+        let servers = servers.iter().map(|(url, pid)| {
+            let process = pid.map_or_else(|| found(url), |pid| Some(Process { pid }));
+            (url.clone(), process, process.and_then(Process::cpu_secs))
+        });
+        Self { began: Instant::now(), servers: servers.collect() }
+    }
+
+    /// Looks again, and says what it cost in between.
+    pub fn finish(self) -> Vec<ServerCost> {
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        let cost = |(url, process, before): (String, Option<Process>, Option<f64>)| {
+            let now = process.and_then(Process::cpu_secs);
+            ServerCost {
+                url,
+                pid: process.map(|process| process.pid),
+                cpu_cores: now.zip(before).map(|(now, before)| (now - before) / seconds),
+                peak_rss_bytes: process.and_then(Process::peak_rss_bytes),
+                ..ServerCost::default()
+            }
+        };
+        self.servers.into_iter().map(cost).collect()
     }
 }
 
