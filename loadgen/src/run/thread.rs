@@ -66,7 +66,9 @@ pub fn run(job: Job) -> Result<(), String> {
         plan.pace.map(|pace| Schedule::new(pace, clock.begin, clock.stop_at, number, threads, plan.seed)),
     );
     let outcome = runtime.block_on(tasks.run_until(drive(&desk, connected)));
-    desk.missed(desk.feed.missed(Instant::now()));
+    if shared.phase() == Phase::Going {
+        desk.missed(desk.feed.missed(Instant::now()));
+    }
     // What is still in flight is handed in as lost when its task is dropped.
     drop(tasks);
     outcome

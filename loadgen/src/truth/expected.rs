@@ -92,6 +92,11 @@ impl Writes {
         self.positions.iter().map(|(first, end)| end - first).sum()
     }
 
+    /// No write from this one on is known of.
+    pub fn end(&self) -> u64 {
+        self.spans.last().map_or(0, |span| span.end)
+    }
+
     /// Positions of which two writes were told that they are theirs, the first of each overlap.
     pub fn positions_given_twice(&self) -> Vec<u64> {
         let overlapping = self.positions.windows(2).filter(|pair| pair[1].0 < pair[0].1);
@@ -116,8 +121,11 @@ pub struct Expected {
     pub value: Vec<u8>,
 }
 
+/// Where groups come from.
+pub type Queue = mpsc::Receiver<Result<Vec<Expected>, String>>;
+
 /// Starts making what is expected, in groups, in the order of writes.
-pub fn groups(spec: Spec, writes: Arc<Writes>) -> mpsc::Receiver<Result<Vec<Expected>, String>> {
+pub fn groups(spec: Spec, writes: Arc<Writes>) -> Queue {
     let (full, queue) = mpsc::channel(GROUPS_AHEAD);
     std::thread::spawn(move || {
         let mut grouping = Grouping { full, group: Vec::new(), key_bytes: 0 };

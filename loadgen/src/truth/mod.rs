@@ -1,9 +1,10 @@
 //! Reads back what was acknowledged, and says whether all of it is there.
 //!
 //! Takes what became of every write and how writes are made; gives [`Truth`]. An acknowledged write has a
-//! position, and the value of its key as of that position has to be its value: that is exact however often
-//! the key was written before and after. Writes of unknown outcome are looked for in their key's history,
-//! only to be counted; but a batch may not be there in part, and what was refused may not be there at all.
+//! position, and what its key's value was as of that position, or the record that is there, has to be it:
+//! that is exact however often the key was written before and after. Writes of unknown outcome are looked for
+//! in their key's history, only to be counted; but a batch may not be there in part, and what was refused may
+//! not be there at all.
 
 mod expected;
 mod readback;
@@ -20,11 +21,14 @@ use crate::{
     http::Target,
     journal::{Entry, Spec},
     measured::Truth,
+    workload::keys::Order,
 };
 
 /// Differences that are described; all are counted.
 const SHOWN_MAX: usize = 10;
 const CONNECTIONS: usize = 8;
+/// Keys that were written more often than this on average are better not asked for as of a position.
+const REWRITTEN: u64 = 8;
 
 /// What is to be looked for.
 pub struct Question {
@@ -90,6 +94,10 @@ pub async fn check(question: Question) -> Result<Truth, String> {
         findings.truth.wrong += 1;
         findings.show(|| format!("seq {seq} was given to two acknowledged writes"));
     }
+    let order = spec.order;
+    let by_position = spec.file.is_some()
+        || matches!(order, Order::Zipfian(_))
+        || writes.end() > spec.key_space.saturating_mul(REWRITTEN);
     let writes = Arc::new(writes);
     let findings = Arc::new(Mutex::new(findings));
     let queue = expected::groups(spec, Arc::clone(&writes));
@@ -101,6 +109,7 @@ pub async fn check(question: Question) -> Result<Truth, String> {
             queue: Arc::clone(&queue),
             writes: Arc::clone(&writes),
             findings: Arc::clone(&findings),
+            by_position,
         };
         readers.spawn(reader.run());
     }

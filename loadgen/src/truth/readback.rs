@@ -1,4 +1,6 @@
 //! One connection that reads records back: a group of requests at once, their answers in order.
+//!
+//! It judges each answer by what became of the write; it does not know how writes are made.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,11 +10,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use scribe_ledger::client::{ClientError, KeyPath, kv_path};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use super::{
     Findings,
-    expected::{Expected, Fate, Writes},
+    expected::{Expected, Fate, Queue, Writes},
 };
 use crate::{
     http::{Connection, Head, Target},
@@ -29,15 +30,56 @@ const HISTORY_PAGE: u32 = 500;
 
 pub struct Reader {
     pub target: Target,
-    pub queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Result<Vec<Expected>, String>>>>,
+    pub queue: Arc<tokio::sync::Mutex<Queue>>,
     pub writes: Arc<Writes>,
     pub findings: Arc<Mutex<Findings>>,
+    /// Keys were written many times.
+    pub by_position: bool,
+}
+
+/// How a record is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// Its key's value as of its position: exact, and the way users go. But the server walks back through the
+    /// key's newer versions.
+    AsOf,
+    /// Whatever is at its position: exact however often the key was written since.
+    Record,
+    /// Its key's newest version, which may not be older than it: goes with [`Ask::Record`].
+    NotOlder,
+    /// Its key's newest version, which may be it.
+    Newest,
+}
+
+impl Ask {
+    fn path(self, expected: &Expected) -> String {
+        let key = || KeyPath::of(&expected.key).as_str().to_owned();
+        match (self, expected.fate) {
+            (Self::AsOf, Fate::Acked { seq }) => format!("{}?at={seq}", key()),
+            (Self::Record, Fate::Acked { seq }) => format!("/api/v1/records/{seq}"),
+            _ => key(),
+        }
+    }
+}
+
+/// What is not as it should be with an acknowledged record.
+#[derive(Clone, Copy, Debug)]
+enum Difference {
+    /// In its place is another one, or none.
+    Missing(Option<u64>),
+    /// It is there, but its key's newest version is an older one, or none.
+    Hidden(Option<u64>),
+    Bytes {
+        have: usize,
+        at: usize,
+    },
 }
 
 /// What an answer says about a record.
 enum Seen {
     /// Settled.
     Done,
+    Differs(Difference),
     /// The newest version of its key is another one: an older one may be it.
     LookBehind,
     /// The server could not say, for now.
@@ -96,33 +138,41 @@ impl Reader {
                 Err(error) => return Ok(Some(self.target.unreachable(&error))),
             },
         };
+        let rest = &group[*done..];
         let mut requests = Vec::new();
-        let paths: Vec<KeyPath> = group[*done..].iter().map(|expected| KeyPath::of(&expected.key)).collect();
-        for (expected, path) in group[*done..].iter().zip(&paths) {
-            let query = match expected.fate {
-                Fate::Acked { seq } => format!("?at={seq}"),
-                Fate::Refused | Fate::Unknown => String::new(),
-            };
-            let (path, host) = (path.as_str(), &self.target.authority);
-            requests.extend(format!("GET {path}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes());
+        for expected in rest {
+            for ask in self.asks(expected) {
+                let (path, host) = (ask.path(expected), &self.target.authority);
+                requests.extend(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes());
+            }
         }
         if let Err(broken) = live.send(&requests).await {
             return Ok(Some(broken.to_string()));
         }
         let mut body = Vec::new();
-        let rest = &group[*done..];
-        for (expected, path) in rest.iter().zip(&paths) {
-            let head = match live.answer(&mut body).await {
-                Ok(head) => head,
-                Err(broken) => return Ok(Some(broken.to_string())),
-            };
-            match self.judge(expected, path, &head, &mut body)? {
-                Seen::Done => {}
+        for expected in rest {
+            let mut close = false;
+            let mut seen = Seen::Done;
+            for ask in self.asks(expected) {
+                let head = match live.answer(&mut body).await {
+                    Ok(head) => head,
+                    Err(broken) => return Ok(Some(broken.to_string())),
+                };
+                close |= head.close;
+                match self.judge(expected, *ask, &head, &mut body)? {
+                    Seen::Again(why) => return Ok(Some(why)),
+                    // One difference of a record is enough.
+                    judged if matches!(seen, Seen::Done) => seen = judged,
+                    _ => {}
+                }
+            }
+            match seen {
+                Seen::Differs(difference) => self.differs(expected, difference),
                 Seen::LookBehind => behind.push(expected),
-                Seen::Again(why) => return Ok(Some(why)),
+                Seen::Done | Seen::Again(_) => {}
             }
             *done += 1;
-            if head.close {
+            if close {
                 return Ok(None);
             }
         }
@@ -130,61 +180,73 @@ impl Reader {
         Ok(None)
     }
 
-    fn judge(
-        &self,
-        expected: &Expected,
-        path: &KeyPath,
-        head: &Head,
-        body: &mut Vec<u8>,
-    ) -> Result<Seen, String> {
-        let seq = match (head.status, path) {
-            (200, KeyPath::Raw(_)) => Some(head.seq.ok_or("a value came without Scribe-Seq")?),
-            (200, KeyPath::Json(_)) => Some(from_json(body)?),
-            (404, _) => None,
+    /// What is asked about a record.
+    const fn asks(&self, expected: &Expected) -> &'static [Ask] {
+        match expected.fate {
+            Fate::Acked { .. } if self.by_position => &[Ask::Record, Ask::NotOlder],
+            Fate::Acked { .. } => &[Ask::AsOf],
+            Fate::Refused | Fate::Unknown => &[Ask::Newest],
+        }
+    }
+
+    fn judge(&self, expected: &Expected, ask: Ask, head: &Head, body: &mut Vec<u8>) -> Result<Seen, String> {
+        let path = KeyPath::of(&expected.key);
+        let seq = match (head.status, ask, &path) {
+            (200, Ask::Record, _) => Some(record(body, &expected.key)?),
+            (200, _, KeyPath::Raw(_)) => Some(head.seq.ok_or("a value came without Scribe-Seq")?),
+            (200, _, KeyPath::Json(_)) => Some(from_json(body)?),
+            (404, ..) => None,
             // The position is beyond the ledger's end: the write is gone, and all that came after it.
-            (400, _) if matches!(expected.fate, Fate::Acked { .. }) => None,
-            (status, _) => {
+            (400, Ask::AsOf, _) => None,
+            (status, ..) => {
                 let error = ClientError::from_answer(status, None, body);
                 if error.is_retryable() {
                     return Ok(Seen::Again(error.to_string()));
                 }
-                return Err(format!("GET {}: {error}", path.as_str()));
+                return Err(format!("GET {}: {error}", ask.path(expected)));
             }
         };
-        Ok(match (expected.fate, seq) {
-            (Fate::Acked { seq: wanted }, _) => {
-                self.acknowledged(expected, wanted, seq, body);
-                Seen::Done
+        let Fate::Acked { seq: wanted } = expected.fate else {
+            return Ok(match seq {
+                Some(seq) if *body == expected.value && !self.writes.is_acknowledged(seq) => {
+                    self.found(expected, Some(seq));
+                    Seen::Done
+                }
+                Some(_) => Seen::LookBehind,
+                None => {
+                    self.found(expected, None);
+                    Seen::Done
+                }
+            });
+        };
+        Ok(match (ask, seq) {
+            (Ask::NotOlder, Some(seq)) if seq >= wanted => Seen::Done,
+            (Ask::NotOlder, seq) => Seen::Differs(Difference::Hidden(seq)),
+            (_, Some(seq)) if seq == wanted && *body == expected.value => Seen::Done,
+            (_, Some(seq)) if seq == wanted => {
+                let at = body.iter().zip(&expected.value).take_while(|(a, b)| a == b).count();
+                Seen::Differs(Difference::Bytes { have: body.len(), at })
             }
-            (_, None) => {
-                self.found(expected, None);
-                Seen::Done
-            }
-            (_, Some(seq)) if *body == expected.value && !self.writes.is_acknowledged(seq) => {
-                self.found(expected, Some(seq));
-                Seen::Done
-            }
-            (_, Some(_)) => Seen::LookBehind,
+            (_, seq) => Seen::Differs(Difference::Missing(seq)),
         })
     }
 
-    fn acknowledged(&self, expected: &Expected, wanted: u64, seq: Option<u64>, value: &[u8]) {
-        if seq == Some(wanted) && value == expected.value {
-            return;
-        }
+    fn differs(&self, expected: &Expected, difference: Difference) {
+        let Fate::Acked { seq: wanted } = expected.fate else { return };
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         let (write, key) = (expected.write, String::from_utf8_lossy(&expected.key));
-        let what = match seq {
-            None => "is not there".to_owned(),
-            Some(seq) if seq != wanted => format!("is not there: at that time the key's newest is seq {seq}"),
-            Some(_) => {
-                let at = value.iter().zip(&expected.value).take_while(|(a, b)| a == b).count();
-                let (have, want) = (value.len(), expected.value.len());
+        let newest = |seq: Option<u64>| seq.map_or_else(|| "nothing".to_owned(), |seq| format!("seq {seq}"));
+        let what = match difference {
+            Difference::Missing(seq) => format!("is not there: in its place is {}", newest(seq)),
+            Difference::Hidden(seq) => format!("does not show: its key's newest is {}", newest(seq)),
+            Difference::Bytes { have, at } => {
+                let want = expected.value.len();
                 format!("has {have} bytes where {want} were written, the first difference at byte {at}")
             }
         };
         let truth = &mut findings.truth;
-        *(if seq == Some(wanted) { &mut truth.wrong } else { &mut truth.lost }) += 1;
+        let wrong = matches!(difference, Difference::Bytes { .. });
+        *(if wrong { &mut truth.wrong } else { &mut truth.lost }) += 1;
         findings.show(|| format!("write {write}, key {key:?}, acknowledged as seq {wanted}, {what}"));
     }
 
@@ -284,6 +346,26 @@ impl Reader {
         }
         Ok(head)
     }
+}
+
+/// Turns a record's JSON in `body` into its value. Gives its position; of another key's record none that
+/// could be right.
+fn record(body: &mut Vec<u8>, key: &[u8]) -> Result<u64, String> {
+    #[derive(Deserialize)]
+    struct Record {
+        key: Option<String>,
+        key_b64: Option<String>,
+        value: Option<String>,
+        value_b64: Option<String>,
+        seq: u64,
+    }
+    let record: Record = serde_json::from_slice(body).map_err(|error| format!("a record's JSON: {error}"))?;
+    let bytes = |text: Option<String>, base64: Option<String>| match (text, base64) {
+        (_, Some(base64)) => STANDARD.decode(base64).map_err(|error| format!("a record's base64: {error}")),
+        (text, None) => Ok(text.unwrap_or_default().into_bytes()),
+    };
+    *body = bytes(record.value, record.value_b64)?;
+    Ok(if bytes(record.key, record.key_b64)? == key { record.seq } else { u64::MAX })
 }
 
 #[derive(Deserialize)]
