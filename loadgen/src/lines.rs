@@ -32,6 +32,19 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
 }
 
+impl Chunk {
+    /// Leaves out all but the first `records` lines.
+    pub fn cut(&mut self, records: u64) {
+        if records >= self.records {
+            return;
+        }
+        let ends = memchr::memchr_iter(b'\n', &self.bytes);
+        let end = if records == 0 { 0 } else { ends.take(records as usize).last().map_or(0, |at| at + 1) };
+        self.bytes.truncate(end);
+        self.records = records;
+    }
+}
+
 /// The chunks of a file.
 pub struct Chunks {
     source: Box<dyn BufRead + Send>,

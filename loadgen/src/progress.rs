@@ -96,6 +96,9 @@ fn words(tick: &Tick, totals: &Totals) -> String {
     if totals.warming_up {
         words.push_str("  warming up");
     }
+    if totals.records > 0 {
+        words.push_str(&format!("  {} records", units::short(totals.records as f64)));
+    }
     words.push_str(&format!("  {} records/s  p99 {}", units::rate(rate), units::micros(tick.p99_us)));
     if totals.failed > 0 {
         words.push_str(&format!("  {} FAILED", units::count(totals.failed)));
@@ -135,11 +138,10 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_well() {
-        let line = line(&tick(0, 612_345), &totals(5, Some(0.5)), 79);
-        assert_eq!(
-            line,
-            format!("{}{}  50%  5 s  612,345 records/s  p99 4.00 ms", "█".repeat(15), "░".repeat(15))
-        );
+        let totals_at_half = Totals { records: 3_060_000, ..totals(5, Some(0.5)) };
+        let line = line(&tick(0, 612_345), &totals_at_half, 79);
+        let words = "50%  5 s  3.06M records  612,345 records/s  p99 4.00 ms";
+        assert_eq!(line, format!("{}{}  {words}", "█".repeat(11), "░".repeat(11)));
         let bad = Totals { failed: 3, warming_up: true, ..totals(1, None) };
         assert_eq!(
             super::line(&tick(0, 10), &bad, 79),
@@ -178,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_line_fits(columns in 19usize..200, done in prop::option::of(prop::num::f64::ANY), records in any::<u64>(), failed in any::<u64>()) {
-            let totals = Totals { failed, ..totals(records, done) };
+            let totals = Totals { failed, records, ..totals(records, done) };
             prop_assert!(line(&tick(0, records), &totals, columns).chars().count() <= columns);
         }
     }

@@ -127,6 +127,11 @@ fn expected(number: u64, line: &[u8]) -> Result<Expected, String> {
     Ok(Expected { number, key, value: bytes("value", parsed.value, parsed.value_b64)? })
 }
 
+/// The key and the value of a line, which is the file's `number`-th record from 0.
+pub fn key_and_value(number: u64, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    expected(number, line).map(|expected| (expected.key, expected.value))
+}
+
 /// Reads every key of the file back.
 ///
 /// # Errors
@@ -296,8 +301,8 @@ impl Reader {
     }
 }
 
-/// Turns a JSON record in `body` into its value.
-fn from_json(body: &mut Vec<u8>) -> Result<u64, String> {
+/// Turns a JSON record in `body` into its value. Gives its position.
+pub fn from_json(body: &mut Vec<u8>) -> Result<u64, String> {
     #[derive(Deserialize)]
     struct Record {
         value: String,

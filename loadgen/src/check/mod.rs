@@ -124,8 +124,10 @@ fn finish(args: &CheckArgs, all: &[Checked]) -> Result<ExitCode, Failure> {
         print(&format!("\n{}", summary.text(args.quick)))?;
     }
     if let Some(path) = &args.report {
-        let runs =
-            all.iter().filter_map(|checked| Some((checked.target.name.clone(), checked.measured.as_ref()?)));
+        let runs = all.iter().filter_map(|checked| {
+            let title = format!("{}: {}", checked.target.name, checked.target.what);
+            Some((title, checked.measured.as_ref()?))
+        });
         let page = Page {
             title: format!("Targets: {}", summary.text(args.quick)),
             machine: &machine,

@@ -182,6 +182,9 @@ impl Target {
         if self.fill {
             arguments.push("--fill".to_owned());
         }
+        if quick && self.writes() {
+            arguments.push("--verify".to_owned());
+        }
         arguments
     }
 }
@@ -206,7 +209,16 @@ mod tests {
             .filter(|target| target.needs.is_none())
             .map(|target| target.name.as_str())
             .collect();
-        for name in ["bulk", "put-64", "put-1", "get-64", "writes-batched", "reads-linearizable"] {
+        for name in [
+            "bulk",
+            "put-64",
+            "put-1",
+            "get-64",
+            "writes-batched",
+            "writes-10k",
+            "reads-linearizable",
+            "reads-stale",
+        ] {
             assert!(runnable.contains(&name), "{name}");
         }
         for target in &targets {
@@ -231,7 +243,7 @@ mod tests {
         );
         assert_eq!(
             target.arguments("http://h:1", true).join(" "),
-            "bulk --url http://h:1 --connections 8 --batch 100 --key-space 1000 --count 20000 --fill"
+            "bulk --url http://h:1 --connections 8 --batch 100 --key-space 1000 --count 20000 --fill --verify"
         );
         assert!(target.fresh && target.writes() && target.nodes == 1);
     }

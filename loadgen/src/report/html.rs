@@ -45,7 +45,21 @@ pub struct Verdict {
     pub margin: String,
 }
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    /// A page about one run, under the words of its plan.
+    pub fn of_run(measured: &'a Measured, machine: &'a Machine) -> Self {
+        let word = |name: &str| measured.plan.get(name).map(shown);
+        let parts = [
+            word("command"),
+            word("connections").map(|connections| format!("{connections} connections")),
+            word("batch").map(|batch| format!("{batch} records a request")),
+            word("rate").map(|rate| format!("{rate} requests/s")),
+            word("consistency"),
+        ];
+        let title = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        Self { title, machine, verdicts: Vec::new(), runs: vec![(String::new(), measured)] }
+    }
+
     /// The whole document.
     pub fn html(&self) -> String {
         let mut out = String::new();
@@ -197,6 +211,11 @@ fn shown(value: &Json) -> String {
     match value {
         Json::String(text) => text.clone(),
         Json::Array(parts) => parts.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Json::Object(parts) => parts
+            .iter()
+            .map(|(name, value)| format!("{name} {}", shown(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     }
 }
@@ -373,13 +392,7 @@ mod tests {
 
     fn page(measured: &Measured) -> String {
         let machine = Machine { cores: 2, cpu: Some("A <fast> one".to_owned()), ..Machine::default() };
-        Page {
-            title: "bulk & more".to_owned(),
-            machine: &machine,
-            verdicts: Vec::new(),
-            runs: vec![("one".to_owned(), measured)],
-        }
-        .html()
+        Page::of_run(measured, &machine).html()
     }
 
     /// Every element that is opened is closed, in order, except those that HTML closes by itself.
@@ -411,7 +424,7 @@ mod tests {
         let html = page(&measured());
         assert_well_formed(&html);
         for part in [
-            "<h1>bulk &amp; more</h1>",
+            "<h1>mixed, 64 connections</h1>",
             "Sun, 09 Sep 2001 01:46:40 GMT",
             "A &lt;fast&gt; one",
             "3 × 503 overloaded",

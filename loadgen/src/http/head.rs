@@ -1,28 +1,15 @@
-//! A raw HTTP/1.1 client that costs little: the machine's cores belong to the server under test.
+//! Reads the head of an answer: only the fields that the load generator acts on.
 //!
-//! Takes whole request bytes, gives the few header fields the load generator acts on. It does not own
-//! retries, and of HTTP it only knows kept-alive connections with `Content-Length` bodies, which is what
-//! the server sends on these calls.
+//! Pure. It knows answers with `Content-Length`, which is what the server sends on the calls made here.
 
-use std::{
-    fmt, io,
-    net::{SocketAddr, ToSocketAddrs},
-};
-
-use bytes::{Buf, BytesMut};
 use memchr::{memchr, memmem};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+
+use super::Broken;
 
 /// A server's head may have this many bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A server's body may have this many bytes: the largest value, with room.
 const BODY_BYTES_MAX: usize = 96 << 20;
-/// Room for the answer to a put with some to spare, so that a read is never exactly full and the runtime
-/// knows without another system call that the socket is drained.
-const READ_BYTES: usize = 16 << 10;
 
 /// What is read of an answer's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,40 +34,6 @@ impl Head {
     /// 2xx.
     pub const fn is_success(&self) -> bool {
         self.status / 100 == 2
-    }
-}
-
-/// Why no answer could be read.
-#[derive(Debug)]
-pub enum Broken {
-    /// The connection failed or was closed.
-    Io(io::Error),
-    /// The server sent something that is not such an answer.
-    BadAnswer(&'static str),
-}
-
-impl Broken {
-    /// The kind of error it is counted as.
-    pub fn kind(&self) -> String {
-        match self {
-            Self::Io(error) => format!("connection: {}", error.kind()),
-            Self::BadAnswer(what) => format!("bad answer: {what}"),
-        }
-    }
-}
-
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "the connection broke: {error}"),
-            Self::BadAnswer(what) => write!(f, "not an answer of scribe-node: {what}"),
-        }
     }
 }
 
@@ -162,93 +115,9 @@ fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// A server, resolved once.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// `HOST:PORT`, for the Host header.
-    pub authority: String,
-    /// Where it is.
-    pub address: SocketAddr,
-}
-
-impl Target {
-    /// Resolves `http://HOST:PORT`.
-    pub fn resolve(url: &str) -> Result<Self, String> {
-        let authority = scribe_ledger::client::authority_of(url).map_err(|error| error.to_string())?;
-        let address = authority
-            .to_socket_addrs()
-            .map_err(|error| format!("{authority} cannot be resolved: {error}"))?
-            .next()
-            .ok_or_else(|| format!("{authority} has no address"))?;
-        Ok(Self { authority, address })
-    }
-
-    /// Opens a connection.
-    pub async fn connect(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Connection { stream, unread: BytesMut::with_capacity(READ_BYTES) })
-    }
-
-    /// What to tell a person when [`Target::connect`] fails.
-    pub fn unreachable(&self, error: &io::Error) -> String {
-        let url = format!("http://{}", self.authority);
-        format!("cannot connect to {url} ({error}): is scribe-node running at {url}?")
-    }
-}
-
-/// One kept-alive connection. After an error, or an answer with [`Head::close`], it is of no more use.
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-    unread: BytesMut,
-}
-
-impl Connection {
-    /// Sends a request and reads its answer; the body replaces what `body` held.
-    pub async fn exchange(&mut self, request: &[u8], body: &mut Vec<u8>) -> Result<Head, Broken> {
-        if let Err(error) = self.stream.write_all(request).await {
-            // A server that refuses a large body answers and closes while we are still writing.
-            return match self.answer(body).await {
-                Ok(head) => Ok(Head { close: true, ..head }),
-                Err(_) => Err(Broken::Io(error)),
-            };
-        }
-        self.answer(body).await
-    }
-
-    async fn answer(&mut self, body: &mut Vec<u8>) -> Result<Head, Broken> {
-        body.clear();
-        let head = loop {
-            if !self.unread.is_empty()
-                && let Some(head) = parse_head(&self.unread)?
-            {
-                break head;
-            }
-            self.fill().await?;
-        };
-        self.unread.advance(head.head_bytes);
-        while self.unread.len() < head.body_bytes {
-            self.fill().await?;
-        }
-        body.extend_from_slice(&self.unread[..head.body_bytes]);
-        self.unread.advance(head.body_bytes);
-        Ok(head)
-    }
-
-    async fn fill(&mut self) -> Result<(), Broken> {
-        self.unread.reserve(READ_BYTES / 2);
-        if self.stream.read_buf(&mut self.unread).await? == 0 {
-            return Err(Broken::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -298,35 +167,6 @@ mod tests {
             let mut damaged = ANSWER.to_vec();
             damaged[at.index(ANSWER.len())] ^= flip;
             let _ = parse_head(&damaged);
-        }
-
-        #[test]
-        fn answers_may_arrive_in_any_pieces(cuts in prop::collection::vec(1usize..60, 0..12)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let url = format!("http://{}", listener.local_addr().unwrap());
-                let server = tokio::spawn(async move {
-                    let (mut socket, _) = listener.accept().await.unwrap();
-                    socket.set_nodelay(true).unwrap();
-                    let mut wire = [ANSWER, ANSWER].concat();
-                    for cut in cuts {
-                        let rest = wire.split_off(cut.min(wire.len()));
-                        socket.write_all(&wire).await.unwrap();
-                        tokio::task::yield_now().await;
-                        wire = rest;
-                    }
-                    socket.write_all(&wire).await.unwrap();
-                });
-                let mut connection = Target::resolve(&url).unwrap().connect().await.unwrap();
-                let mut body = b"left over".to_vec();
-                for _ in 0..2 {
-                    let head = connection.exchange(b"x", &mut body).await.unwrap();
-                    assert_eq!((head.seq, &body[..]), (Some(42), &b"hello"[..]));
-                }
-                server.await.unwrap();
-                assert!(matches!(connection.exchange(b"x", &mut body).await, Err(Broken::Io(_))));
-            });
         }
     }
 }

@@ -1,0 +1,221 @@
+//! A raw HTTP/1.1 client that costs little: the machine's cores belong to the server under test.
+//!
+//! Takes whole request bytes, gives the few header fields the load generator acts on. It does not own
+//! retries, and of HTTP it only knows kept-alive connections with `Content-Length` bodies, which is what
+//! the server sends on these calls.
+
+mod head;
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+pub use self::head::{Head, parse_head};
+
+/// Room for the answer to a put with some to spare, so that a read is never exactly full and the runtime
+/// knows without another system call that the socket is drained.
+pub const READ_BYTES: usize = 16 << 10;
+
+/// Why no answer could be read.
+#[derive(Debug)]
+pub enum Broken {
+    /// The connection failed or was closed.
+    Io(io::Error),
+    /// The server sent something that is not such an answer.
+    BadAnswer(&'static str),
+}
+
+impl Broken {
+    /// The kind of error it is counted as.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Io(error) => format!("connection: {}", error.kind()),
+            Self::BadAnswer(what) => format!("bad answer: {what}"),
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "the connection broke: {error}"),
+            Self::BadAnswer(what) => write!(f, "not an answer of scribe-node: {what}"),
+        }
+    }
+}
+
+/// A server, resolved once.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `HOST:PORT`, for the Host header.
+    pub authority: String,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+impl Target {
+    /// Resolves `http://HOST:PORT`.
+    pub fn resolve(url: &str) -> Result<Self, String> {
+        let authority = scribe_ledger::client::authority_of(url).map_err(|error| error.to_string())?;
+        let address = authority
+            .to_socket_addrs()
+            .map_err(|error| format!("{authority} cannot be resolved: {error}"))?
+            .next()
+            .ok_or_else(|| format!("{authority} has no address"))?;
+        Ok(Self { authority, address })
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        Ok(Connection { stream: self.open().await?, unread: Unread::new() })
+    }
+
+    /// Opens a socket.
+    pub async fn open(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// What to tell a person when [`Target::connect`] fails.
+    pub fn unreachable(&self, error: &io::Error) -> String {
+        let url = self.url();
+        format!("cannot connect to {url} ({error}): is scribe-node running at {url}?")
+    }
+}
+
+/// Bytes that came from the server and have not been looked at yet.
+#[derive(Debug)]
+pub struct Unread {
+    bytes: BytesMut,
+    /// The head at the front, once it is there: a large body must not have it read at every piece.
+    head: Option<Head>,
+}
+
+impl Unread {
+    pub fn new() -> Self {
+        Self { bytes: BytesMut::with_capacity(READ_BYTES), head: None }
+    }
+
+    /// Where to read into, with room.
+    pub fn room(&mut self) -> &mut BytesMut {
+        self.bytes.reserve(READ_BYTES / 2);
+        &mut self.bytes
+    }
+
+    /// The answer at the front, if it is whole.
+    pub fn answer(&mut self) -> Result<Option<(Head, &[u8])>, Broken> {
+        if self.head.is_none() && !self.bytes.is_empty() {
+            self.head = parse_head(&self.bytes)?;
+        }
+        let Some(head) = self.head else { return Ok(None) };
+        Ok(self.bytes.get(head.head_bytes..head.head_bytes + head.body_bytes).map(|body| (head, body)))
+    }
+
+    /// Goes on behind the answer that [`Unread::answer`] gave.
+    pub fn consume(&mut self) {
+        if let Some(head) = self.head.take() {
+            self.bytes.advance(head.head_bytes + head.body_bytes);
+        }
+    }
+}
+
+/// One kept-alive connection. After an error, or an answer with [`Head::close`], it is of no more use.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    unread: Unread,
+}
+
+impl Connection {
+    /// Sends a request and reads its answer; the body replaces what `body` held.
+    pub async fn exchange(&mut self, request: &[u8], body: &mut Vec<u8>) -> Result<Head, Broken> {
+        if let Err(error) = self.send(request).await {
+            // A server that refuses a large body answers and closes while we are still writing.
+            return match self.answer(body).await {
+                Ok(head) => Ok(Head { close: true, ..head }),
+                Err(_) => Err(error),
+            };
+        }
+        self.answer(body).await
+    }
+
+    /// Sends one request, or several: each gets an answer, in their order.
+    pub async fn send(&mut self, requests: &[u8]) -> Result<(), Broken> {
+        Ok(self.stream.write_all(requests).await?)
+    }
+
+    /// Reads one answer; its body replaces what `body` held.
+    pub async fn answer(&mut self, body: &mut Vec<u8>) -> Result<Head, Broken> {
+        body.clear();
+        loop {
+            if let Some((head, bytes)) = self.unread.answer()? {
+                body.extend_from_slice(bytes);
+                self.unread.consume();
+                return Ok(head);
+            }
+            if self.stream.read_buf(self.unread.room()).await? == 0 {
+                return Err(Broken::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\nscribe-seq: 42\r\nContent-Length: 5\r\n\r\nhello";
+
+    proptest! {
+        #[test]
+        fn answers_may_arrive_in_any_pieces(cuts in prop::collection::vec(1usize..60, 0..12)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let url = format!("http://{}", listener.local_addr().unwrap());
+                let server = tokio::spawn(async move {
+                    let (mut socket, _) = listener.accept().await.unwrap();
+                    socket.set_nodelay(true).unwrap();
+                    let mut wire = [ANSWER, ANSWER].concat();
+                    for cut in cuts {
+                        let rest = wire.split_off(cut.min(wire.len()));
+                        socket.write_all(&wire).await.unwrap();
+                        tokio::task::yield_now().await;
+                        wire = rest;
+                    }
+                    socket.write_all(&wire).await.unwrap();
+                });
+                let mut connection = Target::resolve(&url).unwrap().connect().await.unwrap();
+                let mut body = b"left over".to_vec();
+                for _ in 0..2 {
+                    let head = connection.exchange(b"x", &mut body).await.unwrap();
+                    assert_eq!((head.seq, &body[..]), (Some(42), &b"hello"[..]));
+                }
+                server.await.unwrap();
+                assert!(matches!(connection.exchange(b"x", &mut body).await, Err(Broken::Io(_))));
+            });
+        }
+    }
+}

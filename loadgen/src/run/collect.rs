@@ -1,0 +1,283 @@
+//! Watches a run from outside: collects what the threads have counted, tick by tick, sees when it is over,
+//! stalls, or is interrupted.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use hdrhistogram::Histogram;
+use serde_json::Map;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{
+    Limit,
+    shared::{Clock, Phase, Shared},
+    tally::Tally,
+};
+use crate::{
+    measured::{Measured, ServerCost, Tick},
+    observe::{Observer, Totals},
+    process::Process,
+    server::ServerWatch,
+};
+
+/// Length of a tick.
+const TICK: Duration = Duration::from_secs(1);
+/// How long answers are waited for after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(2);
+/// The end of a run that is no tick of its own.
+const TICK_MIN: Duration = Duration::from_millis(1);
+
+/// How a run ended.
+pub struct End {
+    pub failure: Option<String>,
+    pub interrupted: bool,
+}
+
+pub struct Collector {
+    shared: Arc<Shared>,
+    clock: Clock,
+    tallies: Vec<Arc<Mutex<Tally>>>,
+    /// Changes places with a thread's tally, so that the thread is not kept waiting.
+    spare: Tally,
+    total: Tally,
+    ticked_at: Instant,
+    answered: u64,
+    began_unix_ms: u64,
+    measuring: Option<Measuring>,
+    cost: Cost,
+    timeline: Vec<Tick>,
+}
+
+/// What is known since measuring began.
+struct Measuring {
+    own_cpu_secs: Option<f64>,
+    servers: ServerWatch,
+}
+
+/// What the run has cost, from the end of the warm-up to the end of the last connection.
+#[derive(Default)]
+struct Cost {
+    client_cpu_cores: Option<f64>,
+    servers: Vec<ServerCost>,
+}
+
+impl Collector {
+    pub fn new(shared: Arc<Shared>, clock: Clock, tallies: Vec<Arc<Mutex<Tally>>>) -> Self {
+        Self {
+            shared,
+            clock,
+            tallies,
+            spare: Tally::new(),
+            total: Tally::new(),
+            ticked_at: clock.begin,
+            answered: 0,
+            began_unix_ms: 0,
+            measuring: None,
+            cost: Cost::default(),
+            timeline: Vec::new(),
+        }
+    }
+
+    /// Ticks until all threads have ended.
+    pub async fn watch(
+        &mut self,
+        mut ends: UnboundedReceiver<Result<(), String>>,
+        threads: usize,
+        observer: &mut dyn Observer,
+    ) -> End {
+        let mut end = End { failure: None, interrupted: false };
+        let mut left = threads;
+        let stall = self.shared.plan.stall;
+        let mut answered = (0, Instant::now());
+        let mut abort_at: Option<Instant> = None;
+        let leader = Arc::clone(&self.shared);
+        let leader = async {
+            match &leader.leader {
+                Some(leader) => leader.keep_up().await,
+                None => std::future::pending().await,
+            }
+        };
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(leader, interrupt);
+        let mut listening = true;
+        self.begin_if_warm();
+        while left > 0 {
+            let next = self.next_tick();
+            let check = Instant::now() + (stall / 4).min(Duration::from_millis(100));
+            tokio::select! {
+                ended = ends.recv() => {
+                    left -= 1;
+                    if let Some(Err(why)) = ended {
+                        end.failure.get_or_insert(why);
+                        self.shared.enter(Phase::Finishing);
+                    }
+                }
+                () = tokio::time::sleep_until(next.min(check).into()) => {
+                    if Instant::now() >= next {
+                        self.tick(next, observer);
+                        self.begin_if_warm();
+                    }
+                    let now = (self.shared.answered.load(Ordering::Relaxed), Instant::now());
+                    if now.0 != answered.0 {
+                        answered = now;
+                    } else if self.idles(answered.1) {
+                        // Nothing was due: silence is no stall.
+                        answered.1 = now.1;
+                    } else if now.1 - answered.1 >= stall && end.failure.is_none() {
+                        let secs = stall.as_secs_f64();
+                        end.failure = Some(format!("the server answered nothing for {secs} s (--stall)"));
+                        self.shared.enter(Phase::Aborting);
+                    }
+                    if abort_at.is_some_and(|at| now.1 >= at) {
+                        self.shared.enter(Phase::Aborting);
+                    }
+                }
+                _ = &mut interrupt, if listening => {
+                    // Answers on their way are waited for, for a moment; the next Ctrl-C kills.
+                    listening = false;
+                    end.interrupted = true;
+                    abort_at = Some(Instant::now() + GRACE);
+                    self.shared.enter(Phase::Finishing);
+                }
+                () = &mut leader => {}
+            }
+        }
+        self.begin_if_warm();
+        self.stop_watching();
+        end
+    }
+
+    fn stop_watching(&mut self) {
+        if let Some(measuring) = self.measuring.take() {
+            let secs = self.clock.measure_from.elapsed().as_secs_f64().max(1e-9);
+            let own = Process::own().cpu_secs().zip(measuring.own_cpu_secs);
+            self.cost.client_cpu_cores = own.map(|(now, then)| (now - then) / secs);
+            self.cost.servers = measuring.servers.finish();
+        }
+    }
+
+    /// At a slow pace there may be long gaps between requests.
+    fn idles(&self, since: Instant) -> bool {
+        let gap = self.shared.plan.pace.map_or(Duration::ZERO, |pace| {
+            Duration::try_from_secs_f64(20.0 / pace.rate).unwrap_or(Duration::MAX)
+        });
+        since.elapsed() < gap
+    }
+
+    /// Whether the warm-up is over.
+    const fn measured(&self) -> bool {
+        self.began_unix_ms > 0
+    }
+
+    fn next_tick(&self) -> Instant {
+        let next = self.ticked_at + TICK;
+        if !self.measured() { next.min(self.clock.measure_from) } else { next }
+    }
+
+    fn begin_if_warm(&mut self) {
+        let now = Instant::now();
+        if !self.measured() && now >= self.clock.measure_from {
+            let plan = &self.shared.plan;
+            let servers: Vec<_> = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.began_unix_ms = since_epoch.as_millis() as u64;
+            self.measuring = Some(Measuring {
+                own_cpu_secs: Process::own().cpu_secs(),
+                servers: ServerWatch::begin(&servers),
+            });
+            self.ticked_at = self.clock.measure_from;
+        }
+    }
+
+    /// Takes what has been counted since the last time.
+    fn gather(&mut self) -> Tally {
+        let mut interval = Tally::new();
+        for tally in &self.tallies {
+            std::mem::swap(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner), &mut self.spare);
+            interval.absorb(&self.spare);
+            self.spare.clear();
+        }
+        self.total.absorb(&interval);
+        interval
+    }
+
+    fn tick(&mut self, at: Instant, observer: &mut dyn Observer) {
+        let interval = self.gather();
+        let (length, mut at_time) = (at - self.ticked_at, at.saturating_duration_since(self.clock.begin));
+        self.ticked_at = at;
+        let answered = self.shared.answered.load(Ordering::Relaxed);
+        let in_warmup = answered - self.answered;
+        self.answered = answered;
+        let warming_up = !self.measured();
+        let (requests, records) = interval.answered();
+        let mut latency = interval.reads.latency_us;
+        // All histograms have the same bounds, so that adding them cannot fail.
+        let _ = latency.add(&interval.writes.latency_us);
+        if !warming_up {
+            at_time = at.saturating_duration_since(self.clock.measure_from);
+        }
+        let quantile =
+            |latency: &Histogram<u64>, q| if latency.is_empty() { 0 } else { latency.value_at_quantile(q) };
+        let tick = Tick {
+            at: at_time,
+            length,
+            requests: if warming_up { in_warmup } else { requests },
+            records: if warming_up { in_warmup * self.shared.plan.workload.batch() } else { records },
+            failed: interval.failed,
+            p50_us: quantile(&latency, 0.5),
+            p99_us: quantile(&latency, 0.99),
+            max_us: if latency.is_empty() { 0 } else { latency.max() },
+        };
+        let records = self.total.answered().1;
+        let done = match self.shared.plan.limit {
+            Limit::Count(count) => Some(records as f64 / count.max(1) as f64),
+            Limit::Time(time) => Some(at_time.as_secs_f64() / time.as_secs_f64().max(1e-9)),
+            Limit::File => None,
+        };
+        let totals = Totals {
+            elapsed: at_time,
+            records,
+            failed: self.total.failed,
+            done: done.filter(|_| !warming_up).map(|done| done.clamp(0.0, 1.0)),
+            warming_up,
+        };
+        observer.tick(&tick, &totals);
+        if !warming_up {
+            self.timeline.push(tick);
+        }
+    }
+
+    /// Takes what is left, and says what it all came to.
+    pub fn finish(mut self, observer: &mut dyn Observer) -> (Measured, Option<[u64; 3]>) {
+        if self.measured() {
+            // What was counted after the last answer, such as requests that were given up, belongs to the
+            // last tick, too.
+            self.tick(Instant::now().max(self.ticked_at + TICK_MIN), observer);
+        }
+        observer.done();
+        let total = self.total;
+        let late = &total.late_us;
+        let late_us = (!late.is_empty())
+            .then(|| [late.value_at_quantile(0.5), late.value_at_quantile(0.99), late.max()]);
+        let measured = Measured {
+            plan: Map::new(),
+            command: std::env::args().collect(),
+            began_unix_ms: self.began_unix_ms,
+            elapsed: total.last_done.map_or(Duration::ZERO, |done| done - self.clock.measure_from),
+            writes: total.writes.operations(),
+            reads: total.reads.operations(),
+            refused: total.refused,
+            unknown: total.unknown,
+            precondition_failed: total.precondition_failed,
+            bytes_sent: total.bytes_sent,
+            bytes_received: total.bytes_received,
+            client_cpu_cores: self.cost.client_cpu_cores,
+            timeline: self.timeline,
+            servers: self.cost.servers,
+            truth: None,
+        };
+        (measured, late_us)
+    }
+}

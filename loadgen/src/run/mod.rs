@@ -1,0 +1,257 @@
+//! Runs a workload: connections on few threads, in a closed loop or at a pace.
+//!
+//! Takes a [`Plan`], gives what was [`Measured`] and, where that was asked for, every acknowledged write.
+//! Nothing is retried; every failure is counted under its kind. In a closed loop each connection's next
+//! request waits for the last answer; in an open loop requests are due at times of their own, and latency
+//! counts from these.
+//!
+//! ```text
+//! feed ── turn ──► lane or slot ── request ──► server ── answer ──► desk ──► tally ──► collector ──► Measured
+//!  ▲ pacer calls        (a connection, a task)                       └──► journal ──► tally
+//! ```
+
+mod collect;
+mod desk;
+mod feed;
+mod lane;
+mod leader;
+pub mod pacing;
+mod pieces;
+mod shared;
+mod streams;
+pub mod tally;
+mod thread;
+mod timer;
+
+use std::{
+    net::TcpStream,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use self::{
+    collect::{Collector, End},
+    desk::Keep,
+    pacing::Pace,
+    shared::{Phase, Shared},
+    tally::Tally,
+    thread::Job,
+};
+use crate::{
+    http::Target,
+    journal::{Entry, OwnFile, Spec, writer::Writer},
+    measured::Measured,
+    observe::Observer,
+    workload::{Records, requests::Format},
+};
+
+/// What requests do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Workload {
+    /// `PUT /{key}`.
+    Put,
+    /// `POST /api/v1/batch` with this many records.
+    Bulk { records: u64, format: Format },
+    /// `POST /api/v1/batch` with the lines of the user's own file: once, or until the run is over; at most
+    /// so many records.
+    File { records: u64, again: bool, records_max: Option<u64> },
+    /// `GET /{key}`.
+    Get,
+    /// A GET with this probability, else a PUT.
+    Mixed { read_ratio: f64 },
+    /// A PUT if the key's newest version is the one last seen, or if there is none.
+    Cas { create_only: bool },
+}
+
+impl Workload {
+    /// How its bulk requests are written.
+    pub const fn format(self) -> Format {
+        match self {
+            Self::File { .. } => Format::Ndjson,
+            Self::Bulk { format, .. } => format,
+            _ => Format::Binary,
+        }
+    }
+
+    /// Records of one request.
+    pub const fn batch(self) -> u64 {
+        match self {
+            Self::Bulk { records, .. } | Self::File { records, .. } => records,
+            _ => 1,
+        }
+    }
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// After this many records written or keys read.
+    Count(u64),
+    /// After this time.
+    Time(Duration),
+    /// When the file ends.
+    File,
+}
+
+/// How requests are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    /// HTTP/1.1 with so many requests in flight on a connection.
+    One { depth: usize },
+    /// HTTP/2 with so many streams on a connection.
+    Two { streams: usize },
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub workload: Workload,
+    /// At least one.
+    pub targets: Vec<Target>,
+    pub leader_aware: bool,
+    pub connections: usize,
+    pub threads: usize,
+    pub http: Http,
+    /// An open loop; without it, a closed one.
+    pub pace: Option<Pace>,
+    pub limit: Limit,
+    /// Runs before it, and is not counted.
+    pub warmup: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// A run in which nothing at all is answered for this long is given up.
+    pub stall: Duration,
+    pub records: Records,
+    /// Writes are numbered from here on.
+    pub first_write: u64,
+    /// The user's own records.
+    pub file: Option<PathBuf>,
+    /// Empty, or begins with `?`.
+    pub read_query: String,
+    pub seed: u64,
+    /// The servers' processes, as far as they are told.
+    pub server_pid: Option<u32>,
+    /// Keep what is acknowledged, to be read back.
+    pub keep: bool,
+    /// Where to keep it.
+    pub journal: Option<PathBuf>,
+}
+
+/// What became of a run.
+pub struct Outcome {
+    pub measured: Measured,
+    /// In an open loop, how late requests were sent because of this program alone: p50, p99 and most.
+    pub late_us: Option<[u64; 3]>,
+    /// What became of writes, if that was to be kept in memory.
+    pub entries: Vec<Entry>,
+    /// No write from this one on was begun.
+    pub writes_end: u64,
+    /// Why it ended before its time, if that is the servers' fault or the journal's.
+    pub failure: Option<String>,
+    /// Somebody pressed Ctrl-C.
+    pub interrupted: bool,
+}
+
+/// What a journal of this plan says about its writes.
+pub fn spec(plan: &Plan) -> Result<Spec, String> {
+    let file = plan.file.as_deref().map(OwnFile::of).transpose()?;
+    let url = plan.targets[0].url();
+    Ok(Spec::of(&plan.records, plan.seed, plan.workload.batch() as u32, url, file))
+}
+
+/// Runs the plan to its end.
+///
+/// # Errors
+/// When no server can be reached, or the run cannot be set up. What happens later is in the [`Outcome`].
+pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
+    reach(&plan.targets)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime did not start: {error}"))?;
+    let pieces = plan.file.as_deref().map(|file| pieces::read(file, plan.workload)).transpose()?;
+    let (file, mut file_ends) = match pieces {
+        Some((file, ends)) => (Some(file), Some(ends)),
+        None => (None, None),
+    };
+    let spec = plan.journal.is_some().then(|| spec(&plan)).transpose()?;
+    let shared = Arc::new(Shared::new(plan, file));
+    if let Some(leader) = &shared.leader
+        && !runtime.block_on(leader.ask())
+    {
+        return Err("--leader-aware: no server says who leads (GET /leader)".to_owned());
+    }
+    let plan = &shared.plan;
+
+    let mut tallies: Vec<_> = Vec::new();
+    let mut new_tally = || {
+        let tally = Arc::new(Mutex::new(Tally::new()));
+        tallies.push(Arc::clone(&tally));
+        tally
+    };
+    let memory = Arc::new(Mutex::new(Vec::new()));
+    let mut journal = None;
+    if let (Some(path), Some(spec)) = (&plan.journal, &spec) {
+        let (for_end, for_failure) = (Arc::clone(&shared), Arc::clone(&shared));
+        let end = move || for_end.writes_end();
+        let stop = move || for_failure.enter(Phase::Finishing);
+        journal = Some(Writer::create(path, spec, new_tally(), end, stop)?);
+    }
+    let keep = match &journal {
+        Some(journal) => Keep::Journal(journal.fates()),
+        None if plan.keep => Keep::Memory(Arc::clone(&memory)),
+        None => Keep::Nothing,
+    };
+
+    let threads = plan.threads.clamp(1, plan.connections);
+    let (ready, all_ready) = mpsc::channel();
+    let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
+    let mut starts = Vec::new();
+    for number in 0..threads {
+        let (start, started) = mpsc::channel();
+        starts.push(start);
+        let (tally, keep, ready) = (new_tally(), keep.clone(), ready.clone());
+        let job = Job { shared: Arc::clone(&shared), number, threads, tally, keep, ready, start: started };
+        let ended = ended.clone();
+        std::thread::spawn(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| thread::run(job)));
+            let _ = ended.send(outcome.unwrap_or_else(|_| Err("a load thread panicked".to_owned())));
+        });
+    }
+    drop((ready, ended, keep));
+    // A thread that could not even begin drops its sender, too.
+    for () in all_ready.iter().take(threads) {}
+    let clock = shared.start(Instant::now());
+    for start in starts {
+        let _ = start.send(clock);
+    }
+
+    let mut collector = Collector::new(Arc::clone(&shared), clock, tallies);
+    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, observer));
+    shared.close_file();
+    let mut failures = failure;
+    let mut fail = |why: String| failures.get_or_insert(why).len();
+    if let Some(Err(why)) = file_ends.as_mut().map(|ends| ends.recv().unwrap_or(Ok(()))) {
+        fail(why);
+    }
+    if let Some(Err(why)) = journal.map(Writer::close) {
+        fail(why);
+    }
+    let entries = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
+    let (measured, late_us) = collector.finish(observer);
+    let writes_end = shared.writes_end();
+    Ok(Outcome { measured, late_us, entries, writes_end, failure: failures, interrupted })
+}
+
+/// At least one server has to be there.
+fn reach(targets: &[Target]) -> Result<(), String> {
+    let mut first = None;
+    for target in targets {
+        match TcpStream::connect_timeout(&target.address, Duration::from_secs(5)) {
+            Ok(_) => return Ok(()),
+            Err(error) => _ = first.get_or_insert_with(|| target.unreachable(&error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| "no server was given".to_owned()))
+}
