@@ -1,35 +1,17 @@
 //! The built program against a stand-in for the server that fails in the ways a server does.
 
 mod stub;
+mod tool;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
 };
 
-use serde_json::Value;
-
-use crate::stub::{Fault, Stub};
-
-async fn loadgen(arguments: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scribe-loadgen"));
-    command.args(arguments).env_remove("SCRIBE_SERVER");
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", stderr(output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
+use crate::{
+    stub::{Fault, Stub},
+    tool::{json, loadgen, stderr, stdout},
+};
 
 /// A file of records with keys that need care: blanks, slashes, the server's own names, non-ASCII.
 fn write_file(dir: &Path, records: usize) -> PathBuf {

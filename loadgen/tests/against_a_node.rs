@@ -1,0 +1,107 @@
+//! The built program against a real node: what the journal says is what must be there, whoever was killed.
+
+mod tool;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::tool::{end_of, json, loadgen, signal, start, until};
+
+/// The server's program, beside ours.
+fn node_program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_scribe-loadgen")).with_file_name("scribe-node");
+    assert!(program.exists(), "{} is missing: run `cargo build --workspace` first", program.display());
+    program
+}
+
+struct Node {
+    process: Child,
+    url: String,
+}
+
+impl Node {
+    /// Starts it on its directory, and waits until it is ready.
+    async fn start(dir: &Path, life: u32) -> Self {
+        let log = dir.join(format!("log-{life}"));
+        let process = Command::new(node_program())
+            .args(["--http-port", "0", "--log-format", "json", "--data-dir"])
+            .arg(dir.join("data"))
+            .current_dir(dir)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut node = Self { process, url: String::new() };
+        until("the node is ready", || {
+            let text = fs::read_to_string(&log).unwrap();
+            let address = text.split_once("\"http_addr\":\"").and_then(|(_, rest)| rest.split_once('"'));
+            node.url = address.map_or_else(String::new, |(address, _)| format!("http://{address}"));
+            !node.url.is_empty()
+        })
+        .await;
+        node
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn both_are_killed_and_everything_acknowledged_is_there() {
+    let workloads: [&[&str]; 4] = [
+        &["put", "--connections", "8", "--pipeline", "2"],
+        &["bulk", "--batch", "50", "--keys", "zipfian", "--value-bytes", "10..200"],
+        &["mixed", "--http", "2", "--connections", "2", "--keys", "uniform", "--key-space", "300"],
+        &["cas", "--connections", "8", "--key-space", "20"],
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let mut journals = Vec::new();
+    for (life, workload) in (0..).zip(workloads) {
+        let mut node = Node::start(dir.path(), life).await;
+        let journal = dir.path().join(format!("journal-{life}")).to_str().unwrap().to_owned();
+        let more = ["--url", &node.url, "--duration", "600", "--journal", &journal];
+        let mut child = start(&[workload, &more].concat());
+        until("the journal has grown", || fs::metadata(&journal).is_ok_and(|file| file.len() > 8_000)).await;
+        node.process.kill().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        journals.push(journal);
+    }
+    let node = Node::start(dir.path(), 9).await;
+    for journal in journals {
+        let verified = json(&loadgen(&["verify", "--journal", &journal, "--url", &node.url, "--json"]).await);
+        assert_eq!((&verified["lost"], &verified["wrong"]), (&0.into(), &0.into()), "{verified}");
+        assert!(verified["acknowledged"].as_u64() > Some(100), "{verified}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_for_a_second_shows_in_an_open_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0).await;
+    let journal = dir.path().join("journal").to_str().unwrap().to_owned();
+    let words = "put --rate 500 --duration 4 --connections 4 --verify --json";
+    let words: Vec<&str> = words.split(' ').chain(["--journal", &journal, "--url", &node.url]).collect();
+    let child = start(&words);
+    until("the run is under way", || fs::metadata(&journal).is_ok_and(|file| file.len() > 3_000)).await;
+    signal(node.pid(), "STOP");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signal(node.pid(), "CONT");
+    let report = json(&end_of(child).await);
+    assert!(report["write_latency_us"]["p99_9"].as_u64() > Some(950_000), "{}", report["write_latency_us"]);
+    assert_eq!((&report["records"], &report["errors"]), (&2_000.into(), &serde_json::json!({})));
+    assert_eq!((&report["truth"]["acknowledged"], &report["truth"]["good"]), (&2_000.into(), &true.into()));
+    assert_eq!(report["server"]["pid"], node.pid());
+}

@@ -1,0 +1,384 @@
+//! The built program's engine against a stand-in for the server: pace, truth, and ways to carry requests.
+
+mod stub;
+mod tool;
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use serde_json::{Value, json as value};
+
+use crate::{
+    stub::{Fault, Stub},
+    tool::{document, end_of, json, loadgen, signal, start, stderr, stdout, until},
+};
+
+async fn stub(faults: impl IntoIterator<Item = Fault>) -> (Stub, SocketAddr, String) {
+    let (stub, address) = Stub::start(faults, "127.0.0.1:0").await;
+    (stub, address, format!("http://{address}"))
+}
+
+fn path(dir: &tempfile::TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// A workload, and what it is run with, as words.
+async fn run(words: &str, url: &str, more: &[&str]) -> Value {
+    let words: Vec<&str> =
+        words.split(' ').chain(["--url", url, "--json"]).chain(more.iter().copied()).collect();
+    json(&loadgen(&words).await)
+}
+
+#[tokio::test]
+async fn an_open_loop_shows_a_stall_that_a_closed_loop_hides() {
+    let (stub, _, url) = stub([]).await;
+    let stalled = |arguments: Vec<String>| {
+        let stub = stub.clone();
+        async move {
+            let before = stub.total();
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let child = start(&arguments);
+            until("a second's load is under way", || stub.total() > before + 500).await;
+            stub.stall(Duration::from_secs(1)).await;
+            json(&end_of(child).await)["write_latency_us"].clone()
+        }
+    };
+    let words = |more: &str| -> Vec<String> {
+        let words = format!("put --url {url} --connections 4 --duration 3 --json {more}");
+        words.split_whitespace().map(str::to_owned).collect()
+    };
+    let closed = stalled(words("")).await;
+    assert!(closed["max"].as_u64() > Some(900_000), "{closed}");
+    assert!(closed["p99"].as_u64() < Some(500_000), "four of thousands waited: {closed}");
+    let open = stalled(words("--rate 1000")).await;
+    assert!(open["p99_9"].as_u64() > Some(950_000), "a third of the requests should have been sent: {open}");
+    assert!(open["p50"].as_u64() < Some(950_000) && open["requests"] == 3_000, "{open}");
+}
+
+#[tokio::test]
+async fn a_pace_is_kept_whatever_carries_it() {
+    let (_stub, _, url) = stub([]).await;
+    for carrier in ["", " --http 2 --streams 4", " --pipeline 4", " --arrivals poisson", " --threads 2"] {
+        let report = run(&format!("put --rate 800 --duration 1 --connections 4{carrier}"), &url, &[]).await;
+        let requests = report["requests"].as_u64().unwrap();
+        // Poisson's deviation is 28.
+        let slack = if carrier.contains("poisson") { 200 } else { 0 };
+        assert!(requests.abs_diff(800) <= slack, "{carrier}: {requests}");
+        assert!(report["sent_late_us"]["p50"].as_u64().is_some(), "{report}");
+        assert_eq!(report["errors"], value!({}));
+    }
+}
+
+#[tokio::test]
+async fn every_carrier_carries_every_workload_and_all_of_it_is_there() {
+    for carrier in ["--pipeline 8 --connections 3", "--http 2 --streams 5 --connections 3", "--threads 2"] {
+        let (stub, _, url) = stub([]).await;
+        let verify = ["--verify"];
+        let put = run(&format!("put --count 500 --value-bytes 20..300 {carrier}"), &url, &verify).await;
+        assert_eq!((&put["records"], stub.total()), (&500.into(), 500), "{carrier}");
+        for (format, keys) in [("binary", "uniform"), ("ndjson", "zipfian:0.8")] {
+            let words = format!("bulk --count 3050 --batch 100 --format {format} --keys {keys} {carrier}");
+            let bulk = run(&words, &url, &verify).await;
+            assert_eq!((&bulk["records"], &bulk["requests"]), (&3_050.into(), &31.into()), "{words}");
+            assert_eq!(bulk["truth"]["acknowledged"], 3_050, "{words}");
+        }
+        assert_eq!(stub.total(), 6_600);
+        let mixed = format!("mixed --count 600 --key-space 500 --keys sequential {carrier}");
+        let mixed = run(&mixed, &url, &verify).await;
+        let of = |kind: &str| mixed[kind]["requests"].as_u64().unwrap();
+        assert_eq!(of("read_latency_us") + of("write_latency_us"), 600);
+        let get = run(&format!("get --count 300 --keys zipfian --key-space 500 {carrier}"), &url, &[]).await;
+        assert_eq!((&get["records"], &get["errors"]), (&300.into(), &value!({})));
+        for report in [put, mixed] {
+            assert_eq!((&report["truth"]["lost"], &report["truth"]["wrong"]), (&0.into(), &0.into()));
+            assert_eq!(report["errors"], value!({}));
+        }
+    }
+}
+
+#[tokio::test]
+async fn conditions_that_do_not_hold_are_counted_apart_and_learnt_from() {
+    let (stub, _, url) = stub([]).await;
+    for key in 0..10 {
+        stub.put(format!("{key:016}").as_bytes(), b"from another time");
+    }
+    let cas = "cas --count 200 --key-space 10 --connections 1";
+    let report = run(cas, &url, &["--verify"]).await;
+    // One connection: each key is met by surprise once, read, and never again by surprise.
+    assert_eq!((&report["precondition_failed"], &report["errors"]), (&10.into(), &value!({})));
+    assert_eq!(report["read_latency_us"]["requests"], 10);
+    assert_eq!(report["truth"]["acknowledged"], 190);
+    assert_eq!(stub.total(), 200);
+    let crowded = run("cas --count 500 --key-space 2 --connections 8", &url, &["--verify"]).await;
+    let failed = crowded["precondition_failed"].as_u64().unwrap();
+    assert!(failed > 10, "eight connections and two keys: {failed}");
+    assert_eq!(crowded["truth"]["acknowledged"], 500 - failed);
+    let create = "cas --create-only --count 30 --key-space 20 --connections 1 --key-bytes 5";
+    let create = run(create, &url, &["--verify"]).await;
+    assert_eq!((&create["precondition_failed"], &create["truth"]["acknowledged"]), (&10.into(), &20.into()));
+}
+
+#[tokio::test]
+async fn outcomes_that_nobody_knows_are_kept_apart() {
+    use Fault::*;
+    let faults = [None, Refuse, BreakAfter, BreakBefore, None, UnknownAfter, HangAfter, None];
+    for carrier in ["", "--http 2 --streams 1"] {
+        let (_stub, _, url) = stub(faults).await;
+        let dir = tempfile::tempdir().unwrap();
+        let journal = path(&dir, "j");
+        let words = format!("put --count 20 --connections 1 --timeout 300ms {carrier}");
+        let words = words.trim_end();
+        let report = run(words, &url, &["--verify", "--journal", &journal]).await;
+        let truth = &report["truth"];
+        assert_eq!(
+            (&truth["acknowledged"], &truth["lost"], &truth["wrong"]),
+            (&15.into(), &0.into(), &0.into())
+        );
+        assert_eq!((&truth["unknown"], &truth["unknown_present"]), (&4.into(), &3.into()), "{report}");
+        assert_eq!(report["refused"], value!({"503 overloaded": 1}));
+        assert_eq!(report["unknown"]["504 outcome-unknown"], 1);
+        assert_eq!(report["records"], 15);
+        // The journal alone says the same.
+        let verified = json(&loadgen(&["verify", "--journal", &journal, "--json"]).await);
+        for part in ["acknowledged", "lost", "wrong", "unknown", "unknown_present"] {
+            assert_eq!(verified[part], truth[part], "{part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_or_changed_is_found() {
+    for (workload, lost) in [("put --count 50", 5), ("bulk --count 50 --batch 10 --keys zipfian", 7)] {
+        let (stub, _, url) = stub([]).await;
+        let dir = tempfile::tempdir().unwrap();
+        let journal = path(&dir, "j");
+        let report = run(workload, &url, &["--journal", &journal]).await;
+        assert_eq!(report["records"], 50);
+        stub.lose(lost);
+        stub.spoil(lost + 4);
+        stub.lose(49);
+        let verified = loadgen(&["verify", "--journal", &journal]).await;
+        assert_eq!(verified.status.code(), Some(1), "{workload}");
+        let text = stdout(&verified);
+        assert!(text.starts_with("50 acknowledged, 2 lost, 1 wrong, 0 unknown"), "{text}");
+        assert!(text.contains(&format!("acknowledged as seq {lost}, is not there")), "{text}");
+        assert!(text.contains("the first difference at byte 3"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_ends_early_has_lost_what_is_behind_its_end() {
+    let (_stub, _, url) = stub([]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = path(&dir, "j");
+    run("put --count 20", &url, &["--journal", &journal]).await;
+    let (_empty, _, elsewhere) = self::stub([]).await;
+    let verified = loadgen(&["verify", "--journal", &journal, "--url", &elsewhere]).await;
+    assert!(stdout(&verified).starts_with("20 acknowledged, 20 lost, 0 wrong"), "{}", stdout(&verified));
+}
+
+#[tokio::test]
+async fn promises_that_are_broken_are_wrong() {
+    // A write that was refused and is there, and a batch of which half is there.
+    for (workload, fault, says) in [
+        ("put --count 9 --connections 1", Fault::RefuseAfter, "was refused, and is there"),
+        (
+            "bulk --count 90 --batch 10 --connections 1",
+            Fault::BreakHalfWay,
+            "5 of its records are there and 5 are not",
+        ),
+    ] {
+        let (_stub, _, url) = stub([Fault::None, fault]).await;
+        let words: Vec<&str> = workload.split(' ').chain(["--url", &url, "--verify"]).collect();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(1), "{workload}");
+        let text = stdout(&output);
+        assert!(text.contains(says) && text.contains(" 0 lost, 1 wrong"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_write_is_found_behind_newer_ones() {
+    // One key, so that the write whose answer was lost is soon covered by a page of versions and more.
+    let (_stub, _, url) = stub([Fault::None, Fault::BreakAfter, Fault::BreakBefore]).await;
+    let report = run("put --count 20 --connections 1 --key-space 1", &url, &["--verify"]).await;
+    let truth = &report["truth"];
+    assert_eq!((&truth["unknown"], &truth["unknown_present"]), (&2.into(), &1.into()), "{report}");
+    assert_eq!((&truth["acknowledged"], &truth["good"]), (&18.into(), &true.into()));
+}
+
+#[tokio::test]
+async fn a_file_of_ones_own_is_sent_once_or_again_and_again() {
+    let (stub, _, url) = stub([]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(&dir, "records.ndjson");
+    let lines: String = (0..250)
+        .map(|n| format!("{}\n", value!({"key": format!("api/{n} x"), "value": n.to_string()})))
+        .collect();
+    fs::write(&file, lines).unwrap();
+    let once = run("bulk --batch 100 --verify", &url, &["--file", &file]).await;
+    assert_eq!((&once["records"], &once["requests"], stub.total()), (&250.into(), &3.into(), 250));
+    let journal = path(&dir, "j");
+    let again =
+        run("bulk --batch 100 --count 620 --verify", &url, &["--file", &file, "--journal", &journal]).await;
+    assert_eq!((&again["records"], stub.total()), (&620.into(), 870));
+    assert_eq!((&again["truth"]["acknowledged"], &again["truth"]["good"]), (&620.into(), &true.into()));
+    stub.spoil(800);
+    let verified = loadgen(&["verify", "--journal", &journal]).await;
+    assert_eq!(verified.status.code(), Some(1));
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    let verified = loadgen(&["verify", "--journal", &journal]).await;
+    assert!(stderr(&verified).contains("is not what it was when it was sent"), "{}", stderr(&verified));
+}
+
+#[tokio::test]
+async fn a_journal_outlives_the_program_and_its_torn_end_is_said() {
+    let (_stub, _, url) = stub([]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = path(&dir, "j");
+    let mut child =
+        start(&["put", "--url", &url, "--duration", "60", "--connections", "4", "--journal", &journal]);
+    until("the journal has grown", || fs::metadata(&journal).is_ok_and(|file| file.len() > 20_000)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let verified = json(&loadgen(&["verify", "--journal", &journal, "--json"]).await);
+    assert!(verified["acknowledged"].as_u64() > Some(500), "{verified}");
+    assert_eq!(verified["good"], true);
+
+    let bytes = fs::read(&journal).unwrap();
+    fs::write(&journal, &bytes[..bytes.len() - 5]).unwrap();
+    let torn = loadgen(&["verify", "--journal", &journal, "--json"]).await;
+    assert!(stderr(&torn).contains("a crash cut short"), "{}", stderr(&torn));
+    let torn = json(&torn);
+    assert!(
+        torn["acknowledged"].as_u64() < verified["acknowledged"].as_u64()
+            && torn["torn_bytes"].as_u64() > Some(0)
+    );
+
+    let mut damaged = bytes;
+    damaged[120] ^= 1;
+    fs::write(&journal, damaged).unwrap();
+    let output = loadgen(&["verify", "--journal", &journal]).await;
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+    assert!(stderr(&output).contains("damaged"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn connections_are_spread_or_go_to_the_leader() {
+    let (first, first_at, first_url) = stub([]).await;
+    let (second, second_at, second_url) = stub([]).await;
+    let urls = format!("{first_url},{second_url}");
+    run("put --count 400 --connections 4", &urls, &[]).await;
+    assert!(first.total() > 10 && second.total() > 10, "{} and {}", first.total(), second.total());
+    assert_eq!(first.total() + second.total(), 400);
+
+    first.follow(second_at);
+    second.follow(second_at);
+    let before = first.total();
+    run("put --count 300 --connections 4 --leader-aware", &urls, &[]).await;
+    assert_eq!(first.total(), before);
+
+    // The leader changes, and says so by breaking connections.
+    let child =
+        start(&["put", "--url", &urls, "--duration", "60", "--connections", "4", "--leader-aware", "--json"]);
+    let before = (first.total(), second.total());
+    until("the second is written to", || second.total() > before.1 + 50).await;
+    first.follow(first_at);
+    second.follow(first_at);
+    second.fail(Fault::Refuse);
+    until("the first is written to", || first.total() > before.0 + 50).await;
+    signal(child.id(), "INT");
+    assert_eq!(json(&end_of(child).await)["refused"], value!({"503 overloaded": 1}));
+
+    let (_leaderless, _, url) = stub([]).await;
+    let nobody = loadgen(&["put", "--url", &url, "--leader-aware"]).await;
+    assert!(stderr(&nobody).contains("no server says who leads"), "{}", stderr(&nobody));
+}
+
+#[tokio::test]
+async fn an_interrupted_run_reports_what_it_has_done() {
+    let (stub, _, url) = stub([]).await;
+    for carrier in [&["--connections", "4"][..], &["--http", "2"], &["--rate", "300"]] {
+        let before = stub.total();
+        let words = [&["put", "--url", &url, "--duration", "600", "--verify", "--json"], carrier].concat();
+        let child = start(&words);
+        until("there is something to report", || stub.total() > before + 100).await;
+        signal(child.id(), "INT");
+        let output = end_of(child).await;
+        let report = json(&output);
+        assert!(stderr(&output).contains("interrupted"), "{}", stderr(&output));
+        assert_eq!(report["truth"]["acknowledged"], stub.total() - before);
+        assert_eq!((&report["truth"]["good"], &report["errors"]), (&true.into(), &value!({})));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_ends_the_run_with_a_report() {
+    for carrier in [&[][..], &["--http", "2"]] {
+        let (_stub, _, url) =
+            stub(std::iter::repeat_n(Fault::None, 30).chain(std::iter::repeat_n(Fault::HangAfter, 500)))
+                .await;
+        let words = [
+            &["put", "--url", &url, "--duration", "600", "--stall", "500ms", "--connections", "4", "--json"],
+            carrier,
+        ]
+        .concat();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("answered nothing for 0.5 s"), "{}", stderr(&output));
+        let report = document(&output);
+        assert_eq!(report["records"], 30);
+        assert!(report["unknown"]["no answer before the end"].as_u64() >= Some(4), "{}", report["unknown"]);
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_ends_at_its_bounds() {
+    let (_stub, _, url) = stub([]).await;
+    let up =
+        run("put --sweep --from 50 --to 100 --duration 400ms --p99-max 5s --connections 4", &url, &[]).await;
+    let offered: Vec<f64> = up["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["offered_per_sec"].as_f64().unwrap())
+        .collect();
+    assert_eq!((offered, &up["knee_found"]), (vec![50.0, 100.0], &false.into()), "{up}");
+    assert_eq!(up["knee"]["offered_per_sec"], 100.0);
+    let words = ["put", "--url", &url, "--sweep", "--from", "2", "--duration", "400ms", "--p99-max", "1us"];
+    let never = loadgen(&words).await;
+    assert_eq!(never.status.code(), Some(1));
+    assert!(stdout(&never).contains("no rate was borne"), "{}", stdout(&never));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_before_anything_is_sent() {
+    let (stub, _, url) = stub([]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let there = path(&dir, "there");
+    fs::write(&there, "somebody's evidence").unwrap();
+    for (words, says) in [
+        (&["put", "--journal", &there][..], "there is such a file"),
+        (&["put", "--http", "2", "--pipeline", "2"], "--streams"),
+        (&["put", "--sweep", "--verify"], "--sweep"),
+        (&["put", "--keys", "gaussian"], "zipfian"),
+        (&["put", "--value-bytes", "9..1"], "empty"),
+        (&["verify"], "FILE"),
+        (&["verify", "x", "--journal", "y"], "--journal"),
+    ] {
+        let words = [words, &["--url", &url]].concat();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(stderr(&output).contains(says), "{words:?}: {}", stderr(&output));
+    }
+    assert_eq!((stub.total(), fs::read(Path::new(&there)).unwrap()), (0, b"somebody's evidence".to_vec()));
+    for (words, says) in [
+        (&["bulk", "--file", "/no/such/file"][..], "/no/such/file"),
+        (&["put", "--journal", "/no/such/dir/j"], "/no/such/dir/j"),
+        (&["verify", "--journal", &there], "does not begin as a journal does"),
+    ] {
+        let words = [words, &["--url", &url]].concat();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(stderr(&output).contains(says), "{words:?}: {}", stderr(&output));
+    }
+}
