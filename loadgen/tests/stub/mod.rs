@@ -58,6 +58,7 @@ impl Stub {
             .route("/api/v1/batch", post(batch))
             .route("/api/v1/kv/{key}", get(read_json))
             .route("/metrics", get(metrics))
+            .route("/metrics/prometheus", get(counters))
             .route("/{*key}", get(read).put(write))
             .layer(DefaultBodyLimit::max(256 << 20))
             .with_state(stub.clone());
@@ -110,6 +111,17 @@ async fn read_json(State(stub): State<Stub>, Path(key): Path<String>) -> Respons
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+async fn counters(State(stub): State<Stub>) -> String {
+    let total = stub.total();
+    format!(
+        "scribe_records_total {total}\nscribe_wal_syncs_total {}\n\
+         scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"0.001\"}} {total}\n\
+         scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"+Inf\"}} {total}\n\
+         scribe_stage_duration_seconds_count{{stage=\"apply\"}} {total}\n",
+        total / 100
+    )
 }
 
 async fn metrics(State(stub): State<Stub>) -> Json<Value> {
