@@ -9,6 +9,7 @@ mod html;
 mod json;
 mod plot;
 mod scale;
+mod sections;
 mod stages;
 mod table;
 pub mod units;

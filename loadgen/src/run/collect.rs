@@ -11,7 +11,7 @@ use serde_json::Map;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    Limit,
+    Limit, Plan,
     shared::{Clock, Phase, Shared},
     tally::Tally,
 };
@@ -45,6 +45,7 @@ pub struct Collector {
     ticked_at: Instant,
     answered: u64,
     began_unix_ms: u64,
+    servers: Option<ServerWatch>,
     measuring: Option<Measuring>,
     cost: Cost,
     timeline: Vec<Tick>,
@@ -63,9 +64,22 @@ struct Cost {
     servers: Vec<ServerCost>,
 }
 
+/// Begins to watch what the servers cost.
+pub fn watch_servers(plan: &Plan) -> ServerWatch {
+    let servers: Vec<_> = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
+    ServerWatch::begin(&servers)
+}
+
 impl Collector {
-    pub fn new(shared: Arc<Shared>, clock: Clock, tallies: Vec<Arc<Mutex<Tally>>>) -> Self {
+    /// `servers` is given when they are watched from before the first request on.
+    pub fn new(
+        shared: Arc<Shared>,
+        clock: Clock,
+        tallies: Vec<Arc<Mutex<Tally>>>,
+        servers: Option<ServerWatch>,
+    ) -> Self {
         Self {
+            servers,
             shared,
             clock,
             tallies,
@@ -179,13 +193,11 @@ impl Collector {
     fn begin_if_warm(&mut self) {
         let now = Instant::now();
         if !self.measured() && now >= self.clock.measure_from {
-            let plan = &self.shared.plan;
-            let servers: Vec<_> = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.began_unix_ms = since_epoch.as_millis() as u64;
             self.measuring = Some(Measuring {
                 own_cpu_secs: Process::own().cpu_secs(),
-                servers: ServerWatch::begin(&servers),
+                servers: self.servers.take().unwrap_or_else(|| watch_servers(&self.shared.plan)),
             });
             self.ticked_at = self.clock.measure_from;
         }

@@ -222,12 +222,14 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
     drop((ready, ended, keep));
     // A thread that could not even begin drops its sender, too.
     for () in all_ready.iter().take(threads) {}
+    // Asking takes a moment in which a run that has no warm-up would already be under way.
+    let servers = plan.warmup.is_zero().then(|| collect::watch_servers(plan));
     let clock = shared.start(Instant::now());
     for start in starts {
         let _ = start.send(clock);
     }
 
-    let mut collector = Collector::new(Arc::clone(&shared), clock, tallies);
+    let mut collector = Collector::new(Arc::clone(&shared), clock, tallies, servers);
     let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, observer));
     shared.close_file();
     let mut failures = failure;

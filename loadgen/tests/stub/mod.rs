@@ -1,7 +1,5 @@
 //! A stand-in for the server: the calls that the load generator makes, in memory, with faults on request.
 
-// Every test crate uses another part of it.
-#![allow(dead_code)]
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -75,6 +73,7 @@ impl Stub {
             .route("/api/v1/records/{seq}", get(record))
             .route("/leader", get(leader))
             .route("/metrics", get(metrics))
+            .route("/metrics/prometheus", get(counters))
             .route("/{*key}", get(read).put(write))
             .layer(DefaultBodyLimit::max(256 << 20))
             .layer(middleware::from_fn_with_state(stub.clone(), pass_the_gate))
@@ -281,6 +280,17 @@ async fn leader(State(stub): State<Stub>) -> Response {
         Some(leader) => Json(json!({"leader_id": 1, "http_addr": leader.to_string()})).into_response(),
         None => overloaded(),
     }
+}
+
+async fn counters(State(stub): State<Stub>) -> String {
+    let total = stub.total();
+    format!(
+        "scribe_records_total {total}\nscribe_wal_syncs_total {}\n\
+         scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"0.001\"}} {total}\n\
+         scribe_stage_duration_seconds_bucket{{stage=\"apply\",le=\"+Inf\"}} {total}\n\
+         scribe_stage_duration_seconds_count{{stage=\"apply\"}} {total}\n",
+        total / 100
+    )
 }
 
 async fn metrics(State(stub): State<Stub>) -> Json<Value> {
