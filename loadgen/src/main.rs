@@ -138,8 +138,7 @@ fn measure(task: Task) -> Result<ExitCode, Failure> {
 /// Runs a task, and reads back what was acknowledged if that is a part of it. Gives also why the run ended
 /// before its time, if it did.
 fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Option<String>), Failure> {
-    let spec = task.verify.then(|| run::spec(&task.plan)).transpose().map_err(Failure::Failed)?;
-    let Outcome { mut measured, late_us, entries, writes_end, failure, interrupted } =
+    let Outcome { mut measured, late_us, spec, entries, writes_end, mut failure, interrupted } =
         run::run(task.plan.clone(), observer).map_err(Failure::Failed)?;
     measured.plan = task.about.clone();
     if let Some([p50, p99, max]) = late_us {
@@ -148,7 +147,7 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
     if interrupted {
         note("interrupted: what follows is what was done until then");
     }
-    if let Some(spec) = spec {
+    if let Some(spec) = spec.filter(|_| task.verify) {
         let targets = task.plan.targets.clone();
         let truth = match &task.plan.journal {
             // What the file says is what has to be there.
@@ -156,8 +155,11 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
             None => Ok(entries),
         };
         let question = |entries| truth::Question { spec, entries, writes_end, targets };
-        let truth = truth.map(question).map_err(Failure::Failed)?;
-        measured.truth = Some(block_on(truth::check(truth))?);
+        // What was measured is worth showing even when nothing can be read any more.
+        match truth.and_then(|entries| block_on(read_back(question(entries)))) {
+            Ok(truth) => measured.truth = Some(truth),
+            Err(why) => _ = failure.get_or_insert(why),
+        }
     }
     Ok((measured, failure))
 }
@@ -208,12 +210,20 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, Failure> {
+/// Reads back what was acknowledged, unless somebody presses Ctrl-C.
+async fn read_back(question: truth::Question) -> Result<Truth, String> {
+    tokio::select! {
+        truth = truth::check(question) => truth,
+        _ = tokio::signal::ctrl_c() => Err("interrupted while reading back: nothing is said about the rest".to_owned()),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
-    runtime.block_on(work).map_err(Failure::Failed)
+        .map_err(|error| format!("the runtime did not start: {error}"))?;
+    runtime.block_on(work)
 }
 
 fn load(args: LoadArgs) -> Result<ExitCode, Failure> {
@@ -229,7 +239,7 @@ fn load(args: LoadArgs) -> Result<ExitCode, Failure> {
         give_up: args.give_up,
         timeout: args.timeout,
     };
-    let loaded = block_on(load::load(plan))?;
+    let loaded = block_on(load::load(plan)).map_err(Failure::Failed)?;
     let seconds = loaded.seconds.max(1e-9);
     let (records_per_sec, mb_per_sec) =
         (loaded.records as f64 / seconds, loaded.bytes as f64 / 1e6 / seconds);
@@ -265,7 +275,7 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         in_order: args.in_order,
         read_query: Consistency::query(args.reads.consistency).to_owned(),
     };
-    let verdict = block_on(verify::verify(plan))?;
+    let verdict = block_on(verify::verify(plan)).map_err(Failure::Failed)?;
     if args.json {
         let document: Json = json!({
             "command": "verify", "good": verdict.is_good(), "records": verdict.records,
@@ -296,7 +306,7 @@ fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<Exi
         writes_end: 0,
         targets: vec![target],
     };
-    let truth = block_on(truth::check(question))?;
+    let truth = block_on(read_back(question)).map_err(Failure::Failed)?;
     if as_json {
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();

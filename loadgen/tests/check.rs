@@ -1,6 +1,5 @@
 //! `scribe-loadgen check` with stand-ins for the node: shell scripts that say where a stub listens.
 
-#[allow(dead_code, reason = "other tests need the rest of it")]
 mod stub;
 
 use std::{

@@ -207,6 +207,21 @@ async fn an_unknown_write_is_found_behind_newer_ones() {
 }
 
 #[tokio::test]
+async fn a_run_is_not_mistaken_for_an_earlier_one_with_the_same_seed() {
+    let (stub, _, url) = stub([]).await;
+    for key_space in ["", " --key-space 2"] {
+        let put = format!("put --count 10 --connections 1{key_space}");
+        run(&put, &url, &[]).await;
+        stub.fail(Fault::Refuse);
+        stub.fail(Fault::BreakBefore);
+        let again = run(&put, &url, &["--verify"]).await;
+        let truth = &again["truth"];
+        assert_eq!((&truth["acknowledged"], &truth["wrong"]), (&8.into(), &0.into()), "{again}");
+        assert_eq!((&truth["unknown"], &truth["unknown_present"]), (&1.into(), &0.into()));
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_ones_own_is_sent_once_or_again_and_again() {
     let (stub, _, url) = stub([]).await;
     let dir = tempfile::tempdir().unwrap();

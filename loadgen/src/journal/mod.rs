@@ -13,7 +13,7 @@
 //!         40 key_bytes u32          44 records in a request u32
 //!         48 value_bytes_min u32    52 value_bytes_max u32
 //!         56 file_bytes u64         64 file_crc u32 (of its first MiB)
-//!         68 url_bytes u16          70 path_bytes u16      72 url, path
+//!         68 url_bytes u16          70 path_bytes u16      72 first_seq u64    80 url, path
 //!         …  crc u32 of all before
 //! group    0 magic "SLJG"    4 number u32, from 0    8 entries u32    12 crc u32 of 0..12 and the entries
 //!         16 entries, 24 bytes each
@@ -37,7 +37,7 @@ use crate::workload::{
 
 const MAGIC: &[u8; 8] = b"scribelj";
 const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 72;
+const HEADER_BYTES: usize = 80;
 const GROUP_MAGIC: &[u8; 4] = b"SLJG";
 const GROUP_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 24;
@@ -81,6 +81,9 @@ impl OwnFile {
 pub struct Spec {
     /// The first server that was written to.
     pub url: String,
+    /// What is below this position is older than the run: another run with the same seed may have written the
+    /// same.
+    pub first_seq: u64,
     pub seed: u64,
     /// Records of a bulk request; 1 for single writes.
     pub batch: u32,
@@ -94,17 +97,19 @@ pub struct Spec {
 }
 
 impl Spec {
-    pub fn of(records: &Records, seed: u64, batch: u32, url: String, file: Option<OwnFile>) -> Self {
+    /// Of generated writes that go to this server.
+    pub fn of(records: &Records, seed: u64, url: String) -> Self {
         Self {
             url,
+            first_seq: 0,
             seed,
-            batch,
+            batch: 1,
             key_bytes: records.keys.key_bytes() as u32,
             key_space: records.keys.space(),
             order: records.keys.order(),
             sizes: records.values.sizes,
             text: records.values.text,
-            file,
+            file: None,
         }
     }
 
@@ -144,6 +149,7 @@ impl Spec {
         out.extend_from_slice(&file.crc.to_le_bytes());
         out.extend_from_slice(&length(&self.url)?.to_le_bytes());
         out.extend_from_slice(&length(&file.path)?.to_le_bytes());
+        out.extend_from_slice(&self.first_seq.to_le_bytes());
         out.extend_from_slice(self.url.as_bytes());
         out.extend_from_slice(file.path.as_bytes());
         let crc = crc_fast::crc32_iscsi(&out);
@@ -177,6 +183,7 @@ impl Spec {
         let path = text(HEADER_BYTES + url_bytes, end)?;
         let spec = Self {
             url: text(HEADER_BYTES, HEADER_BYTES + url_bytes)?,
+            first_seq: u64_at(head, 72),
             seed: u64_at(head, 16),
             key_space: u64_at(head, 24),
             order,

@@ -62,6 +62,7 @@ mod tests {
     fn journal(groups: u32) -> (Vec<u8>, Vec<usize>) {
         let spec = Spec {
             url: "http://h:1".to_owned(),
+            first_seq: 0,
             seed: 1,
             batch: 1,
             key_bytes: 16,

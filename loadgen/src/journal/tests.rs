@@ -21,6 +21,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     (numbers, order(), any::<bool>(), "http://[a-z]{1,9}:[0-9]{1,4}", file).prop_map(
         |((seed, batch, key_bytes, key_space, min, more), order, text, url, file)| Spec {
             url,
+            first_seq: seed.rotate_left(7),
             seed,
             batch,
             key_bytes,
@@ -75,6 +76,7 @@ const GOLDEN: &[u8] = include_bytes!("../../tests/golden/journal-1.slj");
 fn golden_spec() -> Spec {
     Spec {
         url: "http://127.0.0.1:8001".to_owned(),
+        first_seq: 4_000_000_000,
         seed: 7,
         batch: 100,
         key_bytes: 16,

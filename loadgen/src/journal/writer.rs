@@ -155,6 +155,7 @@ mod tests {
     fn spec() -> Spec {
         Spec {
             url: "http://h:1".to_owned(),
+            first_seq: 0,
             seed: 1,
             batch: 1,
             key_bytes: 16,

@@ -2,7 +2,10 @@
 //! stalls, or is interrupted.
 
 use std::{
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    task::Poll,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,6 +36,26 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 pub struct End {
     pub failure: Option<String>,
     pub interrupted: bool,
+}
+
+/// Ctrl-C, which no longer kills the program from when this was first listened to.
+pub struct Interrupt(Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
+
+impl Interrupt {
+    fn new() -> Self {
+        Self(Box::pin(tokio::signal::ctrl_c()))
+    }
+
+    /// Begins to listen. Has to be called inside the runtime, before there is something to lose.
+    pub async fn listen() -> Self {
+        let mut this = Self::new();
+        poll_fn(|cx| {
+            let _ = this.0.as_mut().poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+        this
+    }
 }
 
 pub struct Collector {
@@ -99,6 +122,7 @@ impl Collector {
         &mut self,
         mut ends: UnboundedReceiver<Result<(), String>>,
         threads: usize,
+        interrupt: Interrupt,
         observer: &mut dyn Observer,
     ) -> End {
         let mut end = End { failure: None, interrupted: false };
@@ -113,9 +137,8 @@ impl Collector {
                 None => std::future::pending().await,
             }
         };
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(leader, interrupt);
-        let mut listening = true;
+        tokio::pin!(leader);
+        let mut interrupt = interrupt.0;
         self.begin_if_warm();
         while left > 0 {
             let next = self.next_tick();
@@ -148,12 +171,12 @@ impl Collector {
                         self.shared.enter(Phase::Aborting);
                     }
                 }
-                _ = &mut interrupt, if listening => {
-                    // Answers on their way are waited for, for a moment; the next Ctrl-C kills.
-                    listening = false;
-                    end.interrupted = true;
-                    abort_at = Some(Instant::now() + GRACE);
-                    self.shared.enter(Phase::Finishing);
+                _ = &mut interrupt => {
+                    interrupt = Interrupt::new().0;
+                    // Answers on their way are waited for, for a moment, unless somebody insists.
+                    let insists = std::mem::replace(&mut end.interrupted, true);
+                    abort_at = Some(Instant::now() + if insists { Duration::ZERO } else { GRACE });
+                    self.shared.enter(if insists { Phase::Aborting } else { Phase::Finishing });
                 }
                 () = &mut leader => {}
             }

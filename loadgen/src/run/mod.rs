@@ -30,8 +30,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use scribe_ledger::client::Client;
+
 use self::{
-    collect::{Collector, End},
+    collect::{Collector, End, Interrupt},
     desk::Keep,
     pacing::Pace,
     shared::{Phase, Shared},
@@ -143,7 +145,9 @@ pub struct Outcome {
     pub measured: Measured,
     /// In an open loop, how late requests were sent because of this program alone: p50, p99 and most.
     pub late_us: Option<[u64; 3]>,
-    /// What became of writes, if that was to be kept in memory.
+    /// How its writes can be found again, if that was asked for.
+    pub spec: Option<Spec>,
+    /// What became of them, if that was to be kept in memory.
     pub entries: Vec<Entry>,
     /// No write from this one on was begun.
     pub writes_end: u64,
@@ -153,11 +157,21 @@ pub struct Outcome {
     pub interrupted: bool,
 }
 
-/// What a journal of this plan says about its writes.
-pub fn spec(plan: &Plan) -> Result<Spec, String> {
-    let file = plan.file.as_deref().map(OwnFile::of).transpose()?;
+/// How the writes of this plan can be found again.
+async fn spec(plan: &Plan) -> Result<Spec, String> {
     let url = plan.targets[0].url();
-    Ok(Spec::of(&plan.records, plan.seed, plan.workload.batch() as u32, url, file))
+    let client = Client::new(&url).map_err(|error| error.to_string())?;
+    let status = client.get_json("/api/v1/status").await;
+    let status =
+        status.map_err(|error| format!("where the ledger ends (/api/v1/status of {url}): {error}"))?;
+    let end = status.get("records").and_then(|records| records.get("applied")?.as_u64());
+    Ok(Spec {
+        first_seq: end
+            .ok_or_else(|| format!("/api/v1/status of {url} does not say where the ledger ends"))?,
+        batch: plan.workload.batch() as u32,
+        file: plan.file.as_deref().map(OwnFile::of).transpose()?,
+        ..Spec::of(&plan.records, plan.seed, url)
+    })
 }
 
 /// Runs the plan to its end.
@@ -175,7 +189,8 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         Some((file, ends)) => (Some(file), Some(ends)),
         None => (None, None),
     };
-    let spec = plan.journal.is_some().then(|| spec(&plan)).transpose()?;
+    let kept = plan.keep || plan.journal.is_some();
+    let spec = if kept { Some(runtime.block_on(spec(&plan))?) } else { None };
     let shared = Arc::new(Shared::new(plan, file));
     if let Some(leader) = &shared.leader
         && !runtime.block_on(leader.ask())
@@ -204,6 +219,7 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         None => Keep::Nothing,
     };
 
+    let interrupt = runtime.block_on(Interrupt::listen());
     let threads = plan.threads.clamp(1, plan.connections);
     let (ready, all_ready) = mpsc::channel();
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
@@ -229,8 +245,13 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         let _ = start.send(clock);
     }
 
+<<<<<<< HEAD
     let mut collector = Collector::new(Arc::clone(&shared), clock, tallies, servers);
     let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, observer));
+=======
+    let mut collector = Collector::new(Arc::clone(&shared), clock, tallies);
+    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, interrupt, observer));
+>>>>>>> lgen
     shared.close_file();
     let mut failures = failure;
     let mut fail = |why: String| failures.get_or_insert(why).len();
@@ -243,7 +264,7 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
     let entries = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let (measured, late_us) = collector.finish(observer);
     let writes_end = shared.writes_end();
-    Ok(Outcome { measured, late_us, entries, writes_end, failure: failures, interrupted })
+    Ok(Outcome { measured, late_us, spec, entries, writes_end, failure: failures, interrupted })
 }
 
 /// At least one server has to be there.

@@ -263,6 +263,7 @@ mod tests {
     fn spec(file: Option<OwnFile>) -> Spec {
         Spec {
             url: "http://h:1".to_owned(),
+            first_seq: 0,
             seed: 1,
             batch: 2,
             key_bytes: 16,

@@ -94,7 +94,7 @@ pub async fn check(question: Question) -> Result<Truth, String> {
         findings.truth.wrong += 1;
         findings.show(|| format!("seq {seq} was given to two acknowledged writes"));
     }
-    let order = spec.order;
+    let (order, first_seq) = (spec.order, spec.first_seq);
     let by_position = spec.file.is_some()
         || matches!(order, Order::Zipfian(_))
         || writes.end() > spec.key_space.saturating_mul(REWRITTEN);
@@ -110,6 +110,7 @@ pub async fn check(question: Question) -> Result<Truth, String> {
             writes: Arc::clone(&writes),
             findings: Arc::clone(&findings),
             by_position,
+            first_seq,
         };
         readers.spawn(reader.run());
     }

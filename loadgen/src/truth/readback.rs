@@ -35,6 +35,8 @@ pub struct Reader {
     pub findings: Arc<Mutex<Findings>>,
     /// Keys were written many times.
     pub by_position: bool,
+    /// What is below this position is not of this run.
+    pub first_seq: u64,
 }
 
 /// How a record is asked for.
@@ -208,12 +210,12 @@ impl Reader {
         };
         let Fate::Acked { seq: wanted } = expected.fate else {
             return Ok(match seq {
-                Some(seq) if *body == expected.value && !self.writes.is_acknowledged(seq) => {
+                Some(seq) if *body == expected.value && self.may_be(seq) => {
                     self.found(expected, Some(seq));
                     Seen::Done
                 }
-                Some(_) => Seen::LookBehind,
-                None => {
+                Some(seq) if seq >= self.first_seq => Seen::LookBehind,
+                Some(_) | None => {
                     self.found(expected, None);
                     Seen::Done
                 }
@@ -229,6 +231,11 @@ impl Reader {
             }
             (_, seq) => Seen::Differs(Difference::Missing(seq)),
         })
+    }
+
+    /// Whether what is at this position can be a write of this run that was not acknowledged.
+    fn may_be(&self, seq: u64) -> bool {
+        seq >= self.first_seq && !self.writes.is_acknowledged(seq)
     }
 
     fn differs(&self, expected: &Expected, difference: Difference) {
@@ -310,14 +317,12 @@ impl Reader {
             };
             for version in page.versions {
                 let value = STANDARD.decode(version.value.unwrap_or_default());
-                if value.is_ok_and(|value| value == expected.value)
-                    && !self.writes.is_acknowledged(version.seq)
-                {
+                if value.is_ok_and(|value| value == expected.value) && self.may_be(version.seq) {
                     self.found(expected, Some(version.seq));
                     return Ok(());
                 }
             }
-            before = page.next_before;
+            before = page.next_before.filter(|&before| before > self.first_seq);
             if before.is_none() {
                 self.found(expected, None);
                 return Ok(());

@@ -71,6 +71,7 @@ impl Stub {
             .route("/api/v1/kv/{key}", get(read_json))
             .route("/api/v1/kv/{key}/history", get(history))
             .route("/api/v1/records/{seq}", get(record))
+            .route("/api/v1/status", get(status))
             .route("/leader", get(leader))
             .route("/metrics", get(metrics))
             .route("/metrics/prometheus", get(counters))
@@ -107,7 +108,8 @@ impl Stub {
         let mut ledger = self.ledger.lock().unwrap();
         let (_, value) = ledger.records[seq as usize].as_mut().unwrap();
         let mut bytes = value.to_vec();
-        bytes[3] ^= 1;
+        let at = bytes.len().min(4) - 1;
+        bytes[at] ^= 1;
         *value = bytes.into();
     }
 
@@ -171,10 +173,10 @@ fn not_found() -> Response {
 }
 
 /// What happens to a write before it is stored.
-fn before(stub: &Stub) -> Result<Fault, Response> {
+fn before(stub: &Stub) -> Result<Fault, Box<Response>> {
     let fault = stub.ledger.lock().unwrap().faults.pop_front().unwrap_or(Fault::None);
     match fault {
-        Fault::Refuse => Err(overloaded()),
+        Fault::Refuse => Err(Box::new(overloaded())),
         // Unwinding ends the connection's task and with it the connection, as a crash would.
         Fault::BreakBefore => panic::resume_unwind(Box::new(())),
         fault => Ok(fault),
@@ -201,7 +203,7 @@ async fn write(
     headers: HeaderMap,
     value: Bytes,
 ) -> Result<Response, Response> {
-    let fault = before(&stub)?;
+    let fault = before(&stub).map_err(|refusal| *refusal)?;
     // Copied: a value that shares the connection's read buffer would keep all of it alive.
     let value = Bytes::copy_from_slice(&value);
     let seq = {
@@ -275,6 +277,10 @@ async fn record(State(stub): State<Stub>, Path(seq): Path<u64>) -> Response {
     }
 }
 
+async fn status(State(stub): State<Stub>) -> Json<Value> {
+    Json(json!({"records": {"applied": stub.total()}}))
+}
+
 async fn leader(State(stub): State<Stub>) -> Response {
     match stub.ledger.lock().unwrap().leader {
         Some(leader) => Json(json!({"leader_id": 1, "http_addr": leader.to_string()})).into_response(),
@@ -298,7 +304,7 @@ async fn metrics(State(stub): State<Stub>) -> Json<Value> {
 }
 
 async fn batch(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
-    let fault = before(&stub)?;
+    let fault = before(&stub).map_err(|refusal| *refusal)?;
     let (replayed, first, last) =
         store(&stub, &headers, body, fault == Fault::BreakHalfWay).map_err(|(status, slug)| {
             (status, Json(json!({"type": slug, "detail": "not like this"}))).into_response()
