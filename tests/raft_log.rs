@@ -18,7 +18,7 @@ use openraft::{
     type_config::TypeConfigExt,
 };
 use scribe_ledger::{
-    config::WalConfig,
+    config::{WalConfig, WalIo},
     env::real::real_env,
     raft::{Member, Proposal, TypeConfig, log_store::LogStore},
     state::outcome::Outcome,
@@ -90,25 +90,34 @@ impl RaftSnapshotBuilder<TypeConfig> for Counting {
 }
 
 fn open(dir: &TempDir) -> (Wal, LogStore) {
+    open_with(dir, WalIo::Auto)
+}
+
+fn open_with(dir: &TempDir, io: WalIo) -> (Wal, LogStore) {
     let env = real_env();
-    let config = WalConfig { file_bytes: 64 << 10, ..WalConfig::default() };
+    let config = WalConfig { io, file_bytes: 64 << 10, ..WalConfig::default() };
     let wal = Wal::open(&env, dir.path(), WalOptions::new(config, Driver::Thread)).unwrap();
     (wal.clone(), LogStore::new(wal, 1))
 }
 
-struct Builder;
+struct Builder(WalIo);
 
 impl StoreBuilder<TypeConfig, LogStore, Counting, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Counting), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let (_, log) = open(&dir);
+        let (_, log) = open_with(&dir, self.0);
         Ok((dir, log, Counting::default()))
     }
 }
 
 #[tokio::test]
 async fn openraft_suite() {
-    Suite::test_all(Builder).await.unwrap();
+    Suite::test_all(Builder(WalIo::Auto)).await.unwrap();
+}
+
+#[tokio::test]
+async fn openraft_suite_on_io_uring() {
+    Suite::test_all(Builder(WalIo::Uring)).await.unwrap();
 }
 
 fn entry(

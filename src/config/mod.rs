@@ -90,7 +90,8 @@ pub struct PipelineConfig {
 /// Which writer commits WAL groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalIo {
-    /// `direct`, or `buffered` where the file system refuses it.
+    /// `direct`, or `buffered` where the file system refuses it. Never `uring`: `benches/wal.rs` shows on the
+    /// machines at hand that it costs small groups more and gains large ones nothing that lasts.
     Auto,
     /// O_DIRECT | O_DSYNC on a thread of its own.
     Direct,

@@ -349,7 +349,8 @@ pub static KEYS: &[Key] = &[
     key!(
         wal.io,
         Kind::OneOf { names: &["auto", "direct", "buffered", "uring"], planned: &[] },
-        "Who commits: direct (O_DIRECT), buffered (fdatasync), or auto = direct where the disk takes it."
+        "Who commits: direct (O_DIRECT), buffered (fdatasync), uring (O_DIRECT by io_uring, or as auto where that is \
+         forbidden), auto (direct where the disk takes it, else buffered)."
     ),
     key!(
         wal.file_bytes,

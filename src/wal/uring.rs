@@ -57,14 +57,15 @@ mod linux {
     use crate::env::BLOCK_BYTES;
 
     /// Size of the pieces of a large group.
-    const PIECE_BYTES: u64 = 256 << 10;
+    const PIECE_BYTES: u64 = 512 << 10;
 
     /// Pieces under way at once.
     const IN_FLIGHT_MAX: usize = 4;
 
-    /// Memory registered with the kernel: the pieces under way, the first one, and what the allocator's halving
-    /// wastes. It counts three times against `RLIMIT_MEMLOCK`, once for each of glommio's rings.
-    const IO_MEMORY_BYTES: usize = 2 << 20;
+    /// Memory registered with the kernel: the first piece and those under way, with what the allocator's halving
+    /// wastes. Each of glommio's three rings counts it against `RLIMIT_MEMLOCK`; where that is too low, glommio
+    /// uses the same memory unregistered.
+    const IO_MEMORY_BYTES: usize = 4 << 20;
 
     /// Entries of each ring; far more than there are pieces.
     const RING_ENTRIES: usize = 32;

@@ -18,6 +18,10 @@ pub struct Setup {
     pub max_batch_request_bytes: Option<usize>,
     pub max_connections: Option<usize>,
     pub max_requests_per_client_per_sec: Option<u32>,
+    /// The real node only: `wal.io`.
+    pub wal_io: Option<&'static str>,
+    /// The real node only: how much memory it may lock, in KiB.
+    pub locked_kib_max: Option<u32>,
     /// The fake only: how long a write may wait.
     pub write_timeout: Option<Duration>,
     /// The fake only: the pipeline has no room.

@@ -16,6 +16,7 @@ use super::{Server, Setup};
 pub struct Node {
     child: Child,
     addr: SocketAddr,
+    writer: String,
     /// A directory that goes with the node.
     dir: Option<tempfile::TempDir>,
 }
@@ -30,7 +31,15 @@ pub fn start(setup: &Setup) -> Node {
 
 /// Starts a node on this directory and waits for its "ready".
 pub fn start_in(dir: &Path, setup: &Setup) -> Node {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_scribe-node"));
+    let program = env!("CARGO_BIN_EXE_scribe-node");
+    let mut command = match setup.locked_kib_max {
+        None => Command::new(program),
+        Some(kib) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -l {kib} && exec \"$0\" \"$@\""), program]);
+            shell
+        }
+    };
     command
         .arg("--data-dir")
         .arg(dir)
@@ -49,6 +58,9 @@ pub fn start_in(dir: &Path, setup: &Setup) -> Node {
             command.env(format!("SCRIBE_LIMITS_{name}"), value);
         }
     }
+    if let Some(io) = setup.wal_io {
+        command.env("SCRIBE_WAL_IO", io);
+    }
     let mut child = command.spawn().unwrap();
     let (sender, receiver) = mpsc::channel();
     // Log lines may come on either stream; both are read to their end so that the node never blocks.
@@ -57,25 +69,27 @@ pub fn start_in(dir: &Path, setup: &Setup) -> Node {
         let sender = sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                if let Some(addr) = ready_addr(&line) {
-                    let _ = sender.send(addr);
+                if let Some(ready) = ready(&line) {
+                    let _ = sender.send(ready);
                 }
                 eprintln!("node: {line}");
             }
         });
     }
-    let addr = receiver.recv_timeout(Duration::from_secs(60)).expect("the node says that it is ready");
-    Node { child, addr, dir: None }
+    let ready = receiver.recv_timeout(Duration::from_secs(60));
+    let (addr, writer) = ready.expect("the node says that it is ready");
+    Node { child, addr, writer, dir: None }
 }
 
-fn ready_addr(line: &str) -> Option<SocketAddr> {
+/// What the line that says "ready" tells: the address, and how the log is written.
+fn ready(line: &str) -> Option<(SocketAddr, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     // tracing's JSON puts what an event says under "fields" unless it is told to flatten.
     let fields = line.get("fields").unwrap_or(&line);
     if fields.get("message")? != "ready" {
         return None;
     }
-    fields.get("http_addr")?.as_str()?.parse().ok()
+    Some((fields.get("http_addr")?.as_str()?.parse().ok()?, fields.get("wal")?.as_str()?.to_owned()))
 }
 
 impl Server for Node {
@@ -91,6 +105,11 @@ impl Server for Node {
 }
 
 impl Node {
+    /// How the node says that it writes its log.
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
     /// Ends the process with SIGKILL, as a crash does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

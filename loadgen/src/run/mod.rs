@@ -245,13 +245,8 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         let _ = start.send(clock);
     }
 
-<<<<<<< HEAD
     let mut collector = Collector::new(Arc::clone(&shared), clock, tallies, servers);
-    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, observer));
-=======
-    let mut collector = Collector::new(Arc::clone(&shared), clock, tallies);
     let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, interrupt, observer));
->>>>>>> lgen
     shared.close_file();
     let mut failures = failure;
     let mut fail = |why: String| failures.get_or_insert(why).len();
