@@ -114,6 +114,7 @@ async fn decode<P: Room>(
             // Before the piece is copied: a refusal must come first.
             permit.cover(decoded.max(draft.bytes()))?;
             records.push(&piece, &mut draft)?;
+            // Empty ones count as well: something was taken apart for them.
             pieces += 1;
             if pieces % PIECES_BETWEEN_YIELDS == 0 {
                 drop(piece);
