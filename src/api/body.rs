@@ -9,12 +9,16 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap,
-    body::Body,
+    body::{Body, Frame},
     header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{decode::coding::Coding, problem::Problem};
+use super::{
+    decode::coding::Coding,
+    pace::{BYTES_PER_SEC_MIN, Pace},
+    problem::Problem,
+};
 use crate::error::Code;
 
 /// A refused body is read to its end up to this size, so that the client, which may read only after it has
@@ -23,18 +27,13 @@ const DRAIN_BYTES_MAX: u64 = 256 << 20;
 /// … and for no longer than this.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Slowest rate at which a body may come once `limits.read_timeout` has passed. A client that sends a byte now
-/// and then never pauses for long, yet it would hold its part of the pipeline's memory for ever.
-const BYTES_PER_SEC_MIN: u64 = 1 << 10;
-
 /// A request body that can be read once.
 #[derive(Debug)]
 pub struct RequestBody<Bd> {
     body: Bd,
     /// Longest pause between two chunks.
     pause: Duration,
-    /// When it was first waited for, and what has come since.
-    since: Option<Instant>,
+    pace: Pace,
     received: u64,
     begun: bool,
     over: bool,
@@ -67,7 +66,7 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         Self {
             body,
             pause,
-            since: None,
+            pace: Pace::new(pause),
             received: 0,
             begun: false,
             over,
@@ -84,29 +83,14 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     /// The next chunk; `None` at the end.
     ///
     /// # Errors
-    /// 408 when it pauses for too long, 400 when it breaks off. Both end the connection.
+    /// 408 when it pauses for too long or comes too slowly, 400 when it breaks off. Both end the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         self.begun = true;
         loop {
             // What is there already costs no timer.
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => {
-                    let now = Instant::now();
-                    let earned = Duration::from_secs(self.received / BYTES_PER_SEC_MIN);
-                    let too_slow = *self.since.get_or_insert(now) + self.pause + earned;
-                    match timeout_at(too_slow.min(now + self.pause), self.body.frame()).await {
-                        Ok(frame) => frame,
-                        Err(_) => {
-                            self.over = true;
-                            let detail = format!(
-                                "the body paused for more than {:?}, or came slower than {BYTES_PER_SEC_MIN} bytes a second",
-                                self.pause
-                            );
-                            return Err(Problem::new(Code::Timeout, detail).closing());
-                        }
-                    }
-                }
+                None => self.wait().await?,
             };
             match frame {
                 None => {
@@ -131,6 +115,24 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
                 }
             }
         }
+    }
+
+    /// Waits for the next frame, for as long as the client neither pauses for too long nor falls below the pace.
+    async fn wait(&mut self) -> Result<Option<Result<Frame<Bytes>, Bd::Error>>, Problem> {
+        let too_long = Instant::now() + self.pause;
+        while let Some(window_ends) = self.pace.look(Instant::now(), self.received) {
+            match timeout_at(window_ends.min(too_long), self.body.frame()).await {
+                Ok(frame) => return Ok(frame),
+                Err(_) if Instant::now() >= too_long => break,
+                Err(_) => {}
+            }
+        }
+        self.over = true;
+        let detail = format!(
+            "the body paused for {:?}, or came slower than {BYTES_PER_SEC_MIN} bytes a second over that time",
+            self.pause
+        );
+        Err(Problem::new(Code::Timeout, detail).closing())
     }
 
     /// The whole body, if it has at most `max` bytes. `room` is told how many are held so far.

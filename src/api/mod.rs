@@ -39,6 +39,7 @@ mod keys;
 mod kv;
 mod limit;
 mod names;
+mod pace;
 pub mod problem;
 mod query;
 mod route;

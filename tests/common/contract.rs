@@ -760,6 +760,16 @@ pub fn slow_clients(server: &mut impl Server) {
         }
     }
     client.answer(false).unwrap().is_problem(408, "timeout");
+    // Neither does one that has paid in advance.
+    let mut client = server.client();
+    client.send(b"PUT /prepaid HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    client.send(&[b'x'; 100_000]).unwrap();
+    let started = Instant::now();
+    while client.send(b"x").is_ok() && started.elapsed() < Duration::from_secs(3) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    client.answer(false).unwrap().is_problem(408, "timeout");
+    server.client().get("/prepaid").is_problem(404, "not-found");
     // A head that never ends.
     let mut client = server.client();
     client.send(b"GET /k HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
