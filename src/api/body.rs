@@ -27,6 +27,9 @@ const DRAIN_BYTES_MAX: u64 = 256 << 20;
 /// … and for no longer than this.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Memory that a body of several chunks takes at first.
+const GROWN_BYTES_MIN: usize = 64 << 10;
+
 /// A request body that can be read once.
 #[derive(Debug)]
 pub struct RequestBody<Bd> {
@@ -135,7 +138,7 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         Err(Problem::new(Code::Timeout, detail).closing())
     }
 
-    /// The whole body, if it has at most `max` bytes. `room` is told how many are held so far.
+    /// The whole body, if it has at most `max` bytes. `room` is asked before memory for so many bytes is taken.
     ///
     /// # Errors
     /// 413, whatever `room` answers, and as [`RequestBody::next`].
@@ -144,33 +147,42 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         max: usize,
         mut room: impl FnMut(usize) -> Result<(), Problem>,
     ) -> Result<Bytes, Problem> {
-        let known = self.known_len();
-        if known.is_some_and(|len| len > max as u64) {
-            return Err(too_large(max));
-        }
+        let known = self.announced(max)?;
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        if known == Some(first.len() as u64) {
+        if known == Some(first.len()) {
             // The common case: one chunk, not copied. The end is read as well: an HTTP/2 client may send it in
             // a frame of its own, and would find the stream reset before it could.
+            room(first.len())?;
             return match self.next().await? {
                 None => Ok(first),
-                Some(_) => {
-                    Err(Problem::new(Code::Malformed, "the body is longer than its Content-Length").closing())
-                }
+                Some(_) => Err(longer_than_announced()),
             };
         }
-        let known = known.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-        let mut whole = BytesMut::with_capacity(known.max(first.len()));
+        let mut whole = BytesMut::new();
         let mut next = Some(first);
         while let Some(chunk) = next {
-            if whole.len() + chunk.len() > max {
+            let len = whole.len() + chunk.len();
+            if len > max {
                 return Err(too_large(max));
             }
+            if let Some(capacity) = grown(whole.capacity(), len, known) {
+                room(capacity)?;
+                whole.reserve(capacity - whole.len());
+            }
             whole.extend_from_slice(&chunk);
-            room(whole.len())?;
             next = self.next().await?;
         }
         Ok(whole.freeze())
+    }
+
+    /// The size that the request announces.
+    ///
+    /// # Errors
+    /// 413 when that is more than `max`.
+    pub fn announced(&self, max: usize) -> Result<Option<usize>, Problem> {
+        self.known_len()
+            .map(|len| usize::try_from(len).ok().filter(|len| *len <= max).ok_or_else(|| too_large(max)))
+            .transpose()
     }
 
     /// Makes sure that the client can read this refusal: takes what it is still sending, within bounds.
@@ -196,6 +208,18 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     }
 }
 
+/// The capacity to grow to when `len` bytes do not fit: as bytes arrive and not as they are announced, or a
+/// head would be enough to take 64 MiB; and never beyond what is announced.
+pub fn grown(capacity: usize, len: usize, announced: Option<usize>) -> Option<usize> {
+    (len > capacity)
+        .then(|| (capacity * 2).max(GROWN_BYTES_MIN).min(announced.unwrap_or(usize::MAX)).max(len))
+}
+
+/// 400: more bytes than the request's head said.
+pub fn longer_than_announced() -> Problem {
+    Problem::new(Code::Malformed, "the body is longer than its Content-Length").closing()
+}
+
 fn broken_off() -> Problem {
     Problem::new(Code::Malformed, "the body breaks off").closing()
 }
@@ -215,5 +239,44 @@ pub fn identity_only(headers: &HeaderMap) -> Result<(), Problem> {
             Err(Problem::unsupported_media("only POST /api/v1/batch takes a Content-Encoding"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn memory_grows_with_what_has_come() {
+        assert_eq!(grown(0, 10, Some(64 << 20)), Some(GROWN_BYTES_MIN), "a head alone is worth little");
+        assert_eq!(grown(0, 10, Some(100)), Some(100));
+        assert_eq!(grown(0, 1 << 20, None), Some(1 << 20));
+        assert_eq!(grown(1 << 20, (1 << 20) + 1, None), Some(2 << 20));
+        assert_eq!(grown(48 << 20, (48 << 20) + 1, Some(64 << 20)), Some(64 << 20));
+        assert_eq!(grown(100, 100, Some(100)), None);
+    }
+
+    /// A body used to take its announced size before it was asked whether there is room.
+    #[tokio::test]
+    async fn room_is_asked_for_before_memory_is_taken() {
+        const CHUNK: usize = 100_000;
+        let chunks = (0..40).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![7; CHUNK]))));
+        let body = StreamBody::new(futures_util::stream::iter(chunks));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("64000000"));
+        let mut body = RequestBody::new(body, &headers, Duration::from_secs(1));
+        let mut asked = Vec::new();
+        let refused = body
+            .collect(64 << 20, |bytes| {
+                asked.push(bytes);
+                if bytes > 1 << 20 { Err(too_large(1 << 20)) } else { Ok(()) }
+            })
+            .await;
+        assert_eq!(refused.unwrap_err().status(), hyper::StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(asked.is_sorted() && asked[0] == CHUNK && asked.len() < 8, "{asked:?}");
+        assert!(body.received <= 11 * CHUNK as u64, "{}", body.received);
     }
 }

@@ -6,33 +6,29 @@
 use std::sync::Arc;
 
 use axum::{body::Body, extract::State};
-use bytes::Bytes;
-use hyper::{HeaderMap, Request, Response, StatusCode, http::request::Parts};
-use serde::Deserialize;
+use hyper::{Request, Response, StatusCode, http::request::Parts};
 use serde_json::{Map, Value, json as json_value};
 
 use super::{
     App, Reply,
-    backend::{Backend, Room},
-    body::{RequestBody, identity_only},
-    decode::ndjson::Text,
+    backend::Backend,
+    fields::Fields,
     headers::WriteOptions,
     json,
+    json_body::{AskRoom, parse_json, read_json},
     keys::find,
     problem::Problem,
     query::{Query, key_in_path, parse_digits},
     write,
 };
 use crate::{
-    error::{Code, Error},
+    error::Code,
     metrics::Operation,
     proof::leaf::{leaf, leaf_hash},
     read::Record,
-    types::{Op, Seq, VALUE_BYTES_MAX},
+    state::batch::Draft,
+    types::{Op, Seq},
 };
-
-/// Longest JSON body: a value of the largest size in base64, and room for the rest.
-const JSON_BYTES_MAX: usize = VALUE_BYTES_MAX / 3 * 4 + (64 << 10);
 
 /// Versions in one answer, and how many when nothing is asked for.
 const HISTORY_LIMIT_MAX: u64 = 10_000;
@@ -40,75 +36,31 @@ const HISTORY_LIMIT_DEFAULT: u64 = 1_000;
 /// A page of versions ends behind this many bytes of values.
 const HISTORY_BYTES_MAX: usize = 8 << 20;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PutBody<'a> {
-    #[serde(borrow, default)]
-    key: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    key_b64: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value_b64: Option<Text<'a>>,
-}
-
-/// Reads a JSON body whole and parses it with `parse`; refuses it politely.
-///
-/// # Errors
-/// 413, 408, 415, and what `parse` says.
-pub(super) async fn read_json<B: Backend, T>(
-    app: &App<B>,
-    headers: &HeaderMap,
-    body: Body,
-    parse: impl FnOnce(&[u8]) -> Result<T, Problem>,
-) -> Result<(B::Permit, T), Problem> {
-    let mut body = RequestBody::new(body, headers, app.limits.read_timeout);
-    let read = async {
-        identity_only(headers)?;
-        let mut permit = app.backend.permit(0)?;
-        let bytes: Bytes = body.collect(JSON_BYTES_MAX, |held| Ok(permit.cover(held)?)).await?;
-        Ok((permit, parse(&bytes)?))
-    };
-    match read.await {
-        Ok(read) => Ok(read),
-        Err(problem) => Err(body.refuse(problem).await),
-    }
-}
-
-/// A JSON document of a known shape.
-///
-/// # Errors
-/// 400 with line and column.
-pub(super) fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
-    // serde would take an array for an object whose fields stand in order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::new(Code::Malformed, "the JSON body is not an object"));
-    }
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(Code::Malformed, format!("the JSON body is wrong: {error}")))
-}
-
-fn parse_put(bytes: &[u8], key: &[u8]) -> Result<Vec<u8>, Problem> {
-    let malformed = |message: String| Problem::from(Error::new(Code::Malformed, message));
-    let body: PutBody<'_> = parse_json(bytes)?;
-    let base64 = |name: &str, text: Option<Text<'_>>| {
-        text.map(|text| {
-            json::from_base64(text.0.as_bytes()).ok_or_else(|| malformed(format!("\"{name}\" is not base64")))
-        })
-        .transpose()
-    };
-    let named = body.key.map(|key| key.0.into_owned().into_bytes());
-    for named in [named, base64("key_b64", body.key_b64)?].into_iter().flatten() {
+/// The put that a body asks for. Its base64 is decoded into the draft, so that the value is held once.
+fn parse_put(bytes: &[u8], key: &[u8], room: AskRoom<'_>) -> Result<Draft, Problem> {
+    let malformed = |message: String| Problem::new(Code::Malformed, message);
+    let mut body = parse_json::<Fields<'_>>(bytes)?.without_op()?;
+    let key_b64 = body.key_b64.take().map(|text| {
+        json::from_base64(text.0.as_bytes()).ok_or_else(|| malformed("\"key_b64\" is not base64".to_owned()))
+    });
+    let named = body.key.take().map(|key| key.0.into_owned().into_bytes());
+    for named in [named, key_b64.transpose()?].into_iter().flatten() {
         if named != key {
             return Err(malformed("the key in the body is not the key in the path".to_owned()));
         }
     }
-    match (base64("value", body.value)?, base64("value_b64", body.value_b64)?) {
-        (Some(_), Some(_)) => Err(malformed("give \"value\" or \"value_b64\", not both".to_owned())),
-        (Some(value), None) | (None, Some(value)) => Ok(value),
-        (None, None) => Err(malformed("\"value\" (base64) is missing".to_owned())),
-    }
+    let (name, text) = match (body.value, body.value_b64) {
+        (Some(_), Some(_)) => return Err(malformed("give \"value\" or \"value_b64\", not both".to_owned())),
+        (Some(text), None) => ("value", text.0),
+        (None, Some(text)) => ("value_b64", text.0),
+        (None, None) => return Err(malformed("\"value\" (base64) is missing".to_owned())),
+    };
+    let value_bytes = text.len() / 4 * 3 + 3;
+    room(key.len() + value_bytes)?;
+    let mut draft = Draft::with_capacity(1, key.len() + value_bytes);
+    draft.put(key, b"")?;
+    let decoded = json::decode_base64(text.as_bytes(), |part| draft.extend_value(part))?;
+    decoded.then_some(draft).ok_or_else(|| malformed(format!("\"{name}\" is not base64")))
 }
 
 /// The key of `/api/v1/kv/{key}` or, with a suffix, of a path below it, as it is spelt there.
@@ -127,14 +79,14 @@ pub async fn put<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Bo
         let key = key_in_path(key_part(parts.uri.path(), ""));
         let options = WriteOptions::from_headers(&parts.headers);
         let query = Query::parse(parts.uri.query(), &[]);
-        let parse = |bytes: &[u8]| {
+        let parse = |bytes: &[u8], room: AskRoom<'_>| {
             query?;
             let key = key?;
-            let value = parse_put(bytes, &key)?;
-            Ok((key, value, options?))
+            let draft = parse_put(bytes, &key, room)?;
+            Ok((key, draft, options?))
         };
-        let (permit, (key, value, options)) = read_json(&app, &parts.headers, body, parse).await?;
-        let written = write::one(&app, permit, Op::Put, &key, &value, options).await?;
+        let (permit, (key, draft, options)) = read_json(&app, &parts.headers, body, parse).await?;
+        let written = write::submit(&app, permit, draft, options).await?;
         Ok(write::answer(StatusCode::OK, &key, written))
     };
     app.timed(Operation::Put, put).await
@@ -301,12 +253,14 @@ fn record_json(record: &Record) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::decode::testing::seen;
 
     #[test]
     fn put_bodies() {
-        let parse = |text: &str| parse_put(text.as_bytes(), b"k");
-        assert_eq!(parse(r#"{"value":"aGk="}"#).unwrap(), b"hi");
-        assert_eq!(parse(r#"{"key":"k","key_b64":"aw==","value_b64":"aGk"}"#).unwrap(), b"hi");
+        let parse = |text: &str| parse_put(text.as_bytes(), b"k", &mut |_| Ok(()));
+        for hi in [r#"{"value":"aGk="}"#, r#"{"key":"k","key_b64":"aw==","value_b64":"aGk"}"#] {
+            assert_eq!(seen(parse(hi).unwrap()), [(Op::Put, b"k".to_vec(), b"hi".to_vec())]);
+        }
         for (bad, says) in [
             (r#"{"value":"a*"}"#, "\"value\" is not base64"),
             (r#"{"value_b64":"a*"}"#, "\"value_b64\" is not base64"),
@@ -315,6 +269,7 @@ mod tests {
             (r#"{"value":"","value_b64":""}"#, "not both"),
             (r#"{"key":"k"}"#, "missing"),
             (r#"{"value":"","ttl":1}"#, "ttl"),
+            (r#"{"op":"delete","value":""}"#, "op"),
             (r#"{"value":""#, "EOF"),
             ("", "not an object"),
             (r#"["k",null,"aGk=",null]"#, "not an object"),

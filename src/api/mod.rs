@@ -33,8 +33,10 @@ mod batch;
 mod body;
 mod conn;
 pub mod decode;
+mod fields;
 mod headers;
 mod json;
+mod json_body;
 mod keys;
 mod kv;
 mod limit;
@@ -52,7 +54,6 @@ mod watchdog;
 mod write;
 
 pub use backend::{Backend, Live, Room};
-pub use batch::{FRAMES, NDJSON};
 pub use serve::{listen, serve};
 pub use starting::Starting;
 pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};

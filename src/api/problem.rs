@@ -12,8 +12,10 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use super::headers::IDEMPOTENCY_REPLAYED;
-use crate::error::{Code, Error};
+use crate::{
+    error::{Code, Error},
+    wire::IDEMPOTENCY_REPLAYED,
+};
 
 /// A response that is not a success.
 ///

@@ -10,9 +10,9 @@ use super::{
     entry_clock::EntryClock,
     gauge::Gauge,
     message::{Closed, ToBatch, answer, refuse},
-    stage::{Inbox, without_blocking_others},
+    stage::Inbox,
 };
-use crate::{raft::Consensus, state::State};
+use crate::{raft::Consensus, runtime::without_blocking_others, state::State};
 
 /// The handle that `batch` proposes through.
 #[derive(Clone, Debug)]

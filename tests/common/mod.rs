@@ -65,6 +65,7 @@ macro_rules! contract_tests {
             other_names Setup::default();
             status_and_health Setup::default();
             metrics Setup::default();
+            refused_requests_are_counted Setup::default();
             cluster_of_one Setup::default();
             not_built_yet Setup::default();
             half_closed_sockets Setup::default();
