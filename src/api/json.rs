@@ -13,7 +13,6 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use crate::error::Code;
@@ -72,25 +71,11 @@ pub fn from_base64_any(text: &[u8]) -> Option<Vec<u8>> {
     LENIENT.decode(&text).or_else(|_| LENIENT_URL.decode(&text)).ok()
 }
 
-/// Standard base64 with padding.
-#[must_use]
-pub fn to_base64(bytes: &[u8]) -> String {
-    BASE64_STANDARD.encode(bytes)
-}
-
 /// Lower-case hex.
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[digit as usize] as char).collect()
-}
-
-/// Puts `name` as text, or `name_b64` when the bytes are not UTF-8.
-pub fn insert_text(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => object.insert(name.to_owned(), text.into()),
-        Err(_) => object.insert(format!("{name}_b64"), to_base64(bytes).into()),
-    };
 }
 
 /// Writes `"key":…` or `"key_b64":…`.
@@ -168,7 +153,7 @@ mod tests {
         for len in [0, 1, 2, 3, 100, DECODED_CHARS / 4 * 3 - 1, DECODED_CHARS / 4 * 3, DECODED_CHARS, 100_000]
         {
             let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
-            let text = to_base64(&bytes);
+            let text = BASE64_STANDARD.encode(&bytes);
             assert_eq!(decode(text.as_bytes()).as_ref(), Some(&bytes), "{len}");
             assert_eq!(decode(text.trim_end_matches('=').as_bytes()), Some(bytes), "{len}");
         }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::{body::Body, extract::State};
 use hyper::{Request, StatusCode, http::request::Parts};
 use serde::Deserialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{
     App, Reply,
     backend::Backend,
+    document::{self, Next, is_utf8},
     fields::Fields,
     headers::WriteOptions,
     json,
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     error::Code,
     metrics::Operation,
+    runtime::without_blocking_others,
     state::batch::{Draft, check_key},
     types::Op,
 };
@@ -137,12 +139,22 @@ pub async fn read<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<B
         drop(permit);
         let query = Query::parse(parts.uri.query(), &["consistency", "at"])?;
         let record = keys::find(&app, &key, query.consistency()?, query.at()?).await?;
-        let mut out = Map::new();
-        json::insert_text(&mut out, "key", &key);
-        json::insert_text(&mut out, "value", &record.value);
-        out.insert("seq".to_owned(), record.seq.0.into());
-        let mut response = json::ok(&Value::Object(out))?;
-        write::with_seq(&mut response, record.seq);
+        let (seq, bytes_guess) = (record.seq, record.value.len() + key.len() + 96);
+        let is_text = without_blocking_others(record.value.len(), || is_utf8(&record.value));
+        let mut begun = false;
+        let document = move |out: &mut Vec<u8>| {
+            if !std::mem::replace(&mut begun, true) {
+                out.push(b'{');
+                json::write_key(out, &key);
+                return document::value(out, &record.value, is_text);
+            }
+            out.extend_from_slice(b",\"seq\":");
+            json::write_number(out, record.seq.0);
+            out.push(b'}');
+            Next::End
+        };
+        let mut response = document::reply(document, bytes_guess);
+        write::with_seq(&mut response, seq);
         Ok(response)
     };
     app.timed(Operation::Get, read).await

@@ -16,7 +16,7 @@ use axum::{
 use hyper::{Method, header::ALLOW};
 
 use super::{
-    App, Reply, backend::Backend, batch, body::RequestBody, kv, names, problem::Problem,
+    App, Reply, backend::Backend, batch, body::RequestBody, history, kv, names, problem::Problem,
     query::percent_decode, scan, status,
 };
 use crate::{error::Code, types::is_reserved_segment};
@@ -41,7 +41,7 @@ pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
             &["get", "put", "delete"],
             get(kv::get::<B>).put(kv::put::<B>).delete(kv::delete::<B>),
         ),
-        row("/api/v1/kv/{key}/history", GET, get(kv::history::<B>)),
+        row("/api/v1/kv/{key}/history", GET, get(history::get::<B>)),
         row("/api/v1/batch", &["post"], post(batch::post::<B>)),
         row("/api/v1/records/{seq}", GET, get(kv::record::<B>)),
         row("/api/v1/status", GET, get(status::status::<B>)),

@@ -556,6 +556,41 @@ pub fn sizes_of_values(server: &mut impl Server) {
     client.put("/api/v1/kv/json", json).is(200);
 }
 
+/// Answers that are too large to be built whole.
+pub fn large_json_answers(server: &mut impl Server) {
+    let mut client = server.client();
+    let text = "\u{e9}\"\n ".repeat(60_000).into_bytes();
+    let noise: Vec<u8> = (0..3_000_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (n, value) in [&text, &noise].into_iter().enumerate() {
+        client.put("/k", value).is(201);
+        let item = client.get("/api/v1/kv/k").is(200).json();
+        assert!(item["value"] == b64(value) && item["seq"] == n && item["timestamp_ms"].is_u64());
+        let read = client.post("/read", "application/json", r#"{"key":"k"}"#).is(200).json();
+        let record = client.get(&format!("/api/v1/records/{n}")).is(200).json();
+        for answer in [&read, &record] {
+            match std::str::from_utf8(value) {
+                Ok(text) => assert!(answer["value"] == text),
+                Err(_) => assert!(answer["value_b64"] == b64(value)),
+            }
+        }
+        assert_eq!(record["leaf_hash"].as_str().unwrap().len(), 64);
+    }
+    client.delete("/k").is(200);
+    client.put("/l", &noise).is(201);
+    let history = client.get("/api/v1/kv/k/history").is(200).json();
+    let values: Vec<Value> =
+        history["versions"].as_array().unwrap().iter().map(|v| v["value"].clone()).collect();
+    assert!(values == [Value::Null, b64(&noise).into(), b64(&text).into()]);
+    assert_eq!(history["next_before"], Value::Null);
+    client.put("/k", &noise).is(201);
+    let page = client.get("/api/v1/kv").is(200).json();
+    assert!(page["items"].as_array().unwrap().iter().all(|item| item["value"] == b64(&noise)));
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    // HEAD has no body, and the connection goes on.
+    client.call("HEAD", "/api/v1/kv/k", &[], b"").is(200);
+    client.get("/l").is(200);
+}
+
 pub fn other_names(server: &mut impl Server) {
     let mut client = server.client();
     assert_eq!(

@@ -62,6 +62,7 @@ macro_rules! contract_tests {
             bad_batches_store_nothing Setup::default();
             batch_codings Setup { max_batch_request_bytes: Some(1 << 20), ..Setup::default() };
             sizes_of_values Setup::default();
+            large_json_answers Setup::default();
             other_names Setup::default();
             status_and_health Setup::default();
             metrics Setup::default();
