@@ -751,6 +751,25 @@ pub fn half_closed_sockets(server: &mut impl Server) {
     assert!(client.is_closed_within(Duration::from_secs(5)));
 }
 
+/// Several requests in one packet are answered in order, and what follows them keeps no answer back.
+pub fn pipelined_requests(server: &mut impl Server) {
+    let mut client = server.client();
+    let put = "PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv";
+    let get = "GET /k HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.send(format!("{put}{get}{get}GET /k HTTP/1.1\r\nHo").as_bytes()).unwrap();
+    client.answer(false).unwrap().is(201);
+    for _ in 0..2 {
+        assert_eq!(client.answer(false).unwrap().is(200).body, b"v");
+    }
+    client.send(b"st: x\r\n\r\n").unwrap();
+    client.answer(false).unwrap().is(200);
+    // What is no HTTP is answered behind what was.
+    client.send(format!("{put}\0\0 nonsense \r\n\r\n").as_bytes()).unwrap();
+    client.answer(false).unwrap().is(201);
+    client.answer(false).unwrap().is(400);
+    assert!(client.is_closed_within(Duration::from_secs(5)));
+}
+
 pub fn broken_bodies_store_nothing(server: &mut impl Server) {
     let body = frames_of(&[(Op::Put, b"k", b"v")]);
     for request in [
@@ -769,11 +788,16 @@ pub fn broken_bodies_store_nothing(server: &mut impl Server) {
         client.send(&request).unwrap();
         drop(client);
     }
-    thread::sleep(Duration::from_millis(200));
+    // What they began is over once nobody but the one who asks is connected.
     let mut client = server.client();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while client.get("/metrics").is(200).json()["network"]["connections_open"] != 1 {
+        assert!(Instant::now() < deadline, "connections that are gone end");
+        thread::sleep(Duration::from_millis(5));
+    }
     client.get("/k").is_problem(404, "not-found");
     assert_eq!(client.put("/first", "v").is(201).json()["seq"], 0);
-    // What is not HTTP at all ends the connection and nothing else.
+    // What is not HTTP at all is told so, if it looks like HTTP/1, and ends the connection and nothing else.
     for noise in
         [&b"\0\0\0\0"[..], b"\x16\x03\x01\x02\0\x01", b"GET / HTTP/9.9\r\n\r\n", b"PRI nonsense\r\n\r\n"]
     {
@@ -782,6 +806,7 @@ pub fn broken_bodies_store_nothing(server: &mut impl Server) {
         let _ = client.stream.get_ref().shutdown(Shutdown::Write);
         let mut rest = Vec::new();
         let _ = client.stream.read_to_end(&mut rest);
+        assert!(noise.starts_with(b"PRI") || rest.starts_with(b"HTTP/1.1 400 "), "{noise:?}: {rest:?}");
     }
     client.get("/livez").is(200);
 }
@@ -828,6 +853,82 @@ pub fn slow_clients(server: &mut impl Server) {
     thread::sleep(Duration::from_millis(1_500));
     client.get("/idle").is(200);
     server.client().get("/k").is_problem(404, "not-found");
+}
+
+fn timed_out(server: &mut impl Server) -> u64 {
+    let metrics = server.client().get("/metrics").is(200).json();
+    metrics["network"]["connections_timed_out_total"].as_u64().unwrap()
+}
+
+/// Clients that ask for much and take nothing of it.
+pub fn slow_readers(server: &mut impl Server) {
+    let value = vec![b'v'; 32 << 20];
+    server.client().put("/large", &value).is(201);
+    let mut raw = server.client();
+    raw.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut json = server.client();
+    json.send(b"GET /api/v1/kv/large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while timed_out(server) < 2 {
+        assert!(Instant::now() < deadline, "they are waited for");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // An HTTP/2 client that opens no window blocks no socket, and is as slow.
+    let addr = server.addr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use http_body_util::Full;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let conn = tokio::spawn(conn);
+        let request = hyper::Request::get(format!("http://{addr}/large"));
+        let answer =
+            sender.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let ended = tokio::time::timeout(Duration::from_secs(20), conn).await;
+        assert!(ended.is_ok(), "its connection ends");
+    });
+    assert_eq!(timed_out(server), 3);
+    assert!(server.client().get("/large").is(200).body == value, "one who reads is served");
+}
+
+/// Heads that are too long get 431, those that may be needed do not.
+pub fn heads_are_bounded(server: &mut impl Server) {
+    let bound = "%ff".repeat(1_024);
+    let mut client = server.client();
+    client.get(&format!("/api/v1/kv?prefix={bound}&start={bound}&end={bound}")).is(200);
+    client.call("GET", "/livez", &[("Cookie", &"c".repeat(16 << 10))], b"").is(200);
+    let mut many = String::from("GET /livez HTTP/1.1\r\nHost: x\r\n");
+    (0..200).for_each(|n| many.push_str(&format!("X-{n}: v\r\n")));
+    for head in [
+        format!("GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(40 << 10)),
+        format!("GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}", "c".repeat(300 << 10)),
+        format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "k".repeat(40 << 10)),
+        format!("{many}\r\n"),
+    ] {
+        let mut client = server.client();
+        let _ = client.send(head.as_bytes());
+        client.answer(false).unwrap().is(431);
+        assert!(client.is_closed_within(Duration::from_secs(5)));
+    }
+    let addr = server.addr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use http_body_util::Full;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(conn);
+        for (bytes, status) in [(16 << 10, 200), (40 << 10, 431)] {
+            let request =
+                hyper::Request::get(format!("http://{addr}/livez")).header("cookie", "c".repeat(bytes));
+            let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
+            assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{bytes}");
+        }
+    });
 }
 
 pub fn idle_connections(server: &mut impl Server) {

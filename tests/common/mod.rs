@@ -70,8 +70,11 @@ macro_rules! contract_tests {
             cluster_of_one Setup::default();
             not_built_yet Setup::default();
             half_closed_sockets Setup::default();
+            pipelined_requests Setup::default();
             broken_bodies_store_nothing Setup::default();
             slow_clients Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            slow_readers Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            heads_are_bounded Setup::default();
             idle_connections Setup::default();
             too_many_connections Setup { max_connections: Some(8), ..Setup::default() };
             too_many_requests Setup { max_requests_per_client_per_sec: Some(5), ..Setup::default() };
