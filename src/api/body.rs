@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::{
     HeaderMap,
     body::{Body, Frame},
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -54,6 +54,8 @@ enum End {
     After(u64),
     /// HTTP/2 without a length: the stream's end was marked.
     Marked,
+    /// In a transfer coding that we do not undo: what hyper gives would not be the body.
+    Unknown,
 }
 
 impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
@@ -62,7 +64,13 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         let over = body.is_end_stream();
         let length = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
         let end = match length {
-            _ if headers.contains_key(TRANSFER_ENCODING) => End::Framed,
+            _ if headers.contains_key(TRANSFER_ENCODING) => {
+                let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+                let chunked =
+                    |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+                let known = codings.next().is_some_and(chunked) && codings.next().is_none();
+                if known { End::Framed } else { End::Unknown }
+            }
             Some(length) => End::After(length),
             None => End::Marked,
         };
@@ -89,6 +97,10 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     /// 408 when it pauses for too long or comes too slowly, 400 when it breaks off. Both end the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         self.begun = true;
+        if matches!(self.end, End::Unknown) {
+            self.over = true;
+            return Err(Problem::transfer_coding());
+        }
         loop {
             // What is there already costs no timer.
             let frame = match self.body.frame().now_or_never() {
@@ -102,6 +114,7 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
                         End::Framed => true,
                         End::After(length) => self.received == length,
                         End::Marked => self.body.is_end_stream(),
+                        End::Unknown => false,
                     };
                     return if whole { Ok(None) } else { Err(broken_off()) };
                 }
@@ -245,7 +258,6 @@ pub fn identity_only(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use http_body_util::StreamBody;
-    use hyper::header::HeaderValue;
 
     use super::*;
 

@@ -31,6 +31,7 @@ use crate::{
 pub mod backend;
 mod batch;
 mod body;
+mod cluster;
 mod conn;
 pub mod decode;
 mod document;
@@ -56,9 +57,10 @@ mod watchdog;
 mod write;
 
 pub use backend::{Backend, Live, Room};
+pub use cluster::MemberView;
 pub use serve::{listen, serve};
 pub use starting::Starting;
-pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
+pub use status::{LogPositions, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 
 use problem::{Problem, Slug};
 

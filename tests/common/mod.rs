@@ -22,6 +22,10 @@ pub struct Setup {
     pub write_timeout: Option<Duration>,
     /// The fake only: the pipeline has no room.
     pub overloaded: bool,
+    /// The fake only: the node says that its disk is full.
+    pub disk_full: bool,
+    /// The fake only: keys that a scan looks at before it ends its page, tombstones among them.
+    pub scan_visits_max: Option<usize>,
 }
 
 /// A running server; stopped when dropped.
