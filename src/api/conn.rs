@@ -272,7 +272,7 @@ async fn run_http2<B: Backend>(
 }
 
 /// How long a client that is being turned away may take to hear it.
-const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Writes a problem without hyper and closes. Reads what the client sends meanwhile: closing a socket with
 /// unread bytes resets it, and the client would not see the answer.
@@ -286,7 +286,7 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
         status.canonical_reason().unwrap_or_default(),
         document.len(),
     );
-    let _ = timeout(FAREWELL_TIME_MAX, async {
+    let _ = timeout(REFUSAL_TIME_MAX, async {
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;
         let mut sink = [0; 1024];

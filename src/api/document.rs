@@ -16,8 +16,11 @@ use hyper::{Response, StatusCode, body::Frame};
 
 use super::json;
 
-/// A piece ends behind this many bytes; an answer that fits into one is sent whole.
-const PIECE_BYTES: usize = 64 << 10;
+/// A piece ends behind this many bytes.
+const PIECE_BYTES: usize = 32 << 10;
+/// The first one ends here; an answer that fits into it is sent whole. It is written before anyone can tell
+/// whether the client takes it, so that every answer nobody takes holds this much.
+const FIRST_PIECE_BYTES: usize = 16 << 10;
 
 /// What a document has written, and what is to follow.
 pub(super) enum Next {
@@ -62,7 +65,7 @@ impl<F: FnMut(&mut Vec<u8>) -> Next + Send + Unpin + 'static> Document for F {
 /// 200 with a document of about `bytes_guess` bytes.
 pub(super) fn reply(document: impl Document, bytes_guess: usize) -> Response<Body> {
     let mut pieces = Pieces { document, value: Value::None, over: false, first: None };
-    let first = pieces.next(bytes_guess.min(PIECE_BYTES + 1_024));
+    let first = pieces.next(FIRST_PIECE_BYTES, bytes_guess);
     if pieces.over {
         return json::reply(StatusCode::OK, first);
     }
@@ -86,10 +89,10 @@ struct Pieces<D> {
 }
 
 impl<D: Document> Pieces<D> {
-    fn next(&mut self, capacity: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(capacity);
-        while !self.over && out.len() < PIECE_BYTES {
-            let room = PIECE_BYTES - out.len();
+    fn next(&mut self, bytes_max: usize, bytes_guess: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes_guess.min(bytes_max + 1_024));
+        while !self.over && out.len() < bytes_max {
+            let room = bytes_max - out.len();
             let whole = match &mut self.value {
                 Value::None => true,
                 Value::Base64(bytes) => write_base64(&mut out, bytes, room),
@@ -163,7 +166,7 @@ impl<D: Document> hyper::body::Body for Pieces<D> {
         let piece = match self.first.take() {
             Some(first) => first,
             None if self.over => return Poll::Ready(None),
-            None => self.next(PIECE_BYTES + 1_024),
+            None => self.next(PIECE_BYTES, usize::MAX),
         };
         Poll::Ready(Some(Ok(Frame::data(piece.into()))))
     }
@@ -216,7 +219,8 @@ mod tests {
         let value = Bytes::from((0..5_000_000).map(|n| (n % 251) as u8).collect::<Vec<_>>());
         let large = reply(array(vec![Next::Base64(value.clone()), Next::Base64(value.clone())]), usize::MAX);
         let pieces = pieces_of(large);
-        assert!(pieces.len() > 200 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES + 16));
+        assert!(pieces[0].len() <= FIRST_PIECE_BYTES + 16, "what nobody takes is small");
+        assert!(pieces.len() > 400 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES + 16));
         let strings: Vec<String> = serde_json::from_slice(&pieces.concat()).unwrap();
         assert!(
             strings.iter().all(|text| json::from_base64(text.as_bytes()).as_ref() == Some(&value.to_vec()))
