@@ -12,13 +12,14 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
-    api::{self, App, Live, decode::frames::encode},
+    api::{self, App, Live},
     config::Config,
     env::real::real_env,
     metrics::Metrics,
     node::{Founding, Node},
     types::Op,
     wal::{Driver, WalOptions},
+    wire::push_frame,
 };
 
 const BULK_RECORDS: u64 = 1_000;
@@ -89,7 +90,7 @@ fn endpoints(c: &mut Criterion) {
 
     let mut body = Vec::new();
     for n in 0..BULK_RECORDS {
-        encode(&mut body, Op::Put, &n.to_be_bytes(), value.as_bytes());
+        push_frame(&mut body, Op::Put, &n.to_be_bytes(), value.as_bytes()).expect("short enough");
     }
     let mut bulk = format!(
         "POST /api/v1/batch HTTP/1.1\r\nHost: bench\r\nContent-Type: application/vnd.scribe.batch\r\nContent-Length: {}\r\n\r\n",

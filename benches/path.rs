@@ -9,16 +9,14 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
-    api::decode::{
-        frames::{Frames, encode},
-        ndjson::Ndjson,
-    },
+    api::decode::{frames::Frames, ndjson::Ndjson},
     proof::leaf::{LEAF_BYTES, leaf, leaf_hash, node_hash},
     state::{
         State,
         batch::{Batch, BatchView, Draft},
     },
     types::{Op, Seq},
+    wire::push_frame,
 };
 
 const RECORDS: u64 = 4_096;
@@ -51,7 +49,7 @@ fn bodies(c: &mut Criterion) {
     let mut frames = Vec::new();
     let mut lines = Vec::new();
     for n in 0..RECORDS {
-        encode(&mut frames, Op::Put, &key(n), &[b'v'; 100]);
+        push_frame(&mut frames, Op::Put, &key(n), &[b'v'; 100]).expect("short enough");
         lines.extend_from_slice(
             format!("{{\"key\":\"{n:016}\",\"value\":\"{}\"}}\n", "v".repeat(100)).as_bytes(),
         );
@@ -73,7 +71,7 @@ fn bodies(c: &mut Criterion) {
         b.iter(|| {
             out.clear();
             for n in 0..RECORDS {
-                encode(&mut out, Op::Put, &key(n), &[b'v'; 100]);
+                push_frame(&mut out, Op::Put, &key(n), &[b'v'; 100]).expect("short enough");
             }
             black_box(&out);
         });

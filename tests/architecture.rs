@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["wal"],
     &["metrics"],
     &["proof", "env", "config"],
-    &["error"],
+    &["error", "wire", "runtime"],
     &["types"],
 ];
 

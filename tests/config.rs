@@ -343,7 +343,8 @@ fn unknown_names_are_answered_with_the_nearest_one() {
         ("[storage.s3]\nbuckt = \"\"", "storage.s3.bucket"),
         ("[consensus]\nelection_timeot = 1", "consensus.election_timeout_ms"),
         ("[nod]", "[node]"),
-        ("\"\\u0000\" = 1", "nearest is"),
+        ("\"\\u0000\" = 1", "--generate-config -"),
+        ("[qqqqqqqq]", "--generate-config -"),
     ] {
         start().file(text).refused(&[near, "line"]);
     }
@@ -540,6 +541,8 @@ fn the_commands_answer_and_leave_the_disk_alone() {
     fs::write(&path, "mine").unwrap();
     assert!(command(&generate).unwrap_err().contains("exists already"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine", "an existing file is never touched");
+    assert_eq!(command(&start().args(&["--generate-config", "-"])).unwrap(), (true, render::defaults(true)));
+    assert!(!Path::new("-").exists(), "a dash is standard output and no file");
     let two = NodeArgs::try_parse_from(["scribe-node", "--print-config", "--validate-config"]);
     assert!(two.is_err_and(|error| error.exit_code() == 2), "one answer at a time");
 }

@@ -44,3 +44,37 @@ fn a_panic_is_one_answer_and_not_the_end() {
     assert_eq!(metrics["errors_by_type"]["internal"], 2);
     assert_eq!(metrics["network"]["requests_in_flight"], 1);
 }
+
+/// A page may end early, with few items or none, because many keys in its range are deleted.
+#[test]
+fn a_page_that_ended_early_has_a_cursor() {
+    let server = fake::start(&Setup { scan_visits_max: Some(3), ..Setup::default() });
+    let mut client = server.client();
+    let keys: Vec<String> = (0..20).map(|n| format!("k{n:02}")).collect();
+    keys.iter().for_each(|key| drop(client.put(&format!("/{key}"), "v").is(201)));
+    keys[2..19].iter().for_each(|key| drop(client.delete(&format!("/{key}")).is(200)));
+    let (mut seen, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/api/v1/kv?limit=10&keys_only=true&cursor={cursor}")).is(200).json();
+        let items = page["items"].as_array().unwrap();
+        pages.push(items.len());
+        seen.extend(items.iter().map(|item| item["key"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = next.to_owned();
+    }
+    assert_eq!(seen, ["k00", "k01", "k19"]);
+    assert_eq!(pages, [2, 0, 0, 0, 0, 0, 1]);
+}
+
+/// Reads go on over a full disk, so the node stays in service; who asks is told about writes.
+#[test]
+fn a_full_disk_takes_no_reads_out_of_service() {
+    let server = fake::start(&Setup { disk_full: true, ..Setup::default() });
+    let mut client = server.client();
+    for path in ["/health", "/readyz", "/livez"] {
+        assert_eq!(client.get(path).is(200).body, b"{\"status\":\"ok\"}", "{path}");
+    }
+    let checks = &client.get("/readyz?verbose").is(200).json()["checks"];
+    assert_eq!(checks["reads"], "ok");
+    assert!(checks["writes"].as_str().unwrap().starts_with("disk full"), "{checks}");
+}

@@ -1,6 +1,5 @@
 //! What the built program shows of a run: one line of JSON, a table, a page, and nothing else in between.
 
-#[allow(dead_code, reason = "other tests need the rest of it")]
 mod stub;
 
 use std::process::{Command, Output};

@@ -30,16 +30,14 @@ use super::{
 use crate::{
     error::{Code, Result as CrateResult},
     metrics::Operation,
+    runtime::without_blocking_others,
     state::batch::Draft,
+    wire::{FRAMES, NDJSON},
 };
 
-/// Media type of NDJSON bodies.
-pub const NDJSON: &str = "application/x-ndjson";
-/// Media type of binary bodies.
-pub const FRAMES: &str = "application/vnd.scribe.batch";
-
-/// Room for operations that is made before the first one is seen.
-const FIRST_ROOM_BYTES: usize = 16 << 20;
+/// Most room that is made for operations before the first one is seen, as a multiple of the first chunk: who
+/// announces much has to send some of it first.
+const FIRST_ROOM_CHUNKS: usize = 16;
 /// What a record of a bulk body is guessed to take, to make room for their heads at once.
 const RECORD_BYTES_GUESS: usize = 100;
 /// Decoded pieces after which a task that has not waited for the network lets others run: 1 MiB.
@@ -67,6 +65,14 @@ impl Records {
         match self {
             Self::Frames(frames) => frames.push(piece, draft),
             Self::Ndjson(lines) => lines.push(piece, draft),
+        }
+    }
+
+    /// Bytes that were taken and are not in the draft yet.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Frames(_) => 0,
+            Self::Ndjson(lines) => lines.held_bytes(),
         }
     }
 
@@ -100,10 +106,14 @@ async fn decode<P: Room>(
         return Err(too_large(bytes_max));
     }
     let mut decoder = Decoder::new(coding)?;
-    let room = known.min(FIRST_ROOM_BYTES);
-    let mut draft = Draft::with_capacity(room / RECORD_BYTES_GUESS, room);
+    let mut draft = Draft::new();
     let mut decoded = 0;
     while let Some(chunk) = body.next().await? {
+        if draft.is_empty() && decoded == 0 {
+            let room = known.min(chunk.len() * FIRST_ROOM_CHUNKS);
+            permit.cover(room)?;
+            draft = Draft::with_capacity(room / RECORD_BYTES_GUESS, room);
+        }
         decoder.feed(chunk);
         let mut pieces = 0;
         while let Some(piece) = decoder.next_piece()? {
@@ -112,8 +122,12 @@ async fn decode<P: Room>(
                 return Err(too_large(bytes_max));
             }
             // Before the piece is copied: a refusal must come first.
-            permit.cover(decoded.max(draft.bytes()))?;
-            records.push(&piece, &mut draft)?;
+            let held = records.held_bytes();
+            permit.cover(decoded.max(draft.bytes()) + held)?;
+            // Long lines are heavy once they are whole.
+            let heavy = if memchr::memchr(b'\n', &piece).is_some() { held } else { 0 };
+            without_blocking_others(heavy, || records.push(&piece, &mut draft))?;
+            // Empty ones count as well: something was taken apart for them.
             pieces += 1;
             if pieces % PIECES_BETWEEN_YIELDS == 0 {
                 drop(piece);
@@ -122,7 +136,7 @@ async fn decode<P: Room>(
         }
     }
     decoder.finish()?;
-    records.finish(&mut draft)?;
+    without_blocking_others(records.held_bytes(), || records.finish(&mut draft))?;
     if draft.is_empty() {
         return Err(Problem::new(Code::Malformed, "the batch has no operations"));
     }

@@ -9,12 +9,16 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap,
-    body::Body,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    body::{Body, Frame},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{decode::coding::Coding, problem::Problem};
+use super::{
+    decode::coding::Coding,
+    pace::{BYTES_PER_SEC_MIN, Pace},
+    problem::Problem,
+};
 use crate::error::Code;
 
 /// A refused body is read to its end up to this size, so that the client, which may read only after it has
@@ -23,9 +27,8 @@ const DRAIN_BYTES_MAX: u64 = 256 << 20;
 /// … and for no longer than this.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Slowest rate at which a body may come once `limits.read_timeout` has passed. A client that sends a byte now
-/// and then never pauses for long, yet it would hold its part of the pipeline's memory for ever.
-const BYTES_PER_SEC_MIN: u64 = 1 << 10;
+/// Memory that a body of several chunks takes at first.
+const GROWN_BYTES_MIN: usize = 64 << 10;
 
 /// A request body that can be read once.
 #[derive(Debug)]
@@ -33,8 +36,7 @@ pub struct RequestBody<Bd> {
     body: Bd,
     /// Longest pause between two chunks.
     pause: Duration,
-    /// When it was first waited for, and what has come since.
-    since: Option<Instant>,
+    pace: Pace,
     received: u64,
     begun: bool,
     over: bool,
@@ -52,6 +54,8 @@ enum End {
     After(u64),
     /// HTTP/2 without a length: the stream's end was marked.
     Marked,
+    /// In a transfer coding that we do not undo: what hyper gives would not be the body.
+    Unknown,
 }
 
 impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
@@ -60,14 +64,20 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         let over = body.is_end_stream();
         let length = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
         let end = match length {
-            _ if headers.contains_key(TRANSFER_ENCODING) => End::Framed,
+            _ if headers.contains_key(TRANSFER_ENCODING) => {
+                let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+                let chunked =
+                    |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+                let known = codings.next().is_some_and(chunked) && codings.next().is_none();
+                if known { End::Framed } else { End::Unknown }
+            }
             Some(length) => End::After(length),
             None => End::Marked,
         };
         Self {
             body,
             pause,
-            since: None,
+            pace: Pace::new(pause),
             received: 0,
             begun: false,
             over,
@@ -84,29 +94,18 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     /// The next chunk; `None` at the end.
     ///
     /// # Errors
-    /// 408 when it pauses for too long, 400 when it breaks off. Both end the connection.
+    /// 408 when it pauses for too long or comes too slowly, 400 when it breaks off. Both end the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         self.begun = true;
+        if matches!(self.end, End::Unknown) {
+            self.over = true;
+            return Err(Problem::transfer_coding());
+        }
         loop {
             // What is there already costs no timer.
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => {
-                    let now = Instant::now();
-                    let earned = Duration::from_secs(self.received / BYTES_PER_SEC_MIN);
-                    let too_slow = *self.since.get_or_insert(now) + self.pause + earned;
-                    match timeout_at(too_slow.min(now + self.pause), self.body.frame()).await {
-                        Ok(frame) => frame,
-                        Err(_) => {
-                            self.over = true;
-                            let detail = format!(
-                                "the body paused for more than {:?}, or came slower than {BYTES_PER_SEC_MIN} bytes a second",
-                                self.pause
-                            );
-                            return Err(Problem::new(Code::Timeout, detail).closing());
-                        }
-                    }
-                }
+                None => self.wait().await?,
             };
             match frame {
                 None => {
@@ -115,6 +114,7 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
                         End::Framed => true,
                         End::After(length) => self.received == length,
                         End::Marked => self.body.is_end_stream(),
+                        End::Unknown => false,
                     };
                     return if whole { Ok(None) } else { Err(broken_off()) };
                 }
@@ -133,7 +133,25 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         }
     }
 
-    /// The whole body, if it has at most `max` bytes. `room` is told how many are held so far.
+    /// Waits for the next frame, for as long as the client neither pauses for too long nor falls below the pace.
+    async fn wait(&mut self) -> Result<Option<Result<Frame<Bytes>, Bd::Error>>, Problem> {
+        let too_long = Instant::now() + self.pause;
+        while let Some(window_ends) = self.pace.look(Instant::now(), self.received) {
+            match timeout_at(window_ends.min(too_long), self.body.frame()).await {
+                Ok(frame) => return Ok(frame),
+                Err(_) if Instant::now() >= too_long => break,
+                Err(_) => {}
+            }
+        }
+        self.over = true;
+        let detail = format!(
+            "the body paused for {:?}, or came slower than {BYTES_PER_SEC_MIN} bytes a second over that time",
+            self.pause
+        );
+        Err(Problem::new(Code::Timeout, detail).closing())
+    }
+
+    /// The whole body, if it has at most `max` bytes. `room` is asked before memory for so many bytes is taken.
     ///
     /// # Errors
     /// 413, whatever `room` answers, and as [`RequestBody::next`].
@@ -142,33 +160,42 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
         max: usize,
         mut room: impl FnMut(usize) -> Result<(), Problem>,
     ) -> Result<Bytes, Problem> {
-        let known = self.known_len();
-        if known.is_some_and(|len| len > max as u64) {
-            return Err(too_large(max));
-        }
+        let known = self.announced(max)?;
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        if known == Some(first.len() as u64) {
+        if known == Some(first.len()) {
             // The common case: one chunk, not copied. The end is read as well: an HTTP/2 client may send it in
             // a frame of its own, and would find the stream reset before it could.
+            room(first.len())?;
             return match self.next().await? {
                 None => Ok(first),
-                Some(_) => {
-                    Err(Problem::new(Code::Malformed, "the body is longer than its Content-Length").closing())
-                }
+                Some(_) => Err(longer_than_announced()),
             };
         }
-        let known = known.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-        let mut whole = BytesMut::with_capacity(known.max(first.len()));
+        let mut whole = BytesMut::new();
         let mut next = Some(first);
         while let Some(chunk) = next {
-            if whole.len() + chunk.len() > max {
+            let len = whole.len() + chunk.len();
+            if len > max {
                 return Err(too_large(max));
             }
+            if let Some(capacity) = grown(whole.capacity(), len, known) {
+                room(capacity)?;
+                whole.reserve(capacity - whole.len());
+            }
             whole.extend_from_slice(&chunk);
-            room(whole.len())?;
             next = self.next().await?;
         }
         Ok(whole.freeze())
+    }
+
+    /// The size that the request announces.
+    ///
+    /// # Errors
+    /// 413 when that is more than `max`.
+    pub fn announced(&self, max: usize) -> Result<Option<usize>, Problem> {
+        self.known_len()
+            .map(|len| usize::try_from(len).ok().filter(|len| *len <= max).ok_or_else(|| too_large(max)))
+            .transpose()
     }
 
     /// Makes sure that the client can read this refusal: takes what it is still sending, within bounds.
@@ -194,6 +221,18 @@ impl<Bd: Body<Data = Bytes> + Unpin> RequestBody<Bd> {
     }
 }
 
+/// The capacity to grow to when `len` bytes do not fit: as bytes arrive and not as they are announced, or a
+/// head would be enough to take 64 MiB; and never beyond what is announced.
+pub fn grown(capacity: usize, len: usize, announced: Option<usize>) -> Option<usize> {
+    (len > capacity)
+        .then(|| (capacity * 2).max(GROWN_BYTES_MIN).min(announced.unwrap_or(usize::MAX)).max(len))
+}
+
+/// 400: more bytes than the request's head said.
+pub fn longer_than_announced() -> Problem {
+    Problem::new(Code::Malformed, "the body is longer than its Content-Length").closing()
+}
+
 fn broken_off() -> Problem {
     Problem::new(Code::Malformed, "the body breaks off").closing()
 }
@@ -213,5 +252,43 @@ pub fn identity_only(headers: &HeaderMap) -> Result<(), Problem> {
             Err(Problem::unsupported_media("only POST /api/v1/batch takes a Content-Encoding"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[test]
+    fn memory_grows_with_what_has_come() {
+        assert_eq!(grown(0, 10, Some(64 << 20)), Some(GROWN_BYTES_MIN), "a head alone is worth little");
+        assert_eq!(grown(0, 10, Some(100)), Some(100));
+        assert_eq!(grown(0, 1 << 20, None), Some(1 << 20));
+        assert_eq!(grown(1 << 20, (1 << 20) + 1, None), Some(2 << 20));
+        assert_eq!(grown(48 << 20, (48 << 20) + 1, Some(64 << 20)), Some(64 << 20));
+        assert_eq!(grown(100, 100, Some(100)), None);
+    }
+
+    /// A body used to take its announced size before it was asked whether there is room.
+    #[tokio::test]
+    async fn room_is_asked_for_before_memory_is_taken() {
+        const CHUNK: usize = 100_000;
+        let chunks = (0..40).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![7; CHUNK]))));
+        let body = StreamBody::new(futures_util::stream::iter(chunks));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("64000000"));
+        let mut body = RequestBody::new(body, &headers, Duration::from_secs(1));
+        let mut asked = Vec::new();
+        let refused = body
+            .collect(64 << 20, |bytes| {
+                asked.push(bytes);
+                if bytes > 1 << 20 { Err(too_large(1 << 20)) } else { Ok(()) }
+            })
+            .await;
+        assert_eq!(refused.unwrap_err().status(), hyper::StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(asked.is_sorted() && asked[0] == CHUNK && asked.len() < 8, "{asked:?}");
+        assert!(body.received <= 11 * CHUNK as u64, "{}", body.received);
     }
 }

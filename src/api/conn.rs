@@ -15,8 +15,13 @@ use std::{
     time::Duration,
 };
 
-use axum::response::IntoResponse;
-use hyper::{Request, body::Incoming, service::service_fn};
+use axum::{body::Body, response::IntoResponse};
+use bytes::Bytes;
+use hyper::{
+    Request, Version,
+    body::{Frame, Incoming, SizeHint},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -32,7 +37,7 @@ use super::{
     limit::Limiter,
     problem::Problem,
     route::is_probe,
-    watchdog::{Answering, IDLE_TIMEOUTS, Signs, TICKS, Verdict, Watchdog},
+    watchdog::{Answering, IDLE_TIMEOUTS, Sending, Signs, TICKS, Verdict, Watchdog},
 };
 use crate::error::Code;
 
@@ -40,6 +45,17 @@ use crate::error::Code;
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 /// Streams of one HTTP/2 connection at a time.
 const HTTP2_STREAMS_MAX: u32 = 256;
+/// Streams that a client has reset and that we have not seen yet; more end the connection (rapid reset).
+const HTTP2_RESETS_MAX: usize = 32;
+/// Bytes of answers that one HTTP/2 stream holds for a client that does not take them.
+const HTTP2_SEND_BYTES_MAX: usize = 64 << 10;
+
+/// Longest head of a request: a key and three bounds of a scan, each percent-encoded throughout, and as much
+/// again for headers.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+const HEADERS_MAX: usize = 100;
+/// Most bytes that hyper reads ahead or gathers for one write.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// How far stopping has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,11 +128,22 @@ async fn begins_with_http2(stream: &TcpStream, patience: Duration) -> io::Result
 
 async fn answer<B: Backend>(
     shared: &Shared<B>,
-    signs: &Signs,
+    signs: &Arc<Signs>,
     peer: SocketAddr,
     request: Request<Incoming>,
-) -> hyper::Response<axum::body::Body> {
-    let _answering = Answering::begin(signs);
+) -> hyper::Response<Sent> {
+    let answering = Answering::begin(signs);
+    let chunk_bytes_max =
+        if request.version() == Version::HTTP_2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
+    let response = answer_or_limit(shared, peer, request).await;
+    response.map(|body| Sent { body, chunk_bytes_max, rest: Bytes::new(), _sending: answering.sending() })
+}
+
+async fn answer_or_limit<B: Backend>(
+    shared: &Shared<B>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> hyper::Response<Body> {
     if !is_probe(request.method(), request.uri().path())
         && let Err(error) = shared.limiter.check(peer.ip())
     {
@@ -148,11 +175,17 @@ async fn run_http1<B: Backend>(
     });
     let io = TokioIo::new(Watched { stream, signs: Arc::clone(&signs) });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    // A client may close its sending half and wait for the answer.
-    builder.half_close(true).pipeline_flush(true);
+    // A client may close its sending half and wait for the answer. hyper's `pipeline_flush` is off for good: with
+    // it, hyper's buffer has no bound, and what stands behind a request keeps its answer back, for ever if that
+    // is no HTTP.
+    builder
+        .half_close(true)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX);
     let mut conn = builder.serve_connection(io, service);
     let mut ticks = interval_at(Instant::now() + tick, tick);
-    let mut watchdog = Watchdog::default();
+    let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
     let slow_head = loop {
         tokio::select! {
@@ -202,13 +235,16 @@ async fn run_http2<B: Backend>(
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(HTTP2_RESETS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
         .adaptive_window(true)
         .keep_alive_interval(shared.read_timeout)
         .keep_alive_timeout(shared.read_timeout);
     let mut conn = pin!(builder.serve_connection(io, service));
     let tick = shared.read_timeout / TICKS;
     let mut ticks = interval_at(Instant::now() + tick, tick);
-    let mut watchdog = Watchdog::default();
+    let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
     loop {
         tokio::select! {
@@ -226,15 +262,17 @@ async fn run_http2<B: Backend>(
                 signs.head_begun.store(false, Relaxed);
                 match watchdog.tick(&signs) {
                     Verdict::KeepGoing | Verdict::SlowHead => {}
-                    Verdict::SlowReader | Verdict::Idle => return,
+                    Verdict::SlowReader => break,
+                    Verdict::Idle => return,
                 }
             }
         }
     }
+    shared.server.app.metrics.connections.timed_out.fetch_add(1, Relaxed);
 }
 
 /// How long a client that is being turned away may take to hear it.
-const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Writes a problem without hyper and closes. Reads what the client sends meanwhile: closing a socket with
 /// unread bytes resets it, and the client would not see the answer.
@@ -248,7 +286,7 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
         status.canonical_reason().unwrap_or_default(),
         document.len(),
     );
-    let _ = timeout(FAREWELL_TIME_MAX, async {
+    let _ = timeout(REFUSAL_TIME_MAX, async {
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;
         let mut sink = [0; 1024];
@@ -256,6 +294,50 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
         io::Result::Ok(())
     })
     .await;
+}
+
+/// The body of an answer, which leaves a sign for as long as it is not sent.
+struct Sent {
+    body: Body,
+    /// Most bytes handed over at once. HTTP/2 takes a chunk whole when its window has room for a byte of it, and
+    /// this body would end long before the client has it; HTTP/1 knows from its socket.
+    chunk_bytes_max: usize,
+    /// The rest of a chunk.
+    rest: Bytes,
+    _sending: Sending,
+}
+
+impl hyper::body::Body for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut chunk = std::mem::take(&mut self.rest);
+        if chunk.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => chunk = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        if chunk.len() > self.chunk_bytes_max {
+            self.rest = chunk.split_off(self.chunk_bytes_max);
+        }
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, hint) = (self.rest.len() as u64, self.body.size_hint());
+        hint.exact().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + rest))
+    }
 }
 
 /// A socket that leaves signs of what happens on it.
@@ -280,8 +362,11 @@ impl AsyncRead for Watched {
 }
 
 impl Watched {
-    fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
+    fn note(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.signs.write_blocked.store(poll.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(written)) = &poll {
+            self.signs.written_bytes.fetch_add(*written as u64, Relaxed);
+        }
         poll
     }
 }

@@ -11,16 +11,8 @@ use crate::{
     error::{Code, Error, Result},
     state::batch::Condition,
     types::{IDEMPOTENCY_KEY_BYTES_MAX, Seq},
+    wire::{IDEMPOTENCY_KEY, SCRIBE_RECEIPT},
 };
-
-/// Position of the record an answer speaks of.
-pub const SCRIBE_SEQ: HeaderName = HeaderName::from_static("scribe-seq");
-/// Asks for a receipt; not built in this version.
-pub const SCRIBE_RECEIPT: HeaderName = HeaderName::from_static("scribe-receipt");
-/// Names a write, so that a retry is recognised.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Marks an answer that was given before.
-pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 fn malformed(message: impl Into<String>) -> Error {
     Error::new(Code::Malformed, message)

@@ -13,7 +13,6 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use crate::error::Code;
@@ -24,7 +23,13 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The same with the alphabet of URLs.
+/// For parts that are not the last.
+const UNPADDED: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// As `LENIENT`, with the alphabet of URLs.
 const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -36,6 +41,28 @@ pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     LENIENT.decode(text).ok()
 }
 
+/// Base64 characters decoded at a time, a multiple of 4.
+const DECODED_CHARS: usize = 16 << 10;
+
+/// Decodes as [`from_base64`], a part at a time; false when it is not base64. Parts before the wrong character
+/// may have been given by then.
+///
+/// # Errors
+/// What `part` says.
+pub fn decode_base64<E>(text: &[u8], mut part: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+    let mut out = [0; DECODED_CHARS / 4 * 3];
+    let last = text.len().saturating_sub(1) / DECODED_CHARS;
+    for (n, chars) in text.chunks(DECODED_CHARS).enumerate() {
+        // Padding stands at the end of all of it only.
+        let engine = if n == last { &LENIENT } else { &UNPADDED };
+        match engine.decode_slice(chars, &mut out) {
+            Ok(len) => part(&out[..len])?,
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Either alphabet: for query parameters, where the standard one's `+` and `/` need escaping. A `+` that
 /// was not escaped has become a space on the way.
 #[must_use]
@@ -44,25 +71,11 @@ pub fn from_base64_any(text: &[u8]) -> Option<Vec<u8>> {
     LENIENT.decode(&text).or_else(|_| LENIENT_URL.decode(&text)).ok()
 }
 
-/// Standard base64 with padding.
-#[must_use]
-pub fn to_base64(bytes: &[u8]) -> String {
-    BASE64_STANDARD.encode(bytes)
-}
-
 /// Lower-case hex.
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[digit as usize] as char).collect()
-}
-
-/// Puts `name` as text, or `name_b64` when the bytes are not UTF-8.
-pub fn insert_text(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => object.insert(name.to_owned(), text.into()),
-        Err(_) => object.insert(format!("{name}_b64"), to_base64(bytes).into()),
-    };
 }
 
 /// Writes `"key":…` or `"key_b64":…`.
@@ -116,6 +129,7 @@ pub fn ok(value: &impl Serialize) -> Result<Response<Body>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn keys_are_text_or_base64() {
@@ -124,6 +138,30 @@ mod tests {
         out.push(b',');
         write_key(&mut out, b"\xff");
         assert_eq!(String::from_utf8(out).unwrap(), "\"key\":\"a\\\"\\n\u{e9}\",\"key_b64\":\"/w==\"");
+    }
+
+    #[test]
+    fn decoding_in_parts_is_decoding() {
+        let decode = |text: &[u8]| {
+            let mut out = Vec::new();
+            let whole = decode_base64(text, |part| {
+                out.extend_from_slice(part);
+                Ok::<_, Error>(())
+            });
+            whole.unwrap().then_some(out)
+        };
+        for len in [0, 1, 2, 3, 100, DECODED_CHARS / 4 * 3 - 1, DECODED_CHARS / 4 * 3, DECODED_CHARS, 100_000]
+        {
+            let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let text = BASE64_STANDARD.encode(&bytes);
+            assert_eq!(decode(text.as_bytes()).as_ref(), Some(&bytes), "{len}");
+            assert_eq!(decode(text.trim_end_matches('=').as_bytes()), Some(bytes), "{len}");
+        }
+        // Padding inside, at the very end of a part.
+        let mut text = vec![b'A'; 2 * DECODED_CHARS];
+        assert!(decode(&text).is_some());
+        text[DECODED_CHARS - 1] = b'=';
+        assert_eq!((decode(&text), from_base64(&text)), (None, None));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use hyper::{
 use super::{
     App, Reply,
     backend::{Backend, Room},
-    body::{RequestBody, identity_only},
-    headers::{Part, ReadVerdict, SCRIBE_SEQ, WriteOptions, range, read_conditions, seq_values},
+    body::{RequestBody, grown, identity_only, too_large},
+    headers::{Part, ReadVerdict, WriteOptions, range, read_conditions, seq_values},
     problem::Problem,
     query::{Query, key_in_path},
     write,
@@ -29,14 +29,16 @@ use crate::{
     error::Code,
     metrics::Operation,
     read::{Consistency, Record},
+    state::batch::Draft,
     types::{Op, Seq, VALUE_BYTES_MAX},
+    wire::SCRIBE_SEQ,
 };
 
 /// What `/{key}` answers, for `Allow`.
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
 
 /// Room asked for before a body is read; larger bodies ask for more as they come.
-const FIRST_ROOM_BYTES: u64 = 1 << 20;
+const FIRST_ROOM_BYTES: usize = 64 << 10;
 
 /// Answers any request for `/{key}`.
 ///
@@ -88,17 +90,50 @@ where
         Query::parse(uri.query(), &[])?;
         let options = WriteOptions::from_headers(headers)?;
         identity_only(headers)?;
-        let first_room = body.known_len().unwrap_or(0).min(FIRST_ROOM_BYTES);
-        let mut permit = app.backend.permit(usize::try_from(first_room).unwrap_or(0))?;
-        let value = body.collect(VALUE_BYTES_MAX, |held| Ok(permit.cover(held)?)).await?;
-        Ok((key, options, permit, value))
+        let announced = body.announced(VALUE_BYTES_MAX)?;
+        let mut permit = app.backend.permit(announced.unwrap_or(0).min(FIRST_ROOM_BYTES))?;
+        let draft = read_value(&mut body, &key, announced, &mut permit).await?;
+        Ok((key, options, permit, draft))
     };
-    let (key, options, permit, value) = match read.await {
+    let (key, options, permit, draft) = match read.await {
         Ok(read) => read,
         Err(problem) => return Err(body.refuse(problem).await),
     };
-    let written = write::one(app, permit, Op::Put, &key, &value, options).await?;
+    let written = write::submit(app, permit, draft, options).await?;
     Ok(write::answer(StatusCode::CREATED, &key, written))
+}
+
+/// The put that a body is the value of. The value goes to the draft as it comes, so that it is held once.
+async fn read_value<P, Bd>(
+    body: &mut RequestBody<Bd>,
+    key: &[u8],
+    announced: Option<usize>,
+    permit: &mut P,
+) -> Result<Draft, Problem>
+where
+    P: Room,
+    Bd: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let first = body.next().await?.unwrap_or_default();
+    let (mut len, mut capacity) = (first.len(), first.len());
+    permit.cover(key.len() + capacity)?;
+    let mut draft = Draft::with_capacity(1, key.len() + capacity);
+    draft.put(key, &first)?;
+    // The end is read as well: an HTTP/2 client may send it in a frame of its own, and would find the stream
+    // reset before it could.
+    while let Some(chunk) = body.next().await? {
+        len += chunk.len();
+        if len > VALUE_BYTES_MAX {
+            return Err(too_large(VALUE_BYTES_MAX));
+        }
+        if let Some(more) = grown(capacity, len, announced) {
+            permit.cover(key.len() + more)?;
+            draft.reserve(more - (len - chunk.len()));
+            capacity = more;
+        }
+        draft.extend_value(&chunk)?;
+    }
+    Ok(draft)
 }
 
 /// Reads one key as raw bytes; `part` is its spelling in the path.

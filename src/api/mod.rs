@@ -31,14 +31,20 @@ use crate::{
 pub mod backend;
 mod batch;
 mod body;
+mod cluster;
 mod conn;
 pub mod decode;
+mod document;
+mod fields;
 mod headers;
+mod history;
 mod json;
+mod json_body;
 mod keys;
 mod kv;
 mod limit;
 mod names;
+mod pace;
 pub mod problem;
 mod query;
 mod route;
@@ -51,10 +57,10 @@ mod watchdog;
 mod write;
 
 pub use backend::{Backend, Live, Room};
-pub use batch::{FRAMES, NDJSON};
+pub use cluster::MemberView;
 pub use serve::{listen, serve};
 pub use starting::Starting;
-pub use status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
+pub use status::{LogPositions, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
 
 use problem::{Problem, Slug};
 

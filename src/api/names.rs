@@ -6,33 +6,28 @@ use std::sync::Arc;
 use axum::{body::Body, extract::State};
 use hyper::{Request, StatusCode, http::request::Parts};
 use serde::Deserialize;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{
     App, Reply,
     backend::Backend,
-    decode::ndjson::{Text, bytes_of},
+    document::{self, Next, is_utf8},
+    fields::Fields,
     headers::WriteOptions,
-    json, keys,
-    kv::{parse_json, read_json},
+    json,
+    json_body::{AskRoom, parse_json, read_json},
+    keys,
     problem::Problem,
     query::Query,
     write,
 };
-use crate::{error::Code, metrics::Operation, state::batch::check_key, types::Op};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyAndValue<'a> {
-    #[serde(borrow, default)]
-    key: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    key_b64: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value_b64: Option<Text<'a>>,
-}
+use crate::{
+    error::Code,
+    metrics::Operation,
+    runtime::without_blocking_others,
+    state::batch::{Draft, check_key},
+    types::Op,
+};
 
 #[derive(Deserialize)]
 enum Write<'a> {
@@ -42,54 +37,78 @@ enum Write<'a> {
     Delete(&'a RawValue),
 }
 
-type KeyValue = (Vec<u8>, Option<Vec<u8>>);
+/// What a body asks for: a draft of one operation, and what its answer names.
+struct Asked {
+    op: Op,
+    key: Vec<u8>,
+    draft: Draft,
+}
 
-fn key_and_value(body: KeyAndValue<'_>) -> Result<KeyValue, Problem> {
-    let key = bytes_of("key", body.key, body.key_b64)?
-        .ok_or_else(|| Problem::new(Code::Malformed, "\"key\" is missing"))?;
+fn set(mut fields: Fields<'_>, room: AskRoom<'_>) -> Result<Asked, Problem> {
+    let key = fields.take_key()?;
     check_key(&key)?;
-    Ok((key.into_owned(), bytes_of("value", body.value, body.value_b64)?.map(std::borrow::Cow::into_owned)))
+    let value = fields.take_value()?.ok_or_else(|| Problem::new(Code::Malformed, "\"value\" is missing"))?;
+    // A value that had to be decoded is held beside the draft.
+    let copies = if matches!(value, std::borrow::Cow::Owned(_)) { 2 } else { 1 };
+    room(key.len() + copies * value.len())?;
+    let mut draft = Draft::with_capacity(1, key.len() + value.len());
+    draft.put(&key, &value)?;
+    Ok(Asked { op: Op::Put, key: key.into_owned(), draft })
 }
 
-fn set(body: KeyAndValue<'_>) -> Result<(Op, Vec<u8>, Vec<u8>), Problem> {
-    match key_and_value(body)? {
-        (key, Some(value)) => Ok((Op::Put, key, value)),
-        (_, None) => Err(Problem::new(Code::Malformed, "\"value\" is missing")),
+fn delete(fields: Fields<'_>) -> Result<Asked, Problem> {
+    let key = only_key(fields)?;
+    let mut draft = Draft::with_capacity(1, key.len());
+    draft.delete(&key)?;
+    Ok(Asked { op: Op::Delete, key, draft })
+}
+
+fn only_key(mut fields: Fields<'_>) -> Result<Vec<u8>, Problem> {
+    let key = fields.take_key()?;
+    check_key(&key)?;
+    match fields.take_value()? {
+        None => Ok(key.into_owned()),
+        Some(_) => Err(Problem::new(Code::Malformed, "only \"key\" is expected here")),
     }
 }
 
-fn only_key(body: KeyAndValue<'_>) -> Result<Vec<u8>, Problem> {
-    match key_and_value(body)? {
-        (key, None) => Ok(key),
-        (_, Some(_)) => Err(Problem::new(Code::Malformed, "only \"key\" is expected here")),
-    }
+fn parse_fields(bytes: &[u8]) -> Result<Fields<'_>, Problem> {
+    Ok(parse_json::<Fields<'_>>(bytes)?.without_op()?)
 }
 
-fn parse_write(bytes: &[u8]) -> Result<(Op, Vec<u8>, Vec<u8>), Problem> {
+fn parse_write(bytes: &[u8], room: AskRoom<'_>) -> Result<Asked, Problem> {
     match parse_json(bytes)? {
-        Write::Set(body) => set(parse_json(body.get().as_bytes())?),
-        Write::Delete(body) => Ok((Op::Delete, only_key(parse_json(body.get().as_bytes())?)?, Vec::new())),
+        Write::Set(body) => set(parse_fields(body.get().as_bytes())?, room),
+        Write::Delete(body) => delete(parse_fields(body.get().as_bytes())?),
     }
 }
 
+/// Writes what `parse` finds in the body; counted as what it was, and as a put while that is not known.
 async fn write_parsed<B: Backend>(
     app: &App<B>,
     request: Request<Body>,
-    parse: impl FnOnce(&[u8]) -> Result<(Op, Vec<u8>, Vec<u8>), Problem>,
+    parse: impl FnOnce(&[u8], AskRoom<'_>) -> Result<Asked, Problem>,
 ) -> Reply {
     let started = tokio::time::Instant::now();
-    let (parts, body) = request.into_parts();
-    let options = WriteOptions::from_headers(&parts.headers);
-    let query = Query::parse(parts.uri.query(), &[]);
-    let parse = |bytes: &[u8]| {
-        query?;
-        Ok((options?, parse(bytes)?))
+    let mut operation = Operation::Put;
+    let write = async {
+        let (parts, body) = request.into_parts();
+        let options = WriteOptions::from_headers(&parts.headers);
+        let query = Query::parse(parts.uri.query(), &[]);
+        let parse = |bytes: &[u8], room: AskRoom<'_>| {
+            query?;
+            Ok((options?, parse(bytes, room)?))
+        };
+        let (permit, (options, asked)) = read_json(app, &parts.headers, body, parse).await?;
+        if asked.op == Op::Delete {
+            operation = Operation::Delete;
+        }
+        let written = write::submit(app, permit, asked.draft, options).await?;
+        Ok(write::answer(StatusCode::OK, &asked.key, written))
     };
-    let (permit, (options, (op, key, value))) = read_json(app, &parts.headers, body, parse).await?;
-    let written = write::one(app, permit, op, &key, &value, options).await;
-    let operation = if op == Op::Put { Operation::Put } else { Operation::Delete };
+    let reply = write.await;
     app.metrics.observe(operation, started.elapsed());
-    Ok(write::answer(StatusCode::OK, &key, written?))
+    reply
 }
 
 /// `PUT /put` `{"key","value"}`
@@ -97,7 +116,7 @@ async fn write_parsed<B: Backend>(
 /// # Errors
 /// The problem to answer with.
 pub async fn put<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Body>) -> Reply {
-    write_parsed(&app, request, |bytes| set(parse_json(bytes)?)).await
+    write_parsed(&app, request, |bytes, room| set(parse_fields(bytes)?, room)).await
 }
 
 /// `POST /write` `{"Set":{"key","value"}}` or `{"Delete":{"key"}}`
@@ -115,17 +134,27 @@ pub async fn write<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<
 pub async fn read<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Body>) -> Reply {
     let (parts, body) = request.into_parts();
     let read = async {
-        let parse = |bytes: &[u8]| only_key(parse_json(bytes)?);
+        let parse = |bytes: &[u8], _: AskRoom<'_>| only_key(parse_fields(bytes)?);
         let (permit, key) = read_json(&app, &parts.headers, body, parse).await?;
         drop(permit);
         let query = Query::parse(parts.uri.query(), &["consistency", "at"])?;
         let record = keys::find(&app, &key, query.consistency()?, query.at()?).await?;
-        let mut out = Map::new();
-        json::insert_text(&mut out, "key", &key);
-        json::insert_text(&mut out, "value", &record.value);
-        out.insert("seq".to_owned(), record.seq.0.into());
-        let mut response = json::ok(&Value::Object(out))?;
-        write::with_seq(&mut response, record.seq);
+        let (seq, bytes_guess) = (record.seq, record.value.len() + key.len() + 96);
+        let is_text = without_blocking_others(record.value.len(), || is_utf8(&record.value));
+        let mut begun = false;
+        let document = move |out: &mut Vec<u8>| {
+            if !std::mem::replace(&mut begun, true) {
+                out.push(b'{');
+                json::write_key(out, &key);
+                return document::value(out, &record.value, is_text);
+            }
+            out.extend_from_slice(b",\"seq\":");
+            json::write_number(out, record.seq.0);
+            out.push(b'}');
+            Next::End
+        };
+        let mut response = document::reply(document, bytes_guess);
+        write::with_seq(&mut response, seq);
         Ok(response)
     };
     app.timed(Operation::Get, read).await
@@ -144,25 +173,34 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::decode::testing::seen;
 
     #[test]
     fn writes_have_two_shapes() {
-        let parse = |text: &str| parse_write(text.as_bytes());
-        let set_k = (Op::Put, b"k".to_vec(), b"v".to_vec());
-        assert_eq!(parse(r#"{"Set":{"key":"k","value":"v"}}"#).unwrap(), set_k);
-        assert_eq!(parse(r#"{"Delete":{"key":"k"}}"#).unwrap(), (Op::Delete, b"k".to_vec(), Vec::new()));
+        let parse = |text: &str| parse_write(text.as_bytes(), &mut |_| Ok(()));
+        for (text, op, value) in [
+            (r#"{"Set":{"key":"k","value":"v"}}"#, Op::Put, &b"v"[..]),
+            (r#"{"Set":{"key_b64":"aw","value_b64":"dg"}}"#, Op::Put, b"v"),
+            (r#"{"Delete":{"key":"k"}}"#, Op::Delete, b""),
+        ] {
+            let asked = parse(text).unwrap();
+            assert_eq!((asked.op, &asked.key[..]), (op, &b"k"[..]), "{text}");
+            assert_eq!(seen(asked.draft), [(op, b"k".to_vec(), value.to_vec())], "{text}");
+        }
         for bad in [
             r#"{"Get":{"key":"k"}}"#,
             r#"{"Set":{"key":"k","val":"v"}}"#,
             r#"{"Set":["k",null,"v",null]}"#,
+            r#"{"Set":{"op":"put","key":"k","value":"v"}}"#,
             r#"{"Delete":["k"]}"#,
+            r#"{"Delete":{"key":"k","value":"v"}}"#,
             "{}",
             r#""Set""#,
             "[]",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        let missing: KeyAndValue<'_> = serde_json::from_str(r#"{"key":"k"}"#).unwrap();
-        assert!(set(missing).unwrap_err().detail().contains("value"));
+        let missing = parse(r#"{"Set":{"key":"k"}}"#).map(drop).unwrap_err();
+        assert!(missing.detail().contains("value"));
     }
 }

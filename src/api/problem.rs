@@ -1,7 +1,7 @@
 //! What a refused request is told: problem documents (RFC 9457), and the one mapping from [`Code`] to a
 //! status.
 //!
-//! Takes an [`Error`] from any module, or one of HTTP's own refusals (405, 415, 416), gives a response. It
+//! Takes an [`Error`] from any module, or one of HTTP's own refusals (405, 415, 416, 501), gives a response. It
 //! does not decide what is an error, and it does not log: the request's end counts it.
 
 use std::time::Duration;
@@ -12,8 +12,10 @@ use hyper::{
     header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use super::headers::IDEMPOTENCY_REPLAYED;
-use crate::error::{Code, Error};
+use crate::{
+    error::{Code, Error},
+    wire::IDEMPOTENCY_REPLAYED,
+};
 
 /// A response that is not a success.
 ///
@@ -74,6 +76,18 @@ impl Problem {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             detail.into(),
         )
+    }
+
+    /// 501: the body is wrapped in a transfer coding beside `chunked`. What follows it cannot be found.
+    #[must_use]
+    pub fn transfer_coding() -> Self {
+        Self::http(
+            "unsupported-transfer-coding",
+            "The body's transfer coding is not supported",
+            StatusCode::NOT_IMPLEMENTED,
+            "Transfer-Encoding is chunked and nothing else; compression is Content-Encoding".to_owned(),
+        )
+        .closing()
     }
 
     /// 416: the range lies outside a value of this many bytes.

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use hyper::http::request::Parts;
+
 use crate::{
     error::{Code, Error, Result},
     read::Consistency,
@@ -164,6 +166,14 @@ impl<'a> Query<'a> {
     pub fn at(&self) -> Result<Option<Seq>> {
         Ok(self.number("at")?.map(Seq))
     }
+}
+
+/// For calls without parameters.
+///
+/// # Errors
+/// `Malformed`, naming the one that is there.
+pub fn no_query(parts: &Parts) -> Result<()> {
+    Query::parse(parts.uri.query(), &[]).map(drop)
 }
 
 /// Decimal digits and nothing else; no sign, no more than 64 bits.

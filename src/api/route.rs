@@ -16,7 +16,7 @@ use axum::{
 use hyper::{Method, header::ALLOW};
 
 use super::{
-    App, Reply, backend::Backend, batch, body::RequestBody, kv, names, problem::Problem,
+    App, Reply, backend::Backend, batch, body::RequestBody, cluster, history, kv, names, problem::Problem,
     query::percent_decode, scan, status,
 };
 use crate::{error::Code, types::is_reserved_segment};
@@ -41,7 +41,7 @@ pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
             &["get", "put", "delete"],
             get(kv::get::<B>).put(kv::put::<B>).delete(kv::delete::<B>),
         ),
-        row("/api/v1/kv/{key}/history", GET, get(kv::history::<B>)),
+        row("/api/v1/kv/{key}/history", GET, get(history::get::<B>)),
         row("/api/v1/batch", &["post"], post(batch::post::<B>)),
         row("/api/v1/records/{seq}", GET, get(kv::record::<B>)),
         row("/api/v1/status", GET, get(status::status::<B>)),
@@ -53,16 +53,16 @@ pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
         row("/api/v1/metrics", GET, get(status::metrics::<B>)),
         row("/metrics/prometheus", GET, get(status::prometheus::<B>)),
         row("/openapi.json", GET, get(status::openapi)),
-        row("/cluster/status", GET, get(status::cluster::<B>)),
-        row("/cluster/info", GET, get(status::cluster::<B>)),
-        row("/api/v1/cluster/status", GET, get(status::cluster::<B>)),
-        row("/cluster/members", GET, get(status::members::<B>)),
-        row("/cluster/nodes", GET, get(status::members::<B>)),
-        row("/api/v1/cluster/nodes", GET, get(status::members::<B>)),
-        row("/cluster/leader", GET, get(status::leader::<B>)),
-        row("/cluster/leader/info", GET, get(status::leader::<B>)),
-        row("/leader", GET, get(status::leader::<B>)),
-        row("/is-leader", GET, get(status::is_leader::<B>)),
+        row("/cluster/status", GET, get(cluster::status::<B>)),
+        row("/cluster/info", GET, get(cluster::status::<B>)),
+        row("/api/v1/cluster/status", GET, get(cluster::status::<B>)),
+        row("/cluster/members", GET, get(cluster::members::<B>)),
+        row("/cluster/nodes", GET, get(cluster::members::<B>)),
+        row("/api/v1/cluster/nodes", GET, get(cluster::members::<B>)),
+        row("/cluster/leader", GET, get(cluster::leader::<B>)),
+        row("/cluster/leader/info", GET, get(cluster::leader::<B>)),
+        row("/leader", GET, get(cluster::leader::<B>)),
+        row("/is-leader", GET, get(cluster::is_leader::<B>)),
         row("/put", &["put"], put(names::put::<B>)),
         row("/get/{*key}", GET, get(names::get::<B>)),
         row("/write", &["post"], post(names::write::<B>)),
@@ -173,7 +173,46 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use hyper::{Request, StatusCode};
+
     use super::*;
+    use crate::{
+        api::{Server, Starting},
+        config::LimitsConfig,
+        metrics::Metrics,
+    };
+
+    /// The table says which methods a path has; its handlers decide. They have to say the same.
+    #[tokio::test]
+    async fn every_path_has_the_methods_of_its_row_and_no_others() {
+        let starting = Starting::new(1, "balanced");
+        let server = Server::new(App {
+            backend: starting.clone(),
+            node: Arc::new(starting),
+            metrics: Arc::new(Metrics::new()),
+            limits: LimitsConfig::default(),
+        });
+        for row in table::<Starting>() {
+            let path = row.path.replace("{seq}", "0").replace("{key}", "k").replace("{*key}", "k");
+            let mut served: BTreeSet<String> = row.methods.iter().map(|name| name.to_uppercase()).collect();
+            if served.contains("GET") {
+                served.insert("HEAD".into());
+            }
+            for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "PURGE"] {
+                let request = Request::builder().method(method).uri(&path).body(Body::empty()).unwrap();
+                let response = server.answer(request).await;
+                let refused = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+                assert_eq!(refused, !served.contains(method), "{method} {path}: {}", response.status());
+                if refused {
+                    let allow = response.headers()[ALLOW].to_str().unwrap().split(", ");
+                    assert_eq!(allow.map(String::from).collect::<BTreeSet<_>>(), served, "{method} {path}");
+                    assert_eq!(response.headers()["content-type"], "application/problem+json");
+                }
+            }
+        }
+    }
 
     #[test]
     fn reserved_names_are_whole_decoded_segments() {

@@ -12,9 +12,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use hyper::{StatusCode, http::request::Parts};
+use hyper::http::request::Parts;
 
-use super::{App, Reply, backend::Backend, json, kv, problem::Problem, query::Query};
+use super::{
+    App, Reply,
+    backend::Backend,
+    document::{self, Document, Next},
+    kv,
+    problem::Problem,
+    query::Query,
+};
 use crate::{
     error::{Code, Error, Result},
     metrics::Operation,
@@ -79,34 +86,56 @@ async fn run<B: Backend>(app: &Arc<App<B>>, parts: &Parts) -> Reply {
     )]
     let page = tokio::task::spawn_blocking(move || {
         let page = app.backend.scan(&scan);
-        render(&scan, &page, keys_only)
+        (scan, page)
     });
-    let body = page.await.map_err(|_| Problem::new(Code::Internal, "the scan failed"))?;
-    Ok(json::reply(StatusCode::OK, body))
+    let (scan, page) = page.await.map_err(|_| Problem::new(Code::Internal, "the scan failed"))?;
+    let bytes_guess = 64 + page.records.iter().map(|record| record.key.len() + 96).sum::<usize>();
+    Ok(document::reply(Items { scan, page, keys_only, written: 0, open: false }, bytes_guess))
 }
 
-fn render(scan: &Scan, page: &Page, keys_only: bool) -> Vec<u8> {
-    let bytes: usize =
-        page.records.iter().map(|record| record.key.len() + record.value.len() / 3 * 4 + 96).sum();
-    let mut out = Vec::with_capacity(if keys_only { page.records.len() * 96 } else { bytes } + 64);
-    out.extend_from_slice(b"{\"items\":[");
-    for (n, record) in page.records.iter().enumerate() {
-        if n > 0 {
+/// The answer while it is being written.
+struct Items {
+    scan: Scan,
+    page: Page,
+    keys_only: bool,
+    /// How many records are written.
+    written: usize,
+    /// The last of them has had its value and not its end.
+    open: bool,
+}
+
+impl Document for Items {
+    fn write(&mut self, out: &mut Vec<u8>) -> Next {
+        if std::mem::take(&mut self.open) {
+            kv::write_item_end(out, &self.page.records[self.written - 1]);
+        } else if self.written == 0 {
+            out.extend_from_slice(b"{\"items\":[");
+        }
+        let Some(record) = self.page.records.get(self.written) else {
+            out.extend_from_slice(b"],\"next_cursor\":");
+            match &self.page.next {
+                None => out.extend_from_slice(b"null"),
+                Some(key) => {
+                    out.push(b'"');
+                    out.extend_from_slice(write_cursor(self.page.position, key, &self.scan).as_bytes());
+                    out.push(b'"');
+                }
+            }
+            out.push(b'}');
+            return Next::End;
+        };
+        if self.written > 0 {
             out.push(b',');
         }
-        kv::write_item(&mut out, record, !keys_only);
-    }
-    out.extend_from_slice(b"],\"next_cursor\":");
-    match &page.next {
-        None => out.extend_from_slice(b"null"),
-        Some(key) => {
-            out.push(b'"');
-            out.extend_from_slice(write_cursor(page.position, key, scan).as_bytes());
-            out.push(b'"');
+        self.written += 1;
+        self.open = true;
+        kv::write_item_start(out, record);
+        if self.keys_only {
+            return Next::More;
         }
+        out.extend_from_slice(b",\"value\":");
+        Next::Base64(record.value.clone())
     }
-    out.push(b'}');
-    out
 }
 
 fn checksum(position: Seq, key: &[u8], scan: &Scan) -> [u8; 8] {

@@ -30,7 +30,7 @@ use crate::{error::Code, metrics::Metrics};
 /// Pause after an accept that failed for want of descriptors or memory: others have to close first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections over the limit that are told so at one time; more are just closed.
-const FAREWELLS_MAX: usize = 256;
+const REFUSALS_MAX: usize = 256;
 
 /// One open connection in the count.
 struct Counted(Arc<Metrics>);
@@ -77,7 +77,7 @@ pub async fn serve<B: Backend>(app: App<B>, listener: TcpListener, stop: impl Fu
         read_timeout: limits.read_timeout.max(Duration::from_millis(10)),
     });
     let (stopper, stopping) = watch::channel(Stop::Run);
-    let farewells = Arc::new(tokio::sync::Semaphore::new(FAREWELLS_MAX));
+    let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX));
     let mut stop = pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
@@ -96,7 +96,7 @@ pub async fn serve<B: Backend>(app: App<B>, listener: TcpListener, stop: impl Fu
         let _ = stream.set_nodelay(true);
         if metrics.connections.open.load(Relaxed) >= limits.max_connections {
             metrics.connections.refused.fetch_add(1, Relaxed);
-            turn_away(stream, &farewells);
+            turn_away(stream, &refusals);
             continue;
         }
         let counted = Counted::new(&metrics);
@@ -133,8 +133,8 @@ async fn after_failed_accept(error: &io::Error) {
     }
 }
 
-fn turn_away(stream: TcpStream, farewells: &Arc<tokio::sync::Semaphore>) {
-    let Ok(permit) = Arc::clone(farewells).try_acquire_owned() else { return };
+fn turn_away(stream: TcpStream, refusals: &Arc<tokio::sync::Semaphore>) {
+    let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else { return };
     tokio::spawn(async move {
         let problem = Problem::new(Code::Overloaded, "too many connections are open");
         conn::say_and_close(stream, &problem).await;

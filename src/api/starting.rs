@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     backend::{Backend, Room},
-    status::{MemberView, NodeView, Status},
+    cluster::MemberView,
+    status::{NodeView, Status},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -109,7 +110,7 @@ impl NodeView for Starting {
         }
     }
 
-    fn ready(&self) -> Result<()> {
+    fn takes_writes(&self) -> Result<()> {
         Err(self.refusal())
     }
 

@@ -1,4 +1,4 @@
-//! What the node says about itself: status, health, members and metrics.
+//! What the node says about itself: status, health and metrics.
 //!
 //! The numbers come from the node through [`NodeView`]; this file owns only their shape.
 
@@ -13,7 +13,14 @@ use hyper::{
 use serde::Serialize;
 use serde_json::{Value, json as json_value};
 
-use super::{App, Reply, backend::Backend, json, problem::Problem, query::Query};
+use super::{
+    App, Reply,
+    backend::Backend,
+    cluster::MemberView,
+    json,
+    problem::Problem,
+    query::{Query, no_query},
+};
 use crate::{
     error::{Code, Error},
     metrics::MetricsSnapshot,
@@ -24,16 +31,16 @@ use crate::{
 pub trait NodeView: Send + Sync {
     /// Positions, role, stages.
     fn status(&self) -> Status;
-    /// Whether clients should be sent here now.
-    ///
-    /// # Errors
-    /// Why not.
-    fn ready(&self) -> Result<(), Error>;
-    /// Whether the node can do its work.
+    /// Whether the node can do its work, reads at least: what decides whether clients are sent here.
     ///
     /// # Errors
     /// Why not.
     fn healthy(&self) -> Result<(), Error>;
+    /// Whether it takes writes now. A node whose disk is full is healthy and takes none.
+    ///
+    /// # Errors
+    /// Why not.
+    fn takes_writes(&self) -> Result<(), Error>;
     /// The numbers of `/metrics` that the server does not count itself.
     fn metrics(&self) -> MetricsSnapshot;
     /// All members, this one included.
@@ -122,28 +129,6 @@ pub struct StageStatus {
     pub oldest_ms: u64,
 }
 
-/// One member of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct MemberView {
-    /// Its id.
-    pub node_id: NodeId,
-    /// `leader`, `follower` or `learner`.
-    pub role: &'static str,
-    /// Where clients reach it.
-    pub http_addr: String,
-    /// Where members reach it; empty while nothing listens there.
-    pub raft_addr: String,
-    /// Whether it answers.
-    pub healthy: bool,
-    /// Log entries it is behind the leader.
-    pub lag: u64,
-}
-
-fn no_query(parts: &Parts) -> Result<(), Problem> {
-    Query::parse(parts.uri.query(), &[])?;
-    Ok(())
-}
-
 /// `GET /api/v1/status`
 ///
 /// # Errors
@@ -153,7 +138,7 @@ pub async fn status<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) ->
     json::ok(&app.node.status())
 }
 
-/// `GET /health`, `GET /api/v1/health`
+/// `GET /health`, `GET /api/v1/health`: as `/readyz`.
 ///
 /// # Errors
 /// 503 with the reason.
@@ -170,22 +155,24 @@ pub async fn livez() -> Reply {
     Ok(json::reply(StatusCode::OK, r#"{"status":"ok"}"#))
 }
 
-/// `GET /readyz`
+/// `GET /readyz`: 200 while reads are served. A full disk stops writes, each of which says so; taking the node
+/// out of service would stop its reads too. `?verbose` names it.
 ///
 /// # Errors
 /// 503 with the reason.
 pub async fn readyz<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     let verbose = Query::parse(parts.uri.query(), &["verbose"])?.flag("verbose")?;
-    app.node.ready().map_err(unavailable)?;
+    app.node.healthy().map_err(unavailable)?;
     if !verbose {
         return Ok(json::reply(StatusCode::OK, r#"{"status":"ok"}"#));
     }
     let status = app.node.status();
-    let healthy = app.node.healthy();
+    let writes = app.node.takes_writes();
     json::ok(&json_value!({
         "status": "ok",
         "checks": {
-            "healthy": healthy.as_ref().map_or_else(|error| Value::from(error.message()), |()| "ok".into()),
+            "reads": "ok",
+            "writes": writes.as_ref().map_or_else(|error| Value::from(error.message()), |()| "ok".into()),
             "leader": status.leader_id,
             "committed": status.log.committed,
             "applied": status.log.applied,
@@ -250,57 +237,6 @@ fn wants_prometheus(headers: &HeaderMap) -> bool {
 /// None.
 pub async fn openapi() -> Reply {
     Ok(json::reply(StatusCode::OK, super::OPENAPI))
-}
-
-/// `GET /cluster/status` and its other names.
-///
-/// # Errors
-/// The problem to answer with.
-pub async fn cluster<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
-    no_query(&parts)?;
-    let status = app.node.status();
-    json::ok(&json_value!({
-        "node_id": status.node_id,
-        "role": status.role,
-        "term": status.term,
-        "leader_id": status.leader_id,
-        "leader": app.node.leader(),
-        "members": app.node.members(),
-    }))
-}
-
-/// `GET /cluster/members` and its other names.
-///
-/// # Errors
-/// The problem to answer with.
-pub async fn members<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
-    no_query(&parts)?;
-    json::ok(&json_value!({ "members": app.node.members() }))
-}
-
-/// `GET /cluster/leader` and its other names.
-///
-/// # Errors
-/// 503 while no leader is known.
-pub async fn leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
-    no_query(&parts)?;
-    let leader = app.node.leader().ok_or_else(|| Problem::new(Code::NoQuorum, "no leader is known"))?;
-    json::ok(&json_value!({
-        "leader_id": leader.node_id,
-        "http_addr": leader.http_addr,
-        "raft_addr": leader.raft_addr,
-        "term": app.node.status().term,
-    }))
-}
-
-/// `GET /is-leader`
-///
-/// # Errors
-/// The problem to answer with.
-pub async fn is_leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
-    no_query(&parts)?;
-    let status = app.node.status();
-    json::ok(&json_value!({ "is_leader": status.leader_id == Some(status.node_id) }))
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::status::{LogPositions, MemberView, NodeView, RecordPositions, StageStatus, Status, TreeStatus};
+use super::{
+    cluster::MemberView,
+    status::{LogPositions, NodeView, RecordPositions, StageStatus, Status, TreeStatus},
+};
 use crate::{
     error::{Code, Error, Result},
     metrics::{MetricsSnapshot, Stat, Times},
@@ -42,22 +45,20 @@ impl NodeView for NodeInfo {
         }
     }
 
-    fn ready(&self) -> Result<()> {
-        self.healthy()
+    fn takes_writes(&self) -> Result<()> {
+        self.healthy()?;
+        match self.wal().0 {
+            WalHealth::DiskFull { free, min } => Err(Error::new(
+                Code::DiskFull,
+                format!("disk full: {free} bytes are free, writes need {min} (wal.disk_free_bytes_min)"),
+            )),
+            WalHealth::Ok | WalHealth::Poisoned { .. } => Ok(()),
+        }
     }
 
     fn healthy(&self) -> Result<()> {
-        match self.wal().0 {
-            WalHealth::Ok => {}
-            WalHealth::DiskFull { free, min } => {
-                return Err(Error::new(
-                    Code::DiskFull,
-                    format!("{free} bytes are free on disk, writes need {min}"),
-                ));
-            }
-            WalHealth::Poisoned { why } => {
-                return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
-            }
+        if let WalHealth::Poisoned { why } = self.wal().0 {
+            return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
         }
         match self.positions() {
             Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
@@ -161,8 +162,10 @@ impl NodeView for NodeInfo {
             },
             http_addr: http_addr.clone(),
             raft_addr: raft_addr.clone(),
-            healthy: *id != self.identity.node_id || self.healthy().is_ok(),
-            lag: 0,
+            // Members do not ask one another how they are, yet.
+            healthy: (*id == self.identity.node_id).then(|| self.healthy().is_ok()),
+            lag: (*id == self.identity.node_id)
+                .then(|| positions.committed.saturating_sub(positions.applied)),
         };
         positions.members.iter().map(member).collect()
     }

@@ -6,7 +6,15 @@
 //! requests a second we count ticks instead: one timer a connection that looks at flags four times in
 //! `read_timeout`, so that a limit of 30 s may take up to 37.5 s to strike.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::pace::least;
 
 /// Looks at a connection in one `read_timeout`.
 pub(super) const TICKS: u32 = 4;
@@ -16,14 +24,19 @@ pub(super) const IDLE_TIMEOUTS: u32 = 20;
 /// What the two halves of a connection tell its watchdog.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    /// Requests being answered.
-    pub answering: AtomicUsize,
+    /// Requests whose answers are being made.
+    answering: AtomicUsize,
+    /// Answers whose bodies have not been handed over to their ends: the client has yet to take them, since no
+    /// answer waits for anything else.
+    sending: AtomicUsize,
     /// Bytes have come since the last request began.
     pub head_begun: AtomicBool,
     /// The socket takes no more bytes.
     pub write_blocked: AtomicBool,
+    /// Bytes that the socket has taken.
+    pub written_bytes: AtomicU64,
     /// A request began since the last tick.
-    pub active: AtomicBool,
+    active: AtomicBool,
 }
 
 /// Why a connection is ended from our side.
@@ -35,55 +48,91 @@ pub(super) enum Verdict {
 }
 
 /// Counts ticks; a plain function of what it sees.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watchdog {
+    timeout: Duration,
     head_ticks: u32,
-    blocked_ticks: u32,
     idle_ticks: u32,
+    /// Ticks of the present window in which the client had something to take, and what was written before it.
+    taking: Option<(u32, u64)>,
 }
 
 impl Watchdog {
+    /// One for windows of `read_timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, head_ticks: 0, idle_ticks: 0, taking: None }
+    }
+
     /// Looks once; called [`TICKS`] times in a `read_timeout`.
     pub fn tick(&mut self, signs: &Signs) -> Verdict {
         let count = |ticks: &mut u32, holds: bool| {
             *ticks = if holds { *ticks + 1 } else { 0 };
             *ticks
         };
-        let answering = signs.answering.load(Relaxed) > 0;
+        let sending = signs.sending.load(Relaxed) > 0;
+        let busy = sending || signs.answering.load(Relaxed) > 0;
         let active = signs.active.swap(false, Relaxed);
         // The tick after a head began may come at once, hence one more than a full timeout's worth.
-        if count(&mut self.head_ticks, signs.head_begun.load(Relaxed) && !answering && !active) > TICKS {
+        if count(&mut self.head_ticks, signs.head_begun.load(Relaxed) && !busy && !active) > TICKS {
             return Verdict::SlowHead;
         }
-        // Set again on every refused write and cleared on every accepted one: still set after a timeout
-        // means that not one byte was taken.
-        if count(&mut self.blocked_ticks, signs.write_blocked.load(Relaxed)) > TICKS {
-            return Verdict::SlowReader;
+        if sending || signs.write_blocked.load(Relaxed) {
+            if !self.keeps_up(signs.written_bytes.load(Relaxed)) {
+                return Verdict::SlowReader;
+            }
+        } else {
+            self.taking = None;
         }
-        if count(&mut self.idle_ticks, !answering && !active) > TICKS * IDLE_TIMEOUTS {
+        if count(&mut self.idle_ticks, !busy && !active) > TICKS * IDLE_TIMEOUTS {
             return Verdict::Idle;
         }
         Verdict::KeepGoing
     }
-}
 
-/// A request being answered; counts itself out on drop.
-pub(super) struct Answering<'a>(&'a Signs);
-
-impl<'a> Answering<'a> {
-    pub fn begin(signs: &'a Signs) -> Self {
-        signs.answering.fetch_add(1, Relaxed);
-        signs.head_begun.store(false, Relaxed);
-        signs.active.store(true, Relaxed);
-        Self(signs)
+    /// Whether a client that has something to take takes enough of it in every window.
+    fn keeps_up(&mut self, written: u64) -> bool {
+        match &mut self.taking {
+            Some((ticks, _)) if *ticks + 1 < TICKS => *ticks += 1,
+            Some((_, before)) if written.wrapping_sub(*before) < least(self.timeout, 0) => return false,
+            taking => *taking = Some((0, written)),
+        }
+        true
     }
 }
 
-impl Drop for Answering<'_> {
+/// A request being answered, until its answer is made; counts itself out on drop.
+pub(super) struct Answering(Arc<Signs>);
+
+impl Answering {
+    pub fn begin(signs: &Arc<Signs>) -> Self {
+        signs.answering.fetch_add(1, Relaxed);
+        signs.head_begun.store(false, Relaxed);
+        signs.active.store(true, Relaxed);
+        Self(Arc::clone(signs))
+    }
+
+    /// From here on the client has to take the answer.
+    pub fn sending(&self) -> Sending {
+        self.0.sending.fetch_add(1, Relaxed);
+        Sending(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Answering {
     fn drop(&mut self) {
         // A body that was being read may have set it: the next head has not begun.
         self.0.head_begun.store(false, Relaxed);
         self.0.answering.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An answer on its way; counts itself out on drop.
+#[derive(Debug)]
+pub(super) struct Sending(Arc<Signs>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.sending.fetch_sub(1, Relaxed);
     }
 }
 
@@ -93,8 +142,8 @@ mod tests {
 
     #[test]
     fn watchdog_knows_slow_from_idle_from_busy() {
-        let signs = Signs::default();
-        let mut watchdog = Watchdog::default();
+        let signs = Arc::new(Signs::default());
+        let mut watchdog = Watchdog::new(Duration::from_secs(30));
         let mut ticks_until = |want: fn(&Verdict) -> bool| (1..1_000).find(|_| want(&watchdog.tick(&signs)));
         signs.head_begun.store(true, Relaxed);
         assert_eq!(ticks_until(|verdict| matches!(verdict, Verdict::SlowHead)), Some(TICKS + 1));
@@ -111,5 +160,25 @@ mod tests {
             Some(TICKS * IDLE_TIMEOUTS + 1),
             "an idle connection is kept for long"
         );
+    }
+
+    /// One byte taken now and then used to be enough, and a download of ten minutes was taken for an idle
+    /// connection.
+    #[test]
+    fn a_reader_has_to_keep_up_and_may_then_take_its_time() {
+        for (bytes_per_tick, verdict_after) in [(0, Some(TICKS + 1)), (1, Some(TICKS + 1)), (8 << 10, None)] {
+            let signs = Arc::new(Signs::default());
+            let mut watchdog = Watchdog::new(Duration::from_secs(30));
+            let answer = Answering::begin(&signs).sending();
+            let ended = (1..1_000).find(|tick| {
+                signs.write_blocked.store(tick % 2 == 0, Relaxed);
+                signs.written_bytes.fetch_add(bytes_per_tick, Relaxed);
+                matches!(watchdog.tick(&signs), Verdict::SlowReader | Verdict::Idle)
+            });
+            assert_eq!(ended, verdict_after, "{bytes_per_tick}");
+            drop(answer);
+            signs.write_blocked.store(false, Relaxed);
+            assert!(matches!(watchdog.tick(&signs), Verdict::KeepGoing), "nothing is left to take");
+        }
     }
 }

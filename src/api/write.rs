@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     App, Reply,
     backend::{Backend, Room},
-    headers::{IDEMPOTENCY_REPLAYED, SCRIBE_SEQ, WriteOptions, seq_values},
+    headers::{WriteOptions, seq_values},
     json,
     problem::Problem,
 };
@@ -21,7 +21,8 @@ use crate::{
     error::Code,
     pipeline::message::Written,
     state::batch::Draft,
-    types::{Op, Seq},
+    types::Seq,
+    wire::{IDEMPOTENCY_REPLAYED, SCRIBE_SEQ},
 };
 
 /// Hands a request over and waits for its outcome, for as long as `limits.write_timeout` allows.
@@ -51,28 +52,6 @@ pub async fn submit<B: Backend>(
             ),
         )),
     }
-}
-
-/// Writes or deletes one key.
-///
-/// # Errors
-/// As [`submit`], and the refusals of the permit and the draft.
-pub async fn one<B: Backend>(
-    app: &App<B>,
-    permit: B::Permit,
-    op: Op,
-    key: &[u8],
-    value: &[u8],
-    options: WriteOptions,
-) -> Result<Written, Problem> {
-    let mut permit = permit;
-    let mut draft = Draft::with_capacity(1, key.len() + value.len());
-    match op {
-        Op::Put => draft.put(key, value)?,
-        Op::Delete => draft.delete(key)?,
-    }
-    permit.cover(draft.bytes())?;
-    submit(app, permit, draft, options).await
 }
 
 /// `{"key":…,"seq":N}` with its headers.
@@ -108,9 +87,11 @@ pub fn mark_replay(response: &mut Response<Body>, written: Written) {
 /// What a call that deletes one key does once it knows which.
 ///
 /// # Errors
-/// As [`one`].
+/// As [`submit`], and the refusals of the permit and the draft.
 pub async fn delete<B: Backend>(app: &App<B>, key: &[u8], options: WriteOptions) -> Reply {
     let permit = app.backend.permit(key.len())?;
-    let written = one(app, permit, Op::Delete, key, &[], options).await?;
+    let mut draft = Draft::with_capacity(1, key.len());
+    draft.delete(key)?;
+    let written = submit(app, permit, draft, options).await?;
     Ok(answer(StatusCode::OK, key, written))
 }

@@ -1,7 +1,8 @@
 //! The HTTP client: typed calls over one pool of kept-alive HTTP/1.1 connections.
 //!
-//! Takes keys and values as bytes and speaks the public contract, nothing else; it knows no module of
-//! the server. It does not retry: whether a write may be sent twice is the caller's knowledge (see
+//! Takes keys and values as bytes and speaks the public contract, nothing else. Of the server it borrows
+//! words only (positions, conditions, consistencies, the spellings of `wire`), no code that runs there. It
+//! does not retry: whether a write may be sent twice is the caller's knowledge (see
 //! [`ClientError::is_outcome_unknown`] and [`WriteOptions::idempotency_key`]).
 //!
 //! ```no_run
@@ -15,9 +16,9 @@
 //! # Ok(()) }
 //! ```
 
+mod answers;
 pub mod error;
 mod path;
-mod wire;
 
 use std::{error::Error as _, time::Duration};
 
@@ -35,21 +36,22 @@ use serde_json::Value as Json;
 
 use self::error::{BAD_ANSWER, BAD_CALL, BROKEN, TIMED_OUT, UNREACHABLE};
 pub use self::{
+    answers::{BatchWritten, Frames, Head, Item, Page, Value, Version, Written},
     error::ClientError,
     path::{KeyPath, is_reserved, kv_path},
-    wire::{BatchWritten, Frames, Head, Item, Page, Value, Version, Written},
 };
-use crate::{read::Consistency, state::batch::Condition, types::Seq};
+use crate::{
+    read::Consistency,
+    state::batch::Condition,
+    types::Seq,
+    wire::{self, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, SCRIBE_SEQ},
+};
 
 /// How long one call may take, from connecting to the answer's last byte, unless set otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The largest answer that is taken into memory: the largest page of a scan in base64, with room.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
-
-const SCRIBE_SEQ: HeaderName = HeaderName::from_static("scribe-seq");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How a write is made.
 #[derive(Clone, Debug, Default)]
@@ -171,7 +173,7 @@ impl Client {
         let answer = match &path {
             KeyPath::Raw(path) => self.send(Method::PUT, path, headers, value).await?,
             KeyPath::Json(path) => {
-                self.send(Method::PUT, path, as_json(headers), wire::put_body(&value)).await?
+                self.send(Method::PUT, path, as_json(headers), answers::put_body(&value)).await?
             }
         };
         written(&answer)
@@ -211,7 +213,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn get_item(&self, key: &[u8], options: &ReadOptions) -> Result<Item, ClientError> {
         key_path(key)?;
-        wire::read_item(&self.read(Method::GET, &kv_path(key), options).await?.body)
+        answers::read_item(&self.read(Method::GET, &kv_path(key), options).await?.body)
     }
 
     /// Asks whether a key has a value, and at which position, without fetching it.
@@ -257,7 +259,7 @@ impl Client {
         if query.keys_only {
             path.add("keys_only", b"true");
         }
-        wire::read_page(&self.send(Method::GET, &path.text, HeaderMap::new(), Bytes::new()).await?.body)
+        answers::read_page(&self.send(Method::GET, &path.text, HeaderMap::new(), Bytes::new()).await?.body)
     }
 
     /// Versions of a key, newest first: at most `limit`, only those before `before`.
@@ -278,7 +280,7 @@ impl Client {
         if let Some(before) = before {
             path.add("before", before.to_string().as_bytes());
         }
-        wire::read_history(&self.send(Method::GET, &path.text, HeaderMap::new(), Bytes::new()).await?.body)
+        answers::read_history(&self.send(Method::GET, &path.text, HeaderMap::new(), Bytes::new()).await?.body)
     }
 
     /// Commits many operations together, in order, with consecutive positions.
@@ -294,12 +296,12 @@ impl Client {
         let options = WriteOptions { condition: None, idempotency_key: idempotency_key.map(str::to_owned) };
         let mut headers = write_headers(&options)?;
         let (content_type, body) = match body {
-            BatchBody::Frames(bytes) => ("application/vnd.scribe.batch", bytes),
-            BatchBody::Ndjson(bytes) => ("application/x-ndjson", bytes),
+            BatchBody::Frames(bytes) => (wire::FRAMES, bytes),
+            BatchBody::Ndjson(bytes) => (wire::NDJSON, bytes),
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         let answer = self.send(Method::POST, "/api/v1/batch", headers, body).await?;
-        wire::read_batch(&answer.body, answer.replayed())
+        answers::read_batch(&answer.body, answer.replayed())
     }
 
     /// The node's status document.
@@ -333,7 +335,7 @@ impl Client {
     pub async fn get_json(&self, path: &str) -> Result<Json, ClientError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        wire::read_json(&self.send(Method::GET, path, headers, Bytes::new()).await?.body)
+        answers::read_json(&self.send(Method::GET, path, headers, Bytes::new()).await?.body)
     }
 
     async fn read(&self, method: Method, path: &str, options: &ReadOptions) -> Result<Answer, ClientError> {
@@ -498,7 +500,7 @@ fn as_json(mut headers: HeaderMap) -> HeaderMap {
 fn written(answer: &Answer) -> Result<Written, ClientError> {
     let seq = match answer.seq() {
         Some(seq) => seq,
-        None => wire::read_seq(&answer.body)?,
+        None => answers::read_seq(&answer.body)?,
     };
     Ok(Written { seq, replayed: answer.replayed() })
 }

@@ -67,7 +67,7 @@ pub struct NodeArgs {
     #[arg(long, alias = "format", value_name = "FORMAT")]
     pub log_format: Option<String>,
 
-    /// Write every setting with its default, commented out, to a new file, and exit.
+    /// Write every setting with its default, commented out, to a new file (- = standard output), and exit.
     #[arg(long, value_name = "FILE", group = "command")]
     pub generate_config: Option<PathBuf>,
 

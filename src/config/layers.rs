@@ -145,8 +145,11 @@ fn read(key: &Key, scale: u64, raw: &Raw) -> Result<Value, String> {
                     if planned.contains(&&text[..]) {
                         format!("this is not built yet: accepted is {accepts}")
                     } else {
-                        let near = nearest(text, names.iter().copied()).unwrap_or_default();
-                        format!("accepted is {accepts} (the nearest is {near})")
+                        let near = nearest(text, names.iter().copied());
+                        format!(
+                            "accepted is {accepts}{}",
+                            near.map(|near| format!(" (the nearest is {near})")).unwrap_or_default()
+                        )
                     }
                 }
                 _ => format!("accepted is {accepts}"),
@@ -185,9 +188,11 @@ fn unknown(name: &str, origin: &Origin) -> Error {
         _ => (name, nearest_key(name).map(str::to_owned)),
     };
     invalid(format!(
-        "{} ({origin}) is not a setting; the nearest is {}",
+        "{} ({origin}) is not a setting; {}",
         quote(name).trim_matches('"'),
-        near.unwrap_or_default()
+        near.map_or("--generate-config - shows all there are".into(), |near| format!(
+            "the nearest is {near}"
+        ))
     ))
 }
 
@@ -202,10 +207,13 @@ pub(super) fn not_a_section(name: &str, origin: &Origin) -> Error {
     if let Some(instead) = foreign(name) {
         return invalid(format!("{name} ({origin}) is not a setting here: {instead}"));
     }
-    let near = nearest(name, SECTIONS.iter().map(|(section, _)| *section)).unwrap_or_default();
+    let near = nearest(name, SECTIONS.iter().map(|(section, _)| *section));
     invalid(format!(
-        "[{}] ({origin}) is not a section; the nearest is [{near}]",
-        quote(name).trim_matches('"')
+        "[{}] ({origin}) is not a section; {}",
+        quote(name).trim_matches('"'),
+        near.map_or("--generate-config - shows all there are".into(), |near| format!(
+            "the nearest is [{near}]"
+        ))
     ))
 }
 
@@ -221,14 +229,19 @@ fn nearest_key(name: &str) -> Option<&'static str> {
     let spellings = KEYS.iter().flat_map(|key| key.spellings().map(move |(spelling, _)| (key, spelling)));
     spellings
         .map(|(key, spelling)| (key, likeness(spelling)))
+        .filter(|(_, likeness)| *likeness >= LIKENESS_MIN)
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
         .map(|(key, _)| key.name)
 }
 
-/// The candidate most like a text.
+/// Names less alike than this have nothing to do with one another: better no advice than a far-fetched one.
+const LIKENESS_MIN: f64 = 0.5;
+
+/// The candidate most like a text, if one is like it at all.
 pub(super) fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (candidate, strsim::normalized_damerau_levenshtein(text, candidate)))
+        .filter(|(_, likeness)| *likeness >= LIKENESS_MIN)
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
         .map(|(candidate, _)| candidate)
 }

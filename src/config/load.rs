@@ -60,7 +60,9 @@ pub fn run_config_command(
     environment: impl Iterator<Item = (String, String)>,
     out: &mut impl Write,
 ) -> Result<bool> {
-    let answer = if let Some(path) = &args.generate_config {
+    let answer = if args.generate_config.as_deref() == Some(Path::new("-")) {
+        render::defaults(true)
+    } else if let Some(path) = &args.generate_config {
         generate(path)?;
         format!("{} is written; every setting in it is commented out\n", path.display())
     } else if args.list_config_paths {

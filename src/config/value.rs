@@ -92,6 +92,8 @@ pub fn parse_host(text: &str) -> Option<(String, Option<u16>)> {
         (text, None)
     } else {
         match text.rsplit_once(':') {
+            // Without brackets one cannot tell where an IPv6 address ends.
+            Some((host, _)) if host.contains(':') => return None,
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
         }
@@ -174,9 +176,20 @@ mod tests {
                 assert_eq!(parse_host(&format_host_port(host, port)), Some((host.to_owned(), Some(port))));
             }
         }
-        for text in
-            ["", ":8001", "*:80", "a:b", "a:+1", "a:70000", "[::1", "[::1]8001", "256.0.0.1", "http://a"]
-        {
+        for text in [
+            "",
+            ":8001",
+            "*:80",
+            "a:b",
+            "a:+1",
+            "a:70000",
+            "[::1",
+            "[::1]8001",
+            "256.0.0.1",
+            "http://a",
+            "::1:18003",
+            "fe80::1:2:3:4:5:6:8001",
+        ] {
             assert_eq!(parse_host(text), None, "{text}");
         }
     }

@@ -91,7 +91,7 @@ pub struct Times {
 /// What the node knows and the server does not, at the moment of rendering.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsSnapshot {
-    /// Live keys, as of the last refresh in the background.
+    /// Live keys.
     pub total_keys: u64,
     /// Records applied.
     pub total_records: u64,

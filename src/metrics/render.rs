@@ -98,7 +98,7 @@ impl Metrics {
         }
         let connections = &self.connections;
         for (name, kind, help, value) in [
-            ("scribe_keys", "gauge", "Live keys, refreshed in the background.", node.total_keys as f64),
+            ("scribe_keys", "gauge", "Live keys.", node.total_keys as f64),
             ("scribe_records_total", "counter", "Records applied.", node.total_records as f64),
             (
                 "scribe_current_leader",

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{gauge::Gauge, stage::without_blocking_others};
+use super::gauge::Gauge;
 use crate::{
     error::{Code, Error, Result},
     raft::Replica,
+    runtime::without_blocking_others,
     state::{
         State,
         batch::BatchView,

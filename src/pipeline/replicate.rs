@@ -10,10 +10,11 @@ use super::{
     entry_clock::EntryClock,
     gauge::Gauge,
     message::{Closed, ToBatch, answer, refuse},
-    stage::{Inbox, without_blocking_others},
+    stage::Inbox,
 };
 use crate::{
     raft::{Consensus, Proposal},
+    runtime::without_blocking_others,
     state::State,
 };
 

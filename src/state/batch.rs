@@ -118,6 +118,32 @@ impl Draft {
         self.push(Op::Put, key, value)
     }
 
+    /// Appends to the value of the put that came last, so that a value which arrives in parts is held once.
+    ///
+    /// # Errors
+    /// [`Code::TooLarge`] as [`Draft::put`]; [`Code::Internal`] when the last operation is no put.
+    pub fn extend_value(&mut self, part: &[u8]) -> Result<()> {
+        let Some(head) = self.ops.last_mut().filter(|head| head.op == Op::Put as u8) else {
+            return Err(Error::new(Code::Internal, "there is no put to extend"));
+        };
+        let len = head.value_len as usize + part.len();
+        if len > VALUE_BYTES_MAX {
+            let message = format!("a value has at most {VALUE_BYTES_MAX} bytes, this one has {len}");
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        if self.blob.len() + part.len() > REQUEST_BYTES_MAX {
+            return Err(request_too_large());
+        }
+        head.value_len = u32::try_from(len).map_err(|_| request_too_large())?;
+        self.blob.extend_from_slice(part);
+        Ok(())
+    }
+
+    /// Makes room for this many more key and value bytes, and for no more than them.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.blob.reserve_exact(bytes);
+    }
+
     /// Appends a delete. A key that was never written is fine: the tombstone is recorded all the same.
     ///
     /// # Errors
@@ -129,16 +155,15 @@ impl Draft {
     fn push(&mut self, op: Op, key: &[u8], value: &[u8]) -> Result<()> {
         check_key(key)?;
         let offset = self.blob.len();
-        let too_large = || Error::new(Code::TooLarge, "one request holds at most 1 GiB");
         if offset + key.len() + value.len() > REQUEST_BYTES_MAX {
-            return Err(too_large());
+            return Err(request_too_large());
         }
         self.ops.push(OpHead {
             op: op as u8,
             reserved: 0,
-            key_len: u16::try_from(key.len()).map_err(|_| too_large())?,
-            value_len: u32::try_from(value.len()).map_err(|_| too_large())?,
-            offset: u32::try_from(offset).map_err(|_| too_large())?,
+            key_len: u16::try_from(key.len()).map_err(|_| request_too_large())?,
+            value_len: u32::try_from(value.len()).map_err(|_| request_too_large())?,
+            offset: u32::try_from(offset).map_err(|_| request_too_large())?,
         });
         self.blob.extend_from_slice(key);
         self.blob.extend_from_slice(value);
@@ -195,6 +220,10 @@ impl Draft {
             content_hash: first_16(content.finalize()),
         })
     }
+}
+
+fn request_too_large() -> Error {
+    Error::new(Code::TooLarge, "one request holds at most 1 GiB")
 }
 
 /// The most key and value bytes of one entry: what the archive's 32-bit relative offsets can span,
@@ -444,6 +473,26 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..200),
         );
         (prop::collection::vec(op, 1..8), any_condition(), prop::option::of("[a-z]{1,9}"))
+    }
+
+    #[test]
+    fn a_value_in_parts_is_the_same_operation() {
+        let (mut whole, mut parts) = (Draft::new(), Draft::new());
+        for draft in [&mut whole, &mut parts] {
+            draft.put(b"a", b"1").unwrap();
+        }
+        whole.put(b"b", b"value").unwrap();
+        parts.put(b"b", b"").unwrap();
+        parts.reserve(5);
+        for part in [&b"va"[..], b"", b"lue"] {
+            parts.extend_value(part).unwrap();
+        }
+        assert_eq!((&whole.ops, &whole.blob), (&parts.ops, &parts.blob));
+        assert_eq!(Draft::new().extend_value(b"x").unwrap_err().code(), Code::Internal);
+        parts.delete(b"b").unwrap();
+        assert_eq!(parts.extend_value(b"x").unwrap_err().code(), Code::Internal);
+        parts.put(b"c", &vec![0; VALUE_BYTES_MAX]).unwrap();
+        assert_eq!(parts.extend_value(b"x").unwrap_err().code(), Code::TooLarge);
     }
 
     fn build(model: &[DraftModel]) -> Batch {

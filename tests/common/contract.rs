@@ -14,13 +14,14 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use scribe_ledger::{api::decode::frames, types::Op};
+use scribe_ledger::{
+    types::Op,
+    wire::{FRAMES, NDJSON, push_frame},
+};
 use serde_json::{Value, json};
 
 use super::{Server, client::Client};
 
-const NDJSON: &str = "application/x-ndjson";
-const FRAMES: &str = "application/vnd.scribe.batch";
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
 fn b64(bytes: &[u8]) -> String {
@@ -384,7 +385,7 @@ pub fn history_and_records(server: &mut impl Server) {
 
 fn frames_of(ops: &[(Op, &[u8], &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
-    ops.iter().for_each(|(op, key, value)| frames::encode(&mut body, *op, key, value));
+    ops.iter().for_each(|(op, key, value)| push_frame(&mut body, *op, key, value).unwrap());
     body
 }
 
@@ -415,7 +416,7 @@ pub fn batches(server: &mut impl Server) {
     // A large one: 20,000 records.
     let mut body = Vec::new();
     for n in 0..20_000 {
-        frames::encode(&mut body, Op::Put, format!("bulk{n:06}").as_bytes(), &[b'v'; 100]);
+        push_frame(&mut body, Op::Put, format!("bulk{n:06}").as_bytes(), &[b'v'; 100]).unwrap();
     }
     assert_eq!(client.post("/api/v1/batch", FRAMES, &body).is(200).json()["count"], 20_000);
     assert_eq!(client.get("/bulk019999").is(200).body, [b'v'; 100]);
@@ -483,7 +484,8 @@ pub fn batch_codings(server: &mut impl Server) {
     let mut client = server.client();
     let mut plain = Vec::new();
     for n in 0..5_000 {
-        frames::encode(&mut plain, Op::Put, format!("key{n}").as_bytes(), format!("value{n}").as_bytes());
+        push_frame(&mut plain, Op::Put, format!("key{n}").as_bytes(), format!("value{n}").as_bytes())
+            .unwrap();
     }
     for coding in ["gzip", "zstd", "lz4", "identity"] {
         let headers = [("Content-Type", FRAMES), ("Content-Encoding", coding)];
@@ -502,7 +504,7 @@ pub fn batch_codings(server: &mut impl Server) {
         // A bomb: 1 GiB of zeros would be; 100 MiB shows the same and builds faster. The limit is 1 MiB.
         let started = Instant::now();
         let mut bomb = Vec::new();
-        frames::encode(&mut bomb, Op::Put, b"bomb", &vec![0; 50 << 20]);
+        push_frame(&mut bomb, Op::Put, b"bomb", &vec![0; 50 << 20]).unwrap();
         post(&coded(coding, &bomb)).is_problem(413, "too-large");
         assert!(started.elapsed() < Duration::from_secs(20), "{coding}");
     }
@@ -512,7 +514,7 @@ pub fn batch_codings(server: &mut impl Server) {
     }
     let headers = [("Content-Type", FRAMES)];
     let mut large = Vec::new();
-    frames::encode(&mut large, Op::Put, b"large", &vec![0; 1 << 20]);
+    push_frame(&mut large, Op::Put, b"large", &vec![0; 1 << 20]).unwrap();
     client.call("POST", "/api/v1/batch", &headers, &large).is_problem(413, "too-large");
     client.get("/bomb").is_problem(404, "not-found");
     client.get("/large").is_problem(404, "not-found");
@@ -528,6 +530,16 @@ pub fn sizes_of_values(server: &mut impl Server) {
     assert_eq!(part.body, [1]);
     value.push(0);
     server.client().put("/larger", &value).is_problem(413, "too-large");
+    // What another transfer coding hides is not a value.
+    for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked"] {
+        let mut client = server.client();
+        let head = format!("PUT /coded HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n");
+        client.send(format!("{head}1\r\nv\r\n0\r\n\r\n").as_bytes()).unwrap();
+        let answer = client.answer(false).unwrap();
+        assert!(matches!(answer.status, 400 | 501), "{coding}: {answer:?}");
+        assert!(client.is_closed_within(Duration::from_secs(5)));
+        server.client().get("/coded").is_problem(404, "not-found");
+    }
     // Without a length the server finds out on the way.
     let mut client = server.client();
     client.send(b"PUT /larger HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
@@ -552,6 +564,41 @@ pub fn sizes_of_values(server: &mut impl Server) {
     value.pop();
     let json = json!({"value": b64(&value)}).to_string();
     client.put("/api/v1/kv/json", json).is(200);
+}
+
+/// Answers that are too large to be built whole.
+pub fn large_json_answers(server: &mut impl Server) {
+    let mut client = server.client();
+    let text = "\u{e9}\"\n ".repeat(60_000).into_bytes();
+    let noise: Vec<u8> = (0..3_000_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (n, value) in [&text, &noise].into_iter().enumerate() {
+        client.put("/k", value).is(201);
+        let item = client.get("/api/v1/kv/k").is(200).json();
+        assert!(item["value"] == b64(value) && item["seq"] == n && item["timestamp_ms"].is_u64());
+        let read = client.post("/read", "application/json", r#"{"key":"k"}"#).is(200).json();
+        let record = client.get(&format!("/api/v1/records/{n}")).is(200).json();
+        for answer in [&read, &record] {
+            match std::str::from_utf8(value) {
+                Ok(text) => assert!(answer["value"] == text),
+                Err(_) => assert!(answer["value_b64"] == b64(value)),
+            }
+        }
+        assert_eq!(record["leaf_hash"].as_str().unwrap().len(), 64);
+    }
+    client.delete("/k").is(200);
+    client.put("/l", &noise).is(201);
+    let history = client.get("/api/v1/kv/k/history").is(200).json();
+    let values: Vec<Value> =
+        history["versions"].as_array().unwrap().iter().map(|v| v["value"].clone()).collect();
+    assert!(values == [Value::Null, b64(&noise).into(), b64(&text).into()]);
+    assert_eq!(history["next_before"], Value::Null);
+    client.put("/k", &noise).is(201);
+    let page = client.get("/api/v1/kv").is(200).json();
+    assert!(page["items"].as_array().unwrap().iter().all(|item| item["value"] == b64(&noise)));
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    // HEAD has no body, and the connection goes on.
+    client.call("HEAD", "/api/v1/kv/k", &[], b"").is(200);
+    client.get("/l").is(200);
 }
 
 pub fn other_names(server: &mut impl Server) {
@@ -654,6 +701,20 @@ pub fn metrics(server: &mut impl Server) {
     }
 }
 
+pub fn refused_requests_are_counted(server: &mut impl Server) {
+    let mut client = server.client();
+    client.put("/put", "no JSON").is(400);
+    client.post("/write", "application/json", r#"{"Set":{"key":"k"}}"#).is(400);
+    client.post("/read", "application/json", "{}").is(400);
+    client.put("/api/v1/kv/k", "{}").is(400);
+    client.post("/write", "application/json", r#"{"Delete":{"key":"k"}}"#).is(200);
+    client.post("/api/v1/batch", NDJSON, "{").is(400);
+    let metrics = client.get("/metrics").is(200).json();
+    for (name, count) in [("put_requests", 3), ("get_requests", 1), ("delete_requests", 1), ("errors", 5)] {
+        assert_eq!(metrics[name], count, "{name} in {metrics}");
+    }
+}
+
 pub fn cluster_of_one(server: &mut impl Server) {
     let mut client = server.client();
     for path in ["/cluster/status", "/cluster/info", "/api/v1/cluster/status"] {
@@ -700,6 +761,25 @@ pub fn half_closed_sockets(server: &mut impl Server) {
     assert!(client.is_closed_within(Duration::from_secs(5)));
 }
 
+/// Several requests in one packet are answered in order, and what follows them keeps no answer back.
+pub fn pipelined_requests(server: &mut impl Server) {
+    let mut client = server.client();
+    let put = "PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nv";
+    let get = "GET /k HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.send(format!("{put}{get}{get}GET /k HTTP/1.1\r\nHo").as_bytes()).unwrap();
+    client.answer(false).unwrap().is(201);
+    for _ in 0..2 {
+        assert_eq!(client.answer(false).unwrap().is(200).body, b"v");
+    }
+    client.send(b"st: x\r\n\r\n").unwrap();
+    client.answer(false).unwrap().is(200);
+    // What is no HTTP is answered behind what was.
+    client.send(format!("{put}\0\0 nonsense \r\n\r\n").as_bytes()).unwrap();
+    client.answer(false).unwrap().is(201);
+    client.answer(false).unwrap().is(400);
+    assert!(client.is_closed_within(Duration::from_secs(5)));
+}
+
 pub fn broken_bodies_store_nothing(server: &mut impl Server) {
     let body = frames_of(&[(Op::Put, b"k", b"v")]);
     for request in [
@@ -718,11 +798,16 @@ pub fn broken_bodies_store_nothing(server: &mut impl Server) {
         client.send(&request).unwrap();
         drop(client);
     }
-    thread::sleep(Duration::from_millis(200));
+    // What they began is over once nobody but the one who asks is connected.
     let mut client = server.client();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while client.get("/metrics").is(200).json()["network"]["connections_open"] != 1 {
+        assert!(Instant::now() < deadline, "connections that are gone end");
+        thread::sleep(Duration::from_millis(5));
+    }
     client.get("/k").is_problem(404, "not-found");
     assert_eq!(client.put("/first", "v").is(201).json()["seq"], 0);
-    // What is not HTTP at all ends the connection and nothing else.
+    // What is not HTTP at all is told so, if it looks like HTTP/1, and ends the connection and nothing else.
     for noise in
         [&b"\0\0\0\0"[..], b"\x16\x03\x01\x02\0\x01", b"GET / HTTP/9.9\r\n\r\n", b"PRI nonsense\r\n\r\n"]
     {
@@ -731,6 +816,7 @@ pub fn broken_bodies_store_nothing(server: &mut impl Server) {
         let _ = client.stream.get_ref().shutdown(Shutdown::Write);
         let mut rest = Vec::new();
         let _ = client.stream.read_to_end(&mut rest);
+        assert!(noise.starts_with(b"PRI") || rest.starts_with(b"HTTP/1.1 400 "), "{noise:?}: {rest:?}");
     }
     client.get("/livez").is(200);
 }
@@ -750,16 +836,20 @@ pub fn slow_clients(server: &mut impl Server) {
         client.send(&[b'x'; 1_024]).unwrap();
     }
     client.answer(false).unwrap().is(201);
-    // One that only pretends to move is: it would hold its memory for ever.
-    let mut client = server.client();
-    client.send(b"PUT /dripping HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").unwrap();
-    for _ in 0..20 {
-        thread::sleep(Duration::from_millis(100));
-        if client.send(b"x").is_err() {
-            break;
+    // One that only pretends to move is, also after a fast start: it would hold its memory for ever.
+    for (path, at_first) in [("/dripping", 0), ("/prepaid", 100_000)] {
+        let mut client = server.client();
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+        client.send(head.as_bytes()).unwrap();
+        client.send(&vec![b'x'; at_first]).unwrap();
+        let started = Instant::now();
+        while client.send(b"x").is_ok() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{path} goes on for ever");
+            thread::sleep(Duration::from_millis(100));
         }
+        client.answer(false).unwrap().is_problem(408, "timeout");
+        server.client().get(path).is_problem(404, "not-found");
     }
-    client.answer(false).unwrap().is_problem(408, "timeout");
     // A head that never ends.
     let mut client = server.client();
     client.send(b"GET /k HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
@@ -775,16 +865,92 @@ pub fn slow_clients(server: &mut impl Server) {
     server.client().get("/k").is_problem(404, "not-found");
 }
 
+fn timed_out(server: &mut impl Server) -> u64 {
+    let metrics = server.client().get("/metrics").is(200).json();
+    metrics["network"]["connections_timed_out_total"].as_u64().unwrap()
+}
+
+/// Clients that ask for much and take nothing of it.
+pub fn slow_readers(server: &mut impl Server) {
+    let value = vec![b'v'; 32 << 20];
+    server.client().put("/large", &value).is(201);
+    let mut raw = server.client();
+    raw.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut json = server.client();
+    json.send(b"GET /api/v1/kv/large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while timed_out(server) < 2 {
+        assert!(Instant::now() < deadline, "they are waited for");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // An HTTP/2 client that opens no window blocks no socket, and is as slow.
+    let addr = server.addr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use http_body_util::Full;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let conn = tokio::spawn(conn);
+        let request = hyper::Request::get(format!("http://{addr}/large"));
+        let answer =
+            sender.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let ended = tokio::time::timeout(Duration::from_secs(20), conn).await;
+        assert!(ended.is_ok(), "its connection ends");
+    });
+    assert_eq!(timed_out(server), 3);
+    assert!(server.client().get("/large").is(200).body == value, "one who reads is served");
+}
+
+/// Heads that are too long get 431, those that may be needed do not.
+pub fn heads_are_bounded(server: &mut impl Server) {
+    let bound = "%ff".repeat(1_024);
+    let mut client = server.client();
+    client.get(&format!("/api/v1/kv?prefix={bound}&start={bound}&end={bound}")).is(200);
+    client.call("GET", "/livez", &[("Cookie", &"c".repeat(16 << 10))], b"").is(200);
+    let mut many = String::from("GET /livez HTTP/1.1\r\nHost: x\r\n");
+    (0..200).for_each(|n| many.push_str(&format!("X-{n}: v\r\n")));
+    for head in [
+        format!("GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(40 << 10)),
+        format!("GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}", "c".repeat(300 << 10)),
+        format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "k".repeat(40 << 10)),
+        format!("{many}\r\n"),
+    ] {
+        let mut client = server.client();
+        let _ = client.send(head.as_bytes());
+        client.answer(false).unwrap().is(431);
+        assert!(client.is_closed_within(Duration::from_secs(5)));
+    }
+    let addr = server.addr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use http_body_util::Full;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(conn);
+        for (bytes, status) in [(16 << 10, 200), (40 << 10, 431)] {
+            let request =
+                hyper::Request::get(format!("http://{addr}/livez")).header("cookie", "c".repeat(bytes));
+            let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
+            assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{bytes}");
+        }
+    });
+}
+
 pub fn idle_connections(server: &mut impl Server) {
-    // Both ends may be in this process, and other tests run beside: stay well below the limit on files.
-    let limit = std::fs::read_to_string("/proc/self/limits")
-        .ok()
-        .and_then(|limits| {
-            let line = limits.lines().find(|line| line.starts_with("Max open files"))?.to_owned();
-            line.split_whitespace().nth(3)?.parse::<usize>().ok()
-        })
-        .unwrap_or(1_024);
-    let count = 10_000.min(limit / 4);
+    // Both ends may be in this process, and other tests run beside.
+    let files = {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap())
+    };
+    let count = 8_000.min(files.saturating_sub(1_000) / 2);
+    assert!(count >= 1_000, "{files} open files are too few for this test: raise the hard limit");
     let mut idle: Vec<Client> = (0..count).map(|_| server.client()).collect();
     for client in idle.iter_mut().step_by(100) {
         client.put("/k", "v").is(201);
@@ -838,8 +1004,11 @@ pub fn too_many_requests(server: &mut impl Server) {
     for _ in 0..20 {
         client.get("/livez").is(200);
     }
-    thread::sleep(Duration::from_millis(1_100));
-    client.put("/later", "v").is(201);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.put("/later", "v").status == 429 {
+        assert!(Instant::now() < deadline, "the allowance comes back");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 pub fn http2_with_prior_knowledge(server: &mut impl Server) {

@@ -36,6 +36,7 @@ type Outcome = ([u8; 16], Result<Written>);
 struct Ledger {
     records: Vec<Record>,
     overloaded: bool,
+    scan_visits_max: usize,
     outcomes: HashMap<[u8; 16], Outcome>,
 }
 
@@ -100,19 +101,24 @@ impl Ledger {
         let mut bytes = 0;
         let wanted = |record: &&Record| {
             let key = &record.key;
-            record.op == Op::Put
-                && key.starts_with(&scan.prefix)
+            key.starts_with(&scan.prefix)
                 && scan.start.as_ref().is_none_or(|start| key >= start)
                 && scan.end.as_ref().is_none_or(|end| key < end)
                 && scan.after.as_ref().is_none_or(|after| key > after)
         };
-        for record in newest.into_values().filter(wanted) {
-            if page.records.len() == scan.limit || (bytes >= scan.bytes_max && !page.records.is_empty()) {
-                page.next = page.records.last().map(|record| record.key.clone());
+        let mut last = None;
+        for (visited, record) in newest.into_values().filter(wanted).enumerate() {
+            let full =
+                page.records.len() == scan.limit || (bytes >= scan.bytes_max && !page.records.is_empty());
+            if full || visited == self.scan_visits_max {
+                page.next = last;
                 break;
             }
-            bytes += record.key.len() + record.value.len();
-            page.records.push(record.clone());
+            last = Some(record.key.clone());
+            if record.op == Op::Put {
+                bytes += record.key.len() + record.value.len();
+                page.records.push(record.clone());
+            }
         }
         page
     }
@@ -193,15 +199,17 @@ impl Room for FakeRoom {
     }
 }
 
-struct One;
+struct One {
+    disk_full: bool,
+}
 
 impl NodeView for One {
     fn status(&self) -> Status {
         Status { node_id: 1, role: "leader", leader_id: Some(1), term: 1, ..Status::default() }
     }
 
-    fn ready(&self) -> Result<()> {
-        Ok(())
+    fn takes_writes(&self) -> Result<()> {
+        if self.disk_full { Err(Error::new(Code::DiskFull, "disk full: as asked for")) } else { Ok(()) }
     }
 
     fn healthy(&self) -> Result<()> {
@@ -218,7 +226,13 @@ impl NodeView for One {
 
     fn leader(&self) -> Option<MemberView> {
         let http_addr = "127.0.0.1:8001".to_owned();
-        Some(MemberView { node_id: 1, role: "leader", http_addr, healthy: true, ..MemberView::default() })
+        Some(MemberView {
+            node_id: 1,
+            role: "leader",
+            http_addr,
+            healthy: Some(true),
+            ..MemberView::default()
+        })
     }
 }
 
@@ -237,9 +251,18 @@ pub fn start(setup: &Setup) -> FakeServer {
     limits.max_connections = setup.max_connections.unwrap_or(limits.max_connections);
     limits.write_timeout = setup.write_timeout.unwrap_or(limits.write_timeout);
     let backend = Fake::default();
-    backend.0.lock().unwrap().overloaded = setup.overloaded;
+    {
+        let mut ledger = backend.0.lock().unwrap();
+        ledger.overloaded = setup.overloaded;
+        ledger.scan_visits_max = setup.scan_visits_max.unwrap_or(usize::MAX);
+    }
     limits.max_requests_per_client_per_sec = setup.max_requests_per_client_per_sec.unwrap_or(0);
-    let app = App { backend, node: Arc::new(One), metrics: Arc::new(Metrics::new()), limits };
+    let app = App {
+        backend,
+        node: Arc::new(One { disk_full: setup.disk_full }),
+        metrics: Arc::new(Metrics::new()),
+        limits,
+    };
     let (stop, stopped) = oneshot::channel();
     let (bound, addr) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {

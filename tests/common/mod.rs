@@ -26,6 +26,10 @@ pub struct Setup {
     pub write_timeout: Option<Duration>,
     /// The fake only: the pipeline has no room.
     pub overloaded: bool,
+    /// The fake only: the node says that its disk is full.
+    pub disk_full: bool,
+    /// The fake only: keys that a scan looks at before it ends its page, tombstones among them.
+    pub scan_visits_max: Option<usize>,
 }
 
 /// A running server; stopped when dropped.
@@ -66,14 +70,19 @@ macro_rules! contract_tests {
             bad_batches_store_nothing Setup::default();
             batch_codings Setup { max_batch_request_bytes: Some(1 << 20), ..Setup::default() };
             sizes_of_values Setup::default();
+            large_json_answers Setup::default();
             other_names Setup::default();
             status_and_health Setup::default();
             metrics Setup::default();
+            refused_requests_are_counted Setup::default();
             cluster_of_one Setup::default();
             not_built_yet Setup::default();
             half_closed_sockets Setup::default();
+            pipelined_requests Setup::default();
             broken_bodies_store_nothing Setup::default();
             slow_clients Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            slow_readers Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            heads_are_bounded Setup::default();
             idle_connections Setup::default();
             too_many_connections Setup { max_connections: Some(8), ..Setup::default() };
             too_many_requests Setup { max_requests_per_client_per_sec: Some(5), ..Setup::default() };

@@ -1,5 +1,6 @@
 //! A stand-in for the server: the calls that the load generator makes, in memory, with faults on request.
 
+#![allow(dead_code, reason = "every test crate uses another part of it")]
 
 use std::{
     collections::{HashMap, VecDeque},

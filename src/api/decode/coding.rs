@@ -2,8 +2,9 @@
 //!
 //! Takes chunks, gives pieces of at most [`PIECE_BYTES`]: a bomb costs its maker's limit, never our
 //! memory, and the caller can stop or yield between two pieces. Streams one behind the other (gzip
-//! members, zstd and lz4 frames) are one body; anything else behind an end is an error. It does not own
-//! the limit on decoded bytes.
+//! members, zstd and lz4 frames) are one body; anything else behind an end is an error. A body that decodes
+//! to much less than was sent (empty members, frames that are to be skipped) is refused, or it could go on
+//! for ever below any limit on decoded bytes. That limit it does not own.
 
 use bytes::{Buf, Bytes};
 use zstd::stream::raw::{DParameter, Decoder as Zstd, Operation};
@@ -13,6 +14,16 @@ use crate::error::{Code, Error, Result};
 
 /// Most decoded bytes given at once (an identity-coded chunk is given as it came).
 pub const PIECE_BYTES: usize = 64 << 10;
+
+/// Received bytes looked at before the caller is asked again.
+const SLICE_BYTES: usize = 64 << 10;
+
+/// By how much a body may be larger than what it decodes to: an lz4 block that is not whole yet (4 MiB), and
+/// as much again for heads and for data that does not compress.
+const EXCESS_BYTES_MAX: u64 = 8 << 20;
+
+/// Streams that may stand one behind the other. Each costs its decoder a new start, and some take 15 bytes.
+const STREAMS_MAX: u64 = 1 << 16;
 
 /// Largest zstd window, 8 MiB: what RFC 9659 sets for HTTP, so that a head of a few bytes cannot make us
 /// allocate 2 GiB.
@@ -59,6 +70,8 @@ pub struct Decoder {
     machine: Machine,
     input: Bytes,
     out: Vec<u8>,
+    received: u64,
+    decoded: u64,
 }
 
 impl Decoder {
@@ -79,7 +92,7 @@ impl Decoder {
             }
         };
         let out = if coding == Coding::Identity { Vec::new() } else { vec![0; PIECE_BYTES] };
-        Ok(Self { machine, input: Bytes::new(), out })
+        Ok(Self { machine, input: Bytes::new(), out, received: 0, decoded: 0 })
     }
 
     /// Gives it the next chunk; the one before must have been used up.
@@ -88,12 +101,14 @@ impl Decoder {
         self.input = chunk;
     }
 
-    /// The next piece of decoded body, or `None` when more has to be fed.
+    /// The next piece of decoded body, or `None` when more has to be fed. A piece may be empty: some input was
+    /// used up and the caller may want to let others run.
     ///
     /// # Errors
-    /// `Malformed` when the data is not in the coding.
+    /// `Malformed` when the data is not in the coding, `TooLarge` when it decodes to far less than was sent.
     pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>> {
-        let mut rest = &self.input[..];
+        let slice = &self.input[..self.input.len().min(SLICE_BYTES)];
+        let mut rest = slice;
         let given = match &mut self.machine {
             Machine::Identity => {
                 let chunk = std::mem::take(&mut self.input);
@@ -105,9 +120,34 @@ impl Decoder {
                 zstd_step(decoder, in_frame, frames, &mut rest, &mut self.out)?
             }
         };
-        let used = self.input.len() - rest.len();
+        let used = slice.len() - rest.len();
         self.input.advance(used);
-        Ok((given > 0).then(|| Piece::Decoded(&self.out[..given])))
+        self.received += used as u64;
+        self.decoded += given.unwrap_or(0) as u64;
+        self.check_excess()?;
+        Ok(match given {
+            None if self.input.is_empty() => None,
+            given => Some(Piece::Decoded(&self.out[..given.unwrap_or(0)])),
+        })
+    }
+
+    fn check_excess(&self) -> Result<()> {
+        let streams = match &self.machine {
+            Machine::Identity => return Ok(()),
+            Machine::Gzip(gzip) => gzip.members(),
+            Machine::Lz4(lz4) => lz4.frames(),
+            Machine::Zstd { frames, .. } => *frames,
+        };
+        if self.received > self.decoded + EXCESS_BYTES_MAX {
+            let message = format!("{} compressed bytes have become only {}", self.received, self.decoded);
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        if streams > STREAMS_MAX {
+            let message =
+                format!("the body has more than {STREAMS_MAX} compressed streams, one behind the other");
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        Ok(())
     }
 
     /// Ends the body.
@@ -145,34 +185,32 @@ impl std::ops::Deref for Piece<'_> {
     }
 }
 
+/// As the other machines' steps: how many bytes were written, `None` when nothing can be without more input.
 fn zstd_step(
     decoder: &mut Zstd<'static>,
     in_frame: &mut bool,
     frames: &mut u64,
     input: &mut &[u8],
     out: &mut [u8],
-) -> Result<usize> {
-    loop {
-        // Even without input the decoder may hold output that did not fit the last time.
-        if input.is_empty() && !*in_frame {
-            return Ok(0);
-        }
-        let status = decoder.run_on_buffers(input, out).map_err(|error| {
-            malformed(if *frames > 0 && !*in_frame {
-                "there are bytes behind the end of the zstd data".to_owned()
-            } else {
-                format!("the zstd data cannot be decoded: {error}")
-            })
-        })?;
-        *input = &input[status.bytes_read..];
-        *in_frame = status.remaining != 0;
-        if !*in_frame {
-            *frames += 1;
-        }
-        if status.bytes_written > 0 || (status.bytes_read == 0 && *in_frame) {
-            return Ok(status.bytes_written);
-        }
+) -> Result<Option<usize>> {
+    // Even without input the decoder may hold output that did not fit the last time.
+    if input.is_empty() && !*in_frame {
+        return Ok(None);
     }
+    let status = decoder.run_on_buffers(input, out).map_err(|error| {
+        malformed(if *frames > 0 && !*in_frame {
+            "there are bytes behind the end of the zstd data".to_owned()
+        } else {
+            format!("the zstd data cannot be decoded: {error}")
+        })
+    })?;
+    *input = &input[status.bytes_read..];
+    *in_frame = status.remaining != 0;
+    if !*in_frame {
+        *frames += 1;
+    }
+    let stuck = status.bytes_written == 0 && status.bytes_read == 0 && *in_frame;
+    Ok((!stuck).then_some(status.bytes_written))
 }
 
 #[cfg(test)]
@@ -309,6 +347,63 @@ mod tests {
                 total += piece.len();
             }
             assert_eq!(total, bomb.len(), "{coding:?}");
+        }
+    }
+
+    /// A body of nothing: members and frames that are whole and decode to no byte at all.
+    fn nothing(coding: Coding) -> Vec<u8> {
+        match coding {
+            // A zstd frame that decoders skip, with 5 bytes in it.
+            Coding::Zstd => b"\x50\x2a\x4d\x18\x05\0\0\0hello".to_vec(),
+            coding => encode(coding, b""),
+        }
+    }
+
+    #[test]
+    fn what_decodes_to_nothing_ends() {
+        for coding in &CODINGS[1..] {
+            let chunk = Bytes::from(nothing(*coding).repeat(1_000));
+            let mut decoder = Decoder::new(*coding).unwrap();
+            let mut fed = 0_u64;
+            let error = loop {
+                decoder.feed(chunk.clone());
+                fed += chunk.len() as u64;
+                let mut steps = 0;
+                match std::iter::repeat_with(|| {
+                    decoder.next_piece().map(|piece| piece.map(|piece| piece.len()))
+                })
+                .inspect(|_| steps += 1)
+                .find(|piece| !matches!(piece, Ok(Some(0))))
+                {
+                    Some(Err(error)) => break error,
+                    piece => assert!(matches!(piece, Some(Ok(None))), "{coding:?}: {piece:?}"),
+                }
+                assert!(steps >= 1_000, "{coding:?}: others may run between two streams");
+                assert!(fed < 2 * EXCESS_BYTES_MAX, "{coding:?} goes on for ever");
+            };
+            assert_eq!(error.code(), Code::TooLarge, "{coding:?}: {error}");
+        }
+        // One frame that is skipped and never ends.
+        let mut decoder = Decoder::new(Coding::Zstd).unwrap();
+        decoder.feed(Bytes::from_static(b"\x50\x2a\x4d\x18\xff\xff\xff\xff"));
+        let zeros = Bytes::from(vec![0; 1 << 20]);
+        let outcome = (0..20).try_for_each(|_| {
+            while let Some(piece) = decoder.next_piece()? {
+                assert_eq!(piece.len(), 0);
+            }
+            decoder.feed(zeros.clone());
+            Ok::<_, Error>(())
+        });
+        assert_eq!(outcome.unwrap_err().code(), Code::TooLarge);
+    }
+
+    #[test]
+    fn streams_that_hold_something_may_be_many_but_not_any_number() {
+        for coding in &CODINGS[1..] {
+            let one = encode(*coding, &[7; 200]);
+            assert_eq!(decode(*coding, &[&one.repeat(5_000)]).unwrap().len(), 1_000_000, "{coding:?}");
+            let error = decode(*coding, &[&one.repeat(STREAMS_MAX as usize + 1)]).unwrap_err();
+            assert_eq!(error.code(), Code::TooLarge, "{coding:?}: {error}");
         }
     }
 

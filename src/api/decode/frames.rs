@@ -1,30 +1,25 @@
 //! `application/vnd.scribe.batch`: a run of binary frames.
 //!
 //! Takes pieces of a body in order, appends to a [`Draft`]. This is the bulk path at its fastest: a frame
-//! that lies whole in its piece is read where it lies, and only one that straddles two pieces is put
-//! together first. It does not own the body's size limit: the caller counts.
-//!
-//! ```text
-//! op u8 (1 put, 2 delete) | 0 u8 | key_len u16 | value_len u32 | key | value      little-endian
-//! ```
-//!
-//! The fixed part comes first so that one bounds check tells whether the frame is whole.
+//! that lies whole in its piece is read where it lies. Of one that does not, only head and key are put together
+//! first; its value goes to the draft as it comes, so that it is held once. It does not own the frames'
+//! layout ([`wire`](crate::wire)) nor the body's size limit: the caller counts.
 
 use super::{at, malformed};
 use crate::{
     error::{Code, Error, Result},
     state::batch::Draft,
     types::{KEY_BYTES_MAX, Op, VALUE_BYTES_MAX},
+    wire::{FRAME_HEAD_BYTES, FrameHead},
 };
-
-/// Size of a frame's fixed part.
-const HEAD_BYTES: usize = 8;
 
 /// Reads frames from a body that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The frame that was cut by the end of the last piece.
+    /// Head and key of the frame that was cut by the end of the last piece, as far as they are here.
     carry: Vec<u8>,
+    /// Bytes that are still missing of the value that the draft ends in.
+    missing: usize,
     /// How many frames were read.
     index: u64,
 }
@@ -39,14 +34,14 @@ struct Head {
 
 impl Head {
     #[inline]
-    fn read(bytes: &[u8; HEAD_BYTES]) -> Result<Self> {
-        let [op, reserved, key0, key1, value0, value1, value2, value3] = *bytes;
+    fn read(bytes: &[u8; FRAME_HEAD_BYTES]) -> Result<Self> {
+        let sent = FrameHead::from_bytes(bytes);
         let head = Self {
-            op: Op::from_byte(op).ok_or_else(|| bad_op(op))?,
-            key_len: usize::from(u16::from_le_bytes([key0, key1])),
-            value_len: u32::from_le_bytes([value0, value1, value2, value3]) as usize,
+            op: Op::from_byte(sent.op).ok_or_else(|| bad_op(sent.op))?,
+            key_len: usize::from(sent.key_len),
+            value_len: sent.value_len as usize,
         };
-        if reserved != 0 {
+        if sent.reserved != 0 {
             return Err(malformed("the reserved byte is not 0"));
         }
         // Lengths are checked before the bytes they announce are waited for, so that a wrong one is named
@@ -58,10 +53,6 @@ impl Head {
             return Err(malformed("a delete has no value, this one announces one"));
         }
         Ok(head)
-    }
-
-    fn frame_bytes(self) -> usize {
-        HEAD_BYTES + self.key_len + self.value_len
     }
 
     /// Appends the operation; `body` is exactly key and value.
@@ -96,10 +87,12 @@ impl Frames {
     /// # Errors
     /// `Malformed`, `InvalidKey` or `TooLarge`, naming the record by its number from 0.
     pub fn push(&mut self, mut piece: &[u8], draft: &mut Draft) -> Result<()> {
-        if !self.carry.is_empty() {
+        if self.missing > 0 {
+            piece = self.extend(piece, draft)?;
+        } else if !self.carry.is_empty() {
             piece = self.finish_carried(piece, draft)?;
         }
-        while let Some((head, rest)) = piece.split_first_chunk::<HEAD_BYTES>() {
+        while let Some((head, rest)) = piece.split_first_chunk::<FRAME_HEAD_BYTES>() {
             let head = Head::read(head).map_err(|error| self.here(&error))?;
             let body_len = head.key_len + head.value_len;
             if rest.len() < body_len {
@@ -110,25 +103,40 @@ impl Frames {
             self.index += 1;
             piece = rest;
         }
-        self.carry.extend_from_slice(piece);
+        if !piece.is_empty() {
+            // Whatever is left is one frame that is cut.
+            self.finish_carried(piece, draft)?;
+        }
         Ok(())
     }
 
-    /// Completes the frame that the last piece cut, as far as this piece allows; gives what is left of it.
+    /// Gathers head and key of a frame that is cut, and begins its operation once they are here; gives what is
+    /// left of the piece.
     fn finish_carried<'a>(&mut self, mut piece: &'a [u8], draft: &mut Draft) -> Result<&'a [u8]> {
-        self.take_until(&mut piece, HEAD_BYTES);
-        let Some(head) = self.carry.first_chunk::<HEAD_BYTES>() else { return Ok(piece) };
+        self.take_until(&mut piece, FRAME_HEAD_BYTES);
+        let Some(head) = self.carry.first_chunk::<FRAME_HEAD_BYTES>() else { return Ok(piece) };
         let head = Head::read(head).map_err(|error| self.here(&error))?;
-        self.take_until(&mut piece, head.frame_bytes());
-        if self.carry.len() == head.frame_bytes() {
-            head.push(&self.carry[HEAD_BYTES..], draft).map_err(|error| self.here(&error))?;
-            self.index += 1;
-            if self.carry.capacity() > CARRY_KEPT_BYTES {
-                self.carry = Vec::new();
-            }
-            self.carry.clear();
+        self.take_until(&mut piece, FRAME_HEAD_BYTES + head.key_len);
+        if self.carry.len() < FRAME_HEAD_BYTES + head.key_len {
+            return Ok(piece);
         }
-        Ok(piece)
+        head.push(&self.carry[FRAME_HEAD_BYTES..], draft).map_err(|error| self.here(&error))?;
+        self.carry.clear();
+        self.missing = head.value_len;
+        self.extend(piece, draft)
+    }
+
+    /// Continues the value that the draft ends in; gives what is left of the piece.
+    fn extend<'a>(&mut self, piece: &'a [u8], draft: &mut Draft) -> Result<&'a [u8]> {
+        let (part, rest) = piece.split_at(self.missing.min(piece.len()));
+        if !part.is_empty() {
+            draft.extend_value(part).map_err(|error| self.here(&error))?;
+        }
+        self.missing -= part.len();
+        if self.missing == 0 {
+            self.index += 1;
+        }
+        Ok(rest)
     }
 
     fn take_until(&mut self, piece: &mut &[u8], len: usize) {
@@ -143,7 +151,7 @@ impl Frames {
     /// # Errors
     /// `Malformed` when it ends inside a frame.
     pub fn finish(self) -> Result<()> {
-        if self.carry.is_empty() {
+        if self.carry.is_empty() && self.missing == 0 {
             return Ok(());
         }
         Err(self.here(&malformed("the body ends inside this frame")))
@@ -154,25 +162,15 @@ impl Frames {
     }
 }
 
-/// A carry buffer larger than this is given back once its frame is done.
-const CARRY_KEPT_BYTES: usize = 1 << 20;
-
-/// Appends one frame to `out`: the encoder's side, for clients and tests.
-pub fn encode(out: &mut Vec<u8>, op: Op, key: &[u8], value: &[u8]) {
-    out.push(op as u8);
-    out.push(0);
-    out.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
-    out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(value);
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::api::decode::testing::{cut_into_pieces, same_outcome, seen};
+    use crate::{
+        api::decode::testing::{cut_into_pieces, same_outcome, seen},
+        wire::push_frame,
+    };
 
     fn decode(pieces: &[&[u8]]) -> Result<Draft> {
         let (mut frames, mut draft) = (Frames::default(), Draft::new());
@@ -185,7 +183,7 @@ mod tests {
 
     fn body(ops: &[(Op, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
         let mut body = Vec::new();
-        ops.iter().for_each(|(op, key, value)| encode(&mut body, *op, key, value));
+        ops.iter().for_each(|(op, key, value)| push_frame(&mut body, *op, key, value).unwrap());
         body
     }
 
@@ -223,6 +221,20 @@ mod tests {
             whole.truncate(cut.index(whole.len() + 1));
             same_outcome(decode(&[&whole]), decode(&cut_into_pieces(&whole, &cuts)));
         }
+    }
+
+    /// A frame used to be put together whole before its value was copied to the draft: 64 MiB held twice.
+    #[test]
+    fn a_value_in_pieces_is_held_once() {
+        let whole =
+            body(&[(Op::Put, b"k".to_vec(), vec![7; 1 << 20]), (Op::Put, b"l".to_vec(), b"v".to_vec())]);
+        let (mut frames, mut draft) = (Frames::default(), Draft::new());
+        for piece in whole.chunks(10_000) {
+            frames.push(piece, &mut draft).unwrap();
+            assert!(frames.carry.capacity() < 2_048);
+        }
+        frames.finish().unwrap();
+        assert_eq!(seen(draft).iter().map(|(_, _, value)| value.len()).collect::<Vec<_>>(), [1 << 20, 1]);
     }
 
     #[test]

@@ -56,9 +56,9 @@ impl Lz4 {
         Self { decoder: FrameDecoder::new(Held::default()), flags: None, ended: false, frames: 0 }
     }
 
-    /// Takes all of `input`, writes to `out`, returns how many bytes were written. Nothing written means
-    /// that more is needed.
-    pub fn step(&mut self, input: &mut &[u8], out: &mut [u8]) -> Result<usize> {
+    /// Takes all of `input`, writes to `out`, returns how many bytes were written; `None` when nothing can be
+    /// without more input. Comes back at the end of every frame, so that many empty ones are many steps.
+    pub fn step(&mut self, input: &mut &[u8], out: &mut [u8]) -> Result<Option<usize>> {
         if !input.is_empty() {
             let held = self.decoder.get_mut();
             held.bytes.drain(..held.read);
@@ -77,7 +77,7 @@ impl Lz4 {
                 .read(out)
                 .map_err(|error| malformed(format!("the lz4 data is damaged: {error}")))?;
             if given > 0 {
-                return Ok(given);
+                return Ok(Some(given));
             }
             // The decoder also answers 0 for an empty block.
             let held = self.decoder.get_mut();
@@ -85,14 +85,20 @@ impl Lz4 {
                 continue;
             }
             if !self.ended {
-                return Ok(0);
+                return Ok(None);
             }
             // A fresh decoder for each frame: one that goes on to a frame with smaller blocks trips over
             // the size of its own buffer.
             let held = std::mem::take(held);
             self.decoder = FrameDecoder::new(held);
             self.ended = false;
+            return Ok(Some(0));
         }
+    }
+
+    /// How many frames have ended.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// Length of the head, block or end that begins at `whole`, if all of it is here.

@@ -4,13 +4,9 @@
 //! where it lies, with its strings borrowed wherever they have no escapes. It does not own the body's size
 //! limit: the caller counts.
 
-use std::{borrow::Cow, fmt};
-
-use serde::{Deserialize, Deserializer, de};
-
 use super::{at, malformed};
 use crate::{
-    api::json::from_base64,
+    api::fields::{Fields, is_object},
     error::{Error, Result},
     state::batch::Draft,
 };
@@ -24,49 +20,12 @@ pub struct Ndjson {
     line: u64,
 }
 
-/// Text borrowed from the line where it has no escapes. (`Option<Cow<str>>` would always copy: serde
-/// borrows only a `Cow` that is not wrapped.)
-#[derive(Debug)]
-pub(crate) struct Text<'a>(pub Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Visitor)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line<'a> {
-    #[serde(borrow, default)]
-    op: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    key: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    key_b64: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    value_b64: Option<Text<'a>>,
-}
-
 impl Ndjson {
+    /// Bytes of a line whose end has not come.
+    pub fn held_bytes(&self) -> usize {
+        self.carry.len()
+    }
+
     /// Reads all lines that end in this piece.
     ///
     /// # Errors
@@ -106,35 +65,16 @@ impl Ndjson {
 }
 
 fn operation(line: &[u8], draft: &mut Draft) -> Result<()> {
-    // serde would take an array for an object whose fields stand in order.
-    if line.trim_ascii_start().first() != Some(&b'{') {
+    if !is_object(line) {
         return Err(malformed("not a JSON object"));
     }
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
-    let key = bytes_of("key", line.key, line.key_b64)?.ok_or_else(|| malformed("\"key\" is missing"))?;
-    let value = bytes_of("value", line.value, line.value_b64)?;
-    match line.op.as_ref().map_or("put", |op| &op.0) {
+    let mut fields: Fields<'_> = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
+    let (key, value) = (fields.take_key()?, fields.take_value()?);
+    match fields.op.as_ref().map_or("put", |op| &op.0) {
         "put" => draft.put(&key, &value.ok_or_else(|| malformed("a put needs a \"value\""))?),
         "delete" if value.is_some() => Err(malformed("a delete has no \"value\"")),
         "delete" => draft.delete(&key),
         other => Err(malformed(format!("\"op\" is \"put\" or \"delete\", not {other:?}"))),
-    }
-}
-
-/// A field's bytes from its text or its base64 spelling, whichever is there.
-pub(crate) fn bytes_of<'a>(
-    name: &str,
-    text: Option<Text<'a>>,
-    b64: Option<Text<'a>>,
-) -> Result<Option<Cow<'a, [u8]>>> {
-    match (text, b64) {
-        (Some(_), Some(_)) => Err(malformed(format!("give \"{name}\" or \"{name}_b64\", not both"))),
-        (Some(Text(Cow::Borrowed(text))), None) => Ok(Some(Cow::Borrowed(text.as_bytes()))),
-        (Some(Text(Cow::Owned(text))), None) => Ok(Some(Cow::Owned(text.into_bytes()))),
-        (None, Some(Text(text))) => from_base64(text.as_bytes())
-            .map(|bytes| Some(Cow::Owned(bytes)))
-            .ok_or_else(|| malformed(format!("\"{name}_b64\" is not base64"))),
-        (None, None) => Ok(None),
     }
 }
 

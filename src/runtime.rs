@@ -1,0 +1,20 @@
+//! How heavy work is kept from holding up what runs beside it.
+//!
+//! Takes a closure and how many bytes it goes through, gives its result. It does not own threads.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Bytes of work above which other tasks of the thread should not have to wait for it: about a millisecond.
+pub const HEAVY_BYTES: usize = 1 << 20;
+
+/// Runs work on `bytes` bytes without holding up the tasks behind it: when there is much to do and the
+/// runtime has more threads, they are handed to another one first. A simulation has one thread and no
+/// other.
+pub fn without_blocking_others<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    if bytes >= HEAVY_BYTES && flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
