@@ -1,6 +1,6 @@
 //! Reads the head of an answer: only the fields that the load generator acts on.
 //!
-//! Pure. It knows answers with `Content-Length`, which is what the server sends on the calls made here.
+//! Pure. It knows answers with `Content-Length` and chunked ones, which is what the server sends.
 
 use memchr::{memchr, memmem};
 
@@ -9,7 +9,7 @@ use super::Broken;
 /// A server's head may have this many bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A server's body may have this many bytes: the largest value, with room.
-const BODY_BYTES_MAX: usize = 96 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 96 << 20;
 
 /// What is read of an answer's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct Head {
     pub status: u16,
     /// Bytes of the head, with its blank line.
     pub head_bytes: usize,
-    /// Bytes of the body.
+    /// Bytes of the body; of a chunked one they are known when it is whole.
     pub body_bytes: usize,
+    /// The body comes in chunks.
+    pub chunked: bool,
     /// The server closes the connection behind this answer.
     pub close: bool,
     /// `Scribe-Seq`.
@@ -76,9 +78,10 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
                 content_length = Some(length);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                return Err(Broken::BadAnswer(
-                    "a body with Transfer-Encoding, which this client does not read",
-                ));
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Broken::BadAnswer("a Transfer-Encoding other than chunked"));
+                }
+                head.chunked = true;
             }
             20 if name.eq_ignore_ascii_case(b"idempotency-replayed") => {
                 head.replayed = value.eq_ignore_ascii_case(b"true");
@@ -87,7 +90,14 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
         }
     }
     let length = match (content_length, head.status) {
-        (_, 204 | 304) => 0,
+        (_, 204 | 304) => {
+            head.chunked = false;
+            0
+        }
+        (Some(_), _) if head.chunked => {
+            return Err(Broken::BadAnswer("both Content-Length and Transfer-Encoding"));
+        }
+        (None, _) if head.chunked => 0,
         (Some(length), _) => length,
         (None, _) => return Err(Broken::BadAnswer("no Content-Length")),
     };
@@ -147,7 +157,8 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n",
         ] {
             assert!(parse_head(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
         }

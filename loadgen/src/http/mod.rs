@@ -1,9 +1,9 @@
 //! A raw HTTP/1.1 client that costs little: the machine's cores belong to the server under test.
 //!
 //! Takes whole request bytes, gives the few header fields the load generator acts on. It does not own
-//! retries, and of HTTP it only knows kept-alive connections with `Content-Length` bodies, which is what
-//! the server sends on these calls.
+//! retries, and of HTTP it only knows kept-alive connections.
 
+mod chunked;
 mod head;
 
 use std::{
@@ -17,6 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use self::chunked::Chunked;
 pub use self::head::{Head, parse_head};
 
 /// Room for the answer to a put with some to spare, so that a read is never exactly full and the runtime
@@ -108,11 +109,13 @@ pub struct Unread {
     bytes: BytesMut,
     /// The head at the front, once it is there: a large body must not have it read at every piece.
     head: Option<Head>,
+    /// The body behind that head if it comes in chunks; the head is then no longer in `bytes`.
+    chunked: Option<Chunked>,
 }
 
 impl Unread {
     pub fn new() -> Self {
-        Self { bytes: BytesMut::with_capacity(READ_BYTES), head: None }
+        Self { bytes: BytesMut::with_capacity(READ_BYTES), head: None, chunked: None }
     }
 
     /// Where to read into, with room.
@@ -127,12 +130,26 @@ impl Unread {
             self.head = parse_head(&self.bytes)?;
         }
         let Some(head) = self.head else { return Ok(None) };
-        Ok(self.bytes.get(head.head_bytes..head.head_bytes + head.body_bytes).map(|body| (head, body)))
+        if !head.chunked {
+            return Ok(self
+                .bytes
+                .get(head.head_bytes..head.head_bytes + head.body_bytes)
+                .map(|body| (head, body)));
+        }
+        let chunked = self.chunked.get_or_insert_with(|| {
+            self.bytes.advance(head.head_bytes);
+            Chunked::default()
+        });
+        let whole = chunked.take_from(&mut self.bytes)?;
+        let body = chunked.body();
+        Ok(whole.then_some((Head { body_bytes: body.len(), ..head }, body)))
     }
 
     /// Goes on behind the answer that [`Unread::answer`] gave.
     pub fn consume(&mut self) {
-        if let Some(head) = self.head.take() {
+        if let Some(head) = self.head.take()
+            && self.chunked.take().is_none()
+        {
             self.bytes.advance(head.head_bytes + head.body_bytes);
         }
     }
@@ -187,6 +204,8 @@ mod tests {
     use super::*;
 
     const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\nscribe-seq: 42\r\nContent-Length: 5\r\n\r\nhello";
+    const IN_CHUNKS: &[u8] =
+        b"HTTP/1.1 201 Created\r\nscribe-seq: 42\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
 
     proptest! {
         #[test]
@@ -198,7 +217,7 @@ mod tests {
                 let server = tokio::spawn(async move {
                     let (mut socket, _) = listener.accept().await.unwrap();
                     socket.set_nodelay(true).unwrap();
-                    let mut wire = [ANSWER, ANSWER].concat();
+                    let mut wire = [ANSWER, IN_CHUNKS, ANSWER].concat();
                     for cut in cuts {
                         let rest = wire.split_off(cut.min(wire.len()));
                         socket.write_all(&wire).await.unwrap();
@@ -209,7 +228,7 @@ mod tests {
                 });
                 let mut connection = Target::resolve(&url).unwrap().connect().await.unwrap();
                 let mut body = b"left over".to_vec();
-                for _ in 0..2 {
+                for _ in 0..3 {
                     let head = connection.exchange(b"x", &mut body).await.unwrap();
                     assert_eq!((head.seq, &body[..]), (Some(42), &b"hello"[..]));
                 }

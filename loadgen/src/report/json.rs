@@ -6,7 +6,8 @@ use serde_json::{Map, Value as Json, json};
 use super::{SHOWN, percentiles};
 use crate::{
     machine::Machine,
-    measured::{Measured, Operations, ServerCost, StageTimes, Tick, Truth},
+    measured::{Measured, Operations, ServerCost, StageTimes, Tick},
+    truth,
 };
 
 /// The plan's names first, then what was measured; where both have a name, the measured one stands.
@@ -35,7 +36,7 @@ pub fn json(measured: &Measured, machine: &Machine) -> Json {
         "client_cpu_cores": measured.client_cpu_cores,
         "server": measured.servers.first().map(server),
         "servers": measured.servers.iter().map(server).collect::<Vec<_>>(),
-        "truth": measured.truth.as_ref().map(truth),
+        "truth": measured.truth.as_ref().map(truth::json),
         "began_unix_ms": measured.began_unix_ms,
         "command_line": measured.command,
         "machine": {
@@ -91,14 +92,6 @@ fn stage(stage: &StageTimes) -> Json {
     })
 }
 
-fn truth(truth: &Truth) -> Json {
-    json!({
-        "holds": truth.holds(), "acknowledged": truth.acknowledged, "lost": truth.lost,
-        "wrong": truth.wrong, "unknown": truth.unknown, "unknown_present": truth.unknown_present,
-        "differences": truth.shown,
-    })
-}
-
 fn tick(tick: &Tick) -> Json {
     json!({
         "at_seconds": tick.at.as_secs_f64(), "length_seconds": tick.length.as_secs_f64(),
@@ -140,7 +133,7 @@ mod tests {
             ("/servers/0/disk_bytes_per_record", json!(200.0)),
             ("/servers/0/stages/0/p50_seconds", json!(0.001)),
             ("/servers/0/stages/0/cumulative/2", json!([null, 10])),
-            ("/truth/holds", json!(true)),
+            ("/truth/good", json!(true)),
             ("/machine/cores", json!(2)),
             ("/timeline/1/at_seconds", json!(2.0)),
         ] {
