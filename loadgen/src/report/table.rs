@@ -156,7 +156,7 @@ fn told(out: &mut Lines, truth: &Truth) {
         format!("all {acknowledged} acknowledged records are there, byte for byte")
     } else {
         format!(
-            "of {acknowledged} acknowledged records {} are LOST and {} are WRONG",
+            "BROKEN: {acknowledged} acknowledged, {} lost, {} wrong",
             units::count(truth.lost),
             units::count(truth.wrong)
         )
@@ -212,7 +212,7 @@ truth        all 4,000 acknowledged records are there, byte for byte
             Some(Truth { acknowledged: 10, lost: 1, wrong: 2, unknown: 5, unknown_present: 3, shown });
         let table = table(&measured, &machine());
         for line in [
-            "truth        of 10 acknowledged records 1 are LOST and 2 are WRONG\n",
+            "truth        BROKEN: 10 acknowledged, 1 lost, 2 wrong\n",
             "of 5 records with unknown outcome 3 are there\n",
             "seq 7: missing\n",
         ] {
