@@ -4,8 +4,8 @@
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Bytes of work above which other tasks of the thread should not have to wait for it: about a millisecond.
-pub const HEAVY_BYTES: usize = 1 << 20;
+/// Bytes of work above which other tasks of the thread should not have to wait for it: most of a millisecond.
+pub const HEAVY_BYTES: usize = 256 << 10;
 
 /// Runs work on `bytes` bytes without holding up the tasks behind it: when there is much to do and the
 /// runtime has more threads, they are handed to another one first. A simulation has one thread and no

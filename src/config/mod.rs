@@ -77,9 +77,9 @@ pub struct NetworkConfig {
 pub struct PipelineConfig {
     /// Operations after which an entry closes. Default 16,384.
     pub batch_ops_max: usize,
-    /// Bytes after which an entry closes (one request may be larger). Default 4 MiB.
+    /// Bytes after which an entry closes (one request may be larger). Default 512 KiB.
     pub batch_bytes_max: usize,
-    /// How long an entry waits for company although nothing is in flight. Default 0.
+    /// How long an entry waits for company although nothing is in flight; timers tick in milliseconds. Default 0.
     pub batch_linger: Duration,
     /// Entries proposed and not yet applied. Default 4.
     pub inflight_entries_max: usize,
@@ -90,14 +90,14 @@ pub struct PipelineConfig {
 /// Which writer commits WAL groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalIo {
-    /// `direct`, or `buffered` where the file system refuses it. Never `uring`: `benches/wal.rs` shows on the
-    /// machines at hand that it costs small groups more and gains large ones nothing that lasts.
+    /// `direct`, or `buffered` where the file system refuses it. Never `uring`, which gains only where groups are
+    /// large and costs a lone write the way through the log's thread.
     Auto,
     /// O_DIRECT | O_DSYNC on a thread of its own.
     Direct,
     /// Page cache and fdatasync on a thread of its own.
     Buffered,
-    /// As `Direct`, through io_uring, several writes of a large group at once; `Direct` where that is forbidden.
+    /// As `Direct`, but large groups through io_uring, several pieces at once; `Direct` where that is forbidden.
     Uring,
 }
 
@@ -233,7 +233,7 @@ impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             batch_ops_max: 16_384,
-            batch_bytes_max: 4 << 20,
+            batch_bytes_max: 512 << 10,
             batch_linger: Duration::ZERO,
             inflight_entries_max: 4,
             ingest_bytes_max: 256 << 20,

@@ -338,7 +338,7 @@ pub static KEYS: &[Key] = &[
     key!(
         pipeline.batch_linger,
         time(Duration::ZERO, Duration::from_millis(100)),
-        "How long an entry waits for company although nothing is in flight."
+        "How long an entry waits for company although nothing is in flight; a part of a millisecond counts as one."
     ),
     key!(pipeline.inflight_entries_max, int(1, 1_024), "Entries proposed and not yet applied."),
     key!(
@@ -349,8 +349,8 @@ pub static KEYS: &[Key] = &[
     key!(
         wal.io,
         Kind::OneOf { names: &["auto", "direct", "buffered", "uring"], planned: &[] },
-        "Who commits: direct (O_DIRECT), buffered (fdatasync), uring (O_DIRECT by io_uring, or as auto where that is \
-         forbidden), auto (direct where the disk takes it, else buffered)."
+        "Who commits: direct (O_DIRECT), buffered (fdatasync), uring (as direct, but large groups by io_uring; as \
+         auto where that is forbidden), auto (direct where the disk takes it, else buffered)."
     ),
     key!(
         wal.file_bytes,

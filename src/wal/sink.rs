@@ -6,7 +6,7 @@
 //! ```text
 //! direct     O_DIRECT | O_DSYNC, one call after the other on the writer's thread
 //! buffered   page cache and fdatasync: where the file system has no direct I/O, and on other systems
-//! uring      as direct, with several pieces of a large group under way at once (uring.rs)
+//! uring      as direct, but with several pieces of a large group under way at once (uring.rs)
 //! ```
 
 use std::{

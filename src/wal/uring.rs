@@ -1,9 +1,10 @@
-//! The sink on io_uring: several pieces of a large group under way at once.
+//! The sink on io_uring: several pieces of a large group under way at once, while the next one is encoded.
 //!
-//! Takes encoded groups as every [`sink`](super::sink) does. It does not own waiting: the writer's thread sleeps
-//! on its queue like any other, and enters the executor only while it has a group to write, so that an idle log
-//! costs nothing and a single small commit pays for no second queue. The executor has no other task, so that
-//! making and renaming files, which the thread does between groups, holds nobody up.
+//! Takes groups as every [`sink`](super::sink) does. A group of one piece is written by an ordinary call, because
+//! there is nothing to overlap and the detour through a ring costs a small group a third more (`cargo bench
+//! --bench wal`). It does not own waiting: the writer's thread sleeps on its queue like any other, and enters the
+//! executor only while it has a large group to write, so that an idle log costs nothing. The executor has no
+//! other task, so that making and renaming files, which the thread does between groups, holds nobody up.
 //!
 //! ```text
 //! encode piece 1 ─► 2 ─► 3 ─► … ─► head, with the sum
@@ -51,12 +52,16 @@ mod linux {
     };
 
     use super::super::{
-        buffer::AlignedBuffer, files::LogDir, format::GROUP_HEADER_BYTES, group::Group,
-        log_files::CurrentFile, sink::GroupSink,
+        buffer::AlignedBuffer,
+        files::LogDir,
+        format::GROUP_HEADER_BYTES,
+        group::Group,
+        log_files::CurrentFile,
+        sink::{FileSink, GroupSink},
     };
     use crate::env::BLOCK_BYTES;
 
-    /// Size of the pieces of a large group.
+    /// Size of the pieces of a large group. What fits into one goes by an ordinary call.
     const PIECE_BYTES: u64 = 512 << 10;
 
     /// Pieces under way at once.
@@ -75,6 +80,8 @@ mod linux {
         // Before the executor, so that it is closed while there is one.
         open: Option<OpenFile>,
         executor: LocalExecutor,
+        /// For the groups of one piece.
+        calls: FileSink,
     }
 
     /// A log file as the executor has it.
@@ -97,13 +104,17 @@ mod linux {
             there.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), 0)?;
             let tried = executor.run(try_write(dir, &path));
             dir.env.io.remove(&path)?;
-            tried.map(|()| Self { open: None, executor })
+            let calls = FileSink::new("direct", PIECE_BYTES as usize, false);
+            tried.map(|()| Self { open: None, executor, calls })
         }
     }
 
     impl GroupSink for UringSink {
         fn write(&mut self, to: &CurrentFile, mut group: Group<'_>) -> io::Result<()> {
-            let Self { open, executor } = self;
+            if group.bytes() <= PIECE_BYTES {
+                return self.calls.write(to, group);
+            }
+            let Self { open, executor, .. } = self;
             executor.run(async {
                 let file = current(open, to).await?;
                 write_group(file, to.offset, &mut group).await
