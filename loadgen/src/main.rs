@@ -2,8 +2,8 @@
 //! checks that what they acknowledged is there.
 //!
 //! `args` is what can be asked for, `plan` what it means; `run`, `sweep`, `load`, `verify` and `truth` carry it
-//! out, `check` holds runs against targets, and `report` shows what was measured. The program shares the machine's cores with the server it measures, so it speaks raw HTTP and runs on
-//! one thread by default.
+//! out, `check` holds runs against targets, and `report` shows what was measured. The program shares the
+//! machine's cores with the server it measures, so it speaks raw HTTP and runs on one thread by default.
 
 mod args;
 mod check;
