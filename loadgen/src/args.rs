@@ -92,7 +92,7 @@ pub struct Common {
     /// Bytes of a key.
     #[arg(long, default_value_t = 16)]
     pub key_bytes: usize,
-    /// Which keys: sequential, uniform, or zipfian[:EXPONENT] [default: sequential; get, cas uniform].
+    /// Which keys: sequential, uniform, or `zipfian[:EXPONENT]` [default: sequential; get, cas uniform].
     ///
     /// Uniform writes take every key once in a random order, then again; uniform reads draw. Zipfian draws, by
     /// default with the exponent 0.99, and spreads its frequent keys over the key space.

@@ -206,7 +206,7 @@ pub(super) fn put_body(value: &[u8]) -> Bytes {
     Bytes::from(body)
 }
 
-/// A body of `application/vnd.scribe.batch` while it is being filled; see [`wire`](crate::wire).
+/// A body of `application/vnd.scribe.batch` while it is being filled; see [`crate::wire`].
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,

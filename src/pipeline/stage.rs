@@ -57,7 +57,7 @@ impl<M> Inbox<M> {
     }
 }
 
-/// The receiving end, for [`run`].
+/// The receiving end, for `run`.
 #[derive(Debug)]
 pub struct Queue<M>(mpsc::UnboundedReceiver<M>);
 
