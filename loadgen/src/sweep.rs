@@ -2,7 +2,8 @@
 //! distance between the last rate that was borne and the first that was not.
 //!
 //! A step is an open loop of a few seconds. It breaks when p99 is above the bound, or when less is answered
-//! than was offered: a server that sheds load does not bear it.
+//! than was offered: a server that sheds load does not bear it. A rate is given up when it breaks twice in a row,
+//! because one hiccup of a disk makes a step of any rate break.
 
 use std::{fmt::Write, time::Duration};
 
@@ -60,15 +61,20 @@ struct Position {
     search: Search,
     borne: Option<f64>,
     broken: Option<f64>,
+    /// Broke once.
+    doubtful: Option<f64>,
 }
 
 impl Position {
     const fn new(search: Search) -> Self {
-        Self { search, borne: None, broken: None }
+        Self { search, borne: None, broken: None, doubtful: None }
     }
 
     /// The next rate to try, `None` when the knee is found.
     fn next(&self) -> Option<f64> {
+        if self.doubtful.is_some() {
+            return self.doubtful;
+        }
         match (self.borne, self.broken) {
             (None, None) => Some(self.search.from),
             (Some(borne), None) if borne >= self.search.to => None,
@@ -80,7 +86,11 @@ impl Position {
     }
 
     fn told(&mut self, rate: f64, bears: bool) {
-        *(if bears { &mut self.borne } else { &mut self.broken }) = Some(rate);
+        match self.doubtful.take() {
+            _ if bears => self.borne = Some(rate),
+            Some(_) => self.broken = Some(rate),
+            None => self.doubtful = Some(rate),
+        }
     }
 }
 
@@ -241,8 +251,17 @@ mod tests {
             let (position, tried) = search(from, 1e6, |rate| rate <= 12_345.0);
             let (borne, broken) = (position.borne.unwrap(), position.broken.unwrap());
             assert!(borne <= 12_345.0 && broken > 12_345.0 && broken / borne <= CLOSE, "{tried:?}");
-            assert!(tried.len() <= 14, "{tried:?}");
+            assert!(tried.len() <= 22, "{tried:?}");
         }
+    }
+
+    #[test]
+    fn a_hiccup_is_not_the_knee() {
+        let hiccup = std::cell::Cell::new(true);
+        let (position, tried) =
+            search(100.0, 1e6, |rate| rate <= 12_345.0 && !(rate == 800.0 && hiccup.take()));
+        assert!(position.borne > Some(11_000.0), "{tried:?}");
+        assert_eq!(tried[3..5], [800.0, 800.0]);
     }
 
     #[test]
