@@ -20,7 +20,7 @@ use crate::{
     error::{Code, Error, Result},
     pipeline::{Gauges, Pipeline, apply::Apply, gauge::Reading, ingest::Ingest},
     raft::{Consensus, Member, Positions},
-    read::Reader,
+    read::{LiveKeys, Reader},
     state::{
         Sizes, State,
         settings::{FEATURE_LEVEL, Settings},
@@ -68,6 +68,7 @@ pub struct NodeInfo {
     state: Arc<State>,
     wal: Wal,
     gauges: Gauges,
+    live_keys: LiveKeys,
     started: Instant,
 }
 
@@ -88,6 +89,12 @@ impl NodeInfo {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         self.state.sizes()
+    }
+
+    /// How many keys are not deleted; of a large ledger, as of some time ago.
+    #[must_use]
+    pub fn live_keys(&self) -> u64 {
+        self.live_keys.get()
     }
 
     /// What every stage holds.
@@ -202,8 +209,9 @@ impl Node {
             state.clone(),
             &gauges,
         );
-        let info =
-            NodeInfo { identity, profile: config.profile.clone(), consensus, state, wal, gauges, started };
+        let live_keys = LiveKeys::of(state.clone());
+        let profile = config.profile.clone();
+        let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, started };
         Ok(Self { info, pipeline, reader, shutdown_timeout: config.limits.shutdown_timeout, _lock: lock })
     }
 

@@ -73,7 +73,6 @@ impl NodeView for NodeInfo {
         let stat = |group, name, help, value| Stat { group, name, help, label: None, value };
         let mut stats = vec![
             stat("storage", "memory_bytes", "Bytes of applied entries held in memory.", sizes.bytes as f64),
-            stat("storage", "keys_ever", "Keys ever written, deleted ones included.", sizes.keys as f64),
             stat(
                 "storage",
                 "idempotency_answers",
@@ -143,7 +142,7 @@ impl NodeView for NodeInfo {
             histogram_us: wal.sync_us,
         });
         MetricsSnapshot {
-            total_keys: sizes.live_keys,
+            total_keys: self.live_keys(),
             total_records: sizes.records,
             current_leader: positions.leader_id,
             stats,

@@ -1,4 +1,4 @@
-//! Every applied record by its position, sharing the bytes of the entry it came in.
+//! The records of one memtable by their position, sharing the bytes of the entries they came in.
 //!
 //! Takes batches in log order and gives records by [`Seq`]. It does not own keys' newest versions
 //! (`newest`) nor key order (`keys`). Nothing is ever removed or changed here: older versions are
@@ -67,7 +67,7 @@ impl<T> std::ops::Index<usize> for Chunks<T> {
 pub struct Slot {
     batch: u32,
     op: u32,
-    /// Position of the key's version before this one, or [`NO_SEQ`].
+    /// Position of the key's version before this one in this memtable, or [`NO_SEQ`].
     pub prev: u64,
 }
 
@@ -77,18 +77,24 @@ struct Applied {
     view: BatchView,
 }
 
-/// The records from position 0 on.
-#[derive(Debug, Default)]
+/// The records from some position on.
+#[derive(Debug)]
 pub struct Records {
+    first_seq: u64,
     batches: Chunks<Applied>,
     slots: Chunks<Slot>,
     bytes: u64,
 }
 
 impl Records {
+    /// None yet; the first will be at `first_seq`.
+    pub fn from(first_seq: Seq) -> Self {
+        Self { first_seq: first_seq.0, batches: Chunks::default(), slots: Chunks::default(), bytes: 0 }
+    }
+
     /// The position the next record will get.
     pub fn next_seq(&self) -> u64 {
-        self.slots.len() as u64
+        self.first_seq + self.slots.len() as u64
     }
 
     /// Bytes of the entries held in memory.
@@ -119,9 +125,9 @@ impl Records {
         self.slots.push(Slot { batch, op, prev });
     }
 
-    /// The slot at a position below [`Records::next_seq`].
+    /// The slot at a position that is here: from the first one, below [`Records::next_seq`].
     pub fn slot(&self, seq: u64) -> Slot {
-        self.slots[seq as usize]
+        self.slots[(seq - self.first_seq) as usize]
     }
 
     /// The operation recorded in a slot.

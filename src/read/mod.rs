@@ -3,9 +3,12 @@
 //! Takes keys and positions, gives records. Freshness is Raft's to say ([`Reader::barrier`]), contents
 //! are the state's. It never waits for a writer.
 
+mod live_keys;
+
 use std::sync::Arc;
 
 use crate::{error::Result, raft::Consensus, state::State, types::Seq};
+pub use self::live_keys::LiveKeys;
 pub use crate::{
     raft::Consistency,
     state::record::{Page, Record, Scan},
