@@ -7,8 +7,8 @@ mod live_keys;
 
 use std::sync::Arc;
 
-use crate::{error::Result, raft::Consensus, state::State, types::Seq};
 pub use self::live_keys::LiveKeys;
+use crate::{error::Result, raft::Consensus, state::State, types::Seq};
 pub use crate::{
     raft::Consistency,
     state::record::{Page, Record, Scan},

@@ -54,11 +54,6 @@ impl Memtable {
         self.records.read()
     }
 
-    /// Keys that were written here.
-    pub fn key_count(&self) -> usize {
-        self.newest.len()
-    }
-
     /// Begins to append; readers wait meanwhile, except at [`Appending::let_readers_in`].
     pub fn append(&self) -> Appending<'_> {
         let records = self.records.write();

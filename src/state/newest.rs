@@ -61,9 +61,4 @@ impl Newest {
         shard.insert_unique(hash, Row { hash, seq }, |row| row.hash);
         None
     }
-
-    /// How many keys were ever written.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
-    }
 }

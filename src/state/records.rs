@@ -135,11 +135,6 @@ impl Records {
         self.batches[slot.batch as usize].view.op(slot.op as usize)
     }
 
-    /// Its time.
-    pub fn timestamp_ms(&self, slot: Slot) -> TimestampMs {
-        self.batches[slot.batch as usize].timestamp_ms
-    }
-
     /// The whole record at a position, sharing its entry's bytes.
     pub fn record(&self, seq: u64) -> Record {
         let slot = self.slot(seq);

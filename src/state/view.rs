@@ -89,7 +89,8 @@ impl View {
                 break;
             }
             let is_new = candidate != last;
-            if is_new && (page.records.len() >= scan.limit || bytes >= scan.bytes_max || visited >= SCAN_KEYS_MAX)
+            if is_new
+                && (page.records.len() >= scan.limit || bytes >= scan.bytes_max || visited >= SCAN_KEYS_MAX)
             {
                 page.next = Some(last);
                 break;
