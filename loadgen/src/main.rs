@@ -104,6 +104,9 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
         let why = format!("--journal {}: there is such a file; a journal needs a new one", journal.display());
         return Err(Failure::Usage(why));
     }
+    if let Some(path) = &task.report {
+        report::try_page(path).map_err(Failure::Usage)?;
+    }
     if task.fill {
         fill_keys(&task)?;
     }
@@ -184,14 +187,13 @@ fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Meas
 /// Prints a run's report, and writes its page.
 fn show(task: &Task, measured: &Measured) -> Result<(), Failure> {
     let machine = Machine::this();
-    if let Some(path) = &task.report {
-        let page = Page::of_run(measured, &machine).html();
-        report::write_page(path, &page).map_err(Failure::Failed)?;
-    }
     if task.json {
-        return print(&report::json(measured, &machine).to_string());
+        print(&report::json(measured, &machine).to_string())?;
+    } else {
+        print(&report::table(measured, &machine))?;
     }
-    print(&report::table(measured, &machine))
+    let Some(path) = &task.report else { return Ok(()) };
+    report::write_page(path, &Page::of_run(measured, &machine).html()).map_err(Failure::Failed)
 }
 
 /// Writes every key once, so that reads find something.
@@ -293,7 +295,7 @@ fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<Exi
     let journal = journal::reader::open(path).map_err(Failure::Failed)?;
     if journal.torn_bytes > 0 {
         note(&format!(
-            "the last {} bytes of {} are a group that a crash cut short: nothing in it was counted, it is left out",
+            "the last {} bytes of {} are no whole group and are left out: a crash cut it short, or they are damaged",
             journal.torn_bytes,
             path.display()
         ));

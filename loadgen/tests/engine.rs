@@ -262,7 +262,7 @@ async fn a_journal_outlives_the_program_and_its_torn_end_is_said() {
     let bytes = fs::read(&journal).unwrap();
     fs::write(&journal, &bytes[..bytes.len() - 5]).unwrap();
     let torn = loadgen(&["verify", "--journal", &journal, "--json"]).await;
-    assert!(stderr(&torn).contains("a crash cut short"), "{}", stderr(&torn));
+    assert!(stderr(&torn).contains("a crash cut it short"), "{}", stderr(&torn));
     let torn = json(&torn);
     assert!(
         torn["acknowledged"].as_u64() < verified["acknowledged"].as_u64()

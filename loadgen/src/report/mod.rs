@@ -44,6 +44,12 @@ pub fn write_page(path: &Path, page: &str) -> Result<(), String> {
     std::fs::write(path, page).map_err(|error| format!("writing {}: {error}", path.display()))
 }
 
+/// Whether a page can be written there, before a run that would have been for nothing.
+pub fn try_page(path: &Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| format!("--report {}: {error}", path.display()))
+}
+
 #[cfg(test)]
 pub mod tests {
     use std::time::Duration;

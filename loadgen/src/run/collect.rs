@@ -296,11 +296,21 @@ impl Collector {
         let late = &total.late_us;
         let late_us = (!late.is_empty())
             .then(|| [late.value_at_quantile(0.5), late.value_at_quantile(0.99), late.max()]);
+        // Up to the last answer; but a run for a time, in which answers stop to come, lasted that time.
+        let now = Instant::now();
+        let at_least = match self.shared.plan.limit {
+            Limit::Time(time) => now.min(self.clock.measure_from + time),
+            Limit::Count(_) | Limit::File if total.failed > 0 => now,
+            Limit::Count(_) | Limit::File => self.clock.measure_from,
+        };
+        let elapsed = total.last_done.map_or(Duration::ZERO, |done| {
+            done.max(at_least).saturating_duration_since(self.clock.measure_from)
+        });
         let measured = Measured {
             plan: Map::new(),
             command: std::env::args().collect(),
             began_unix_ms: self.began_unix_ms,
-            elapsed: total.last_done.map_or(Duration::ZERO, |done| done - self.clock.measure_from),
+            elapsed,
             writes: total.writes.operations(),
             reads: total.reads.operations(),
             refused: total.refused,
