@@ -25,6 +25,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How the histogram of the log's syncs is called beside the stages.
 const WAL_SYNC: &str = "wal sync";
+const SYNCS: &str = "scribe_wal_syncs_total";
 
 /// Servers that are being watched.
 pub struct ServerWatch {
@@ -77,14 +78,18 @@ impl Watched {
         let after = Reading::take(&url, process);
         let status = get(&url, "/api/v1/status").and_then(|text| serde_json::from_str::<Json>(&text).ok());
         let text = |name: &str| Some(status.as_ref()?.get(name)?.as_str()?.to_owned());
-        let counted = |name: &str| {
-            let now = after.scrape.as_ref()?.counter(name)?;
-            let then = before.scrape.as_ref()?.counter(name).unwrap_or(0);
-            // A server that has started anew counts from zero.
-            Some(now.checked_sub(then).unwrap_or(now))
-        };
+        let counter = |reading: &Reading, name| Some(reading.scrape.as_ref()?.counter(name).unwrap_or(0));
+        let pid = process.map(|process| process.pid);
+        // One that took its place counts from zero.
+        let syncs = |reading| counter(reading, SYNCS);
+        let counts_less = syncs(&before).zip(syncs(&after)).is_some_and(|(then, now)| now < then);
+        if counts_less || (before.cpu_secs.is_some() && after.cpu_secs.is_none()) {
+            return ServerCost { url, pid, ended: true, ..ServerCost::default() };
+        }
+        let counted = |name| counter(&after, name)?.checked_sub(counter(&before, name)?);
         ServerCost {
-            pid: process.map(|process| process.pid),
+            pid,
+            ended: false,
             cpu_cores: after
                 .cpu_secs
                 .zip(before.cpu_secs)
@@ -93,7 +98,7 @@ impl Watched {
             peak_rss_bytes: process.and_then(Process::peak_rss_bytes),
             disk_bytes: after.disk_bytes.zip(before.disk_bytes).and_then(|(now, then)| now.checked_sub(then)),
             log_bytes: counted("scribe_wal_written_bytes_total"),
-            syncs: counted("scribe_wal_syncs_total"),
+            syncs: counted(SYNCS),
             records: counted("scribe_records_total"),
             version: text("version"),
             profile: text("profile"),

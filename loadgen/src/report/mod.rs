@@ -98,6 +98,7 @@ pub mod tests {
             client_cpu_cores: Some(0.25),
             timeline: vec![tick(0, 3_000), tick(1, 3_000)],
             servers: vec![ServerCost {
+                ended: false,
                 url: "http://127.0.0.1:8001".to_owned(),
                 pid: Some(9),
                 cpu_cores: Some(0.5),
