@@ -293,12 +293,8 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
 
 fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<ExitCode, Failure> {
     let journal = journal::reader::open(path).map_err(Failure::Failed)?;
-    if journal.torn_bytes > 0 {
-        note(&format!(
-            "the last {} bytes of {} are no whole group and are left out: a crash cut it short, or they are damaged",
-            journal.torn_bytes,
-            path.display()
-        ));
+    if let Some(warning) = journal.warning() {
+        note(&format!("{}: {warning}", path.display()));
     }
     let url = url.unwrap_or_else(|| journal.spec.url.clone());
     let target = Target::resolve(&url).map_err(Failure::Usage)?;
@@ -313,6 +309,7 @@ fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<Exi
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();
         document["torn_bytes"] = journal.torn_bytes.into();
+        document["closed"] = journal.closed.into();
         print(&document.to_string())?;
     } else {
         print(&truth::text(&truth))?;
