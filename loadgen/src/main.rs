@@ -149,6 +149,7 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
     }
     if interrupted {
         note("interrupted: what follows is what was done until then");
+        measured.plan.insert("interrupted".to_owned(), true.into());
     }
     if let Some(spec) = spec.filter(|_| task.verify) {
         let targets = task.plan.targets.clone();

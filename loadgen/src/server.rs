@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 use crate::{
     measured::{ServerCost, StageTimes},
-    process::Process,
+    process::{CPU_SECS_MIN, Process},
     scrape::Scrape,
 };
 
@@ -93,6 +93,7 @@ impl Watched {
             cpu_cores: after
                 .cpu_secs
                 .zip(before.cpu_secs)
+                .filter(|_| elapsed_secs >= CPU_SECS_MIN)
                 .map(|(now, then)| (now - then).max(0.0) / elapsed_secs.max(1e-9)),
             rss_bytes: process.and_then(Process::rss_bytes),
             peak_rss_bytes: process.and_then(Process::peak_rss_bytes),
@@ -208,7 +209,9 @@ mod tests {
         };
         let status = ok("{\"version\":\"9.9.9\",\"profile\":\"odd\"}");
         let url = serve(vec![counters(5), counters(12), status]);
-        let watch = ServerWatch::begin(&[(url.clone(), None)]);
+        let mut watch = ServerWatch::begin(&[(url.clone(), None)]);
+        // Long enough for the kernel's clock of processor time.
+        watch.began -= Duration::from_secs(1);
         let costs = watch.finish();
         let [cost] = &costs[..] else { panic!("{costs:?}") };
         assert_eq!((&cost.url, cost.pid), (&url, Some(std::process::id())));

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     measured::{Measured, ServerCost, Tick},
     observe::{Observer, Totals},
-    process::Process,
+    process::{CPU_SECS_MIN, Process},
     server::ServerWatch,
 };
 
@@ -190,7 +190,8 @@ impl Collector {
         if let Some(measuring) = self.measuring.take() {
             let secs = self.clock.measure_from.elapsed().as_secs_f64().max(1e-9);
             let own = Process::own().cpu_secs().zip(measuring.own_cpu_secs);
-            self.cost.client_cpu_cores = own.map(|(now, then)| (now - then) / secs);
+            self.cost.client_cpu_cores =
+                own.filter(|_| secs >= CPU_SECS_MIN).map(|(now, then)| (now - then) / secs);
             self.cost.servers = measuring.servers.finish();
         }
     }
