@@ -132,13 +132,13 @@ pub struct Pacing {
     #[arg(long, conflicts_with_all = ["rate", "count"])]
     pub sweep: bool,
     /// A rate is borne while p99 is at most this [default: 10ms].
-    #[arg(long, value_name = "TIME", requires = "sweep", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub p99_max: Option<Duration>,
     /// Where a sweep begins [default: 100 requests a second].
-    #[arg(long, value_name = "PER_SEC", requires = "sweep", value_parser = rate)]
+    #[arg(long, value_name = "PER_SEC", value_parser = rate)]
     pub from: Option<f64>,
     /// Where it ends at the latest [default: 1000000].
-    #[arg(long, value_name = "PER_SEC", requires = "sweep", value_parser = rate)]
+    #[arg(long, value_name = "PER_SEC", value_parser = rate)]
     pub to: Option<f64>,
 }
 

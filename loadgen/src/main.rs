@@ -104,6 +104,9 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
         let why = format!("--journal {}: there is such a file; a journal needs a new one", journal.display());
         return Err(Failure::Usage(why));
     }
+    if let Some(path) = &task.report {
+        report::try_page(path).map_err(Failure::Usage)?;
+    }
     if task.fill {
         fill_keys(&task)?;
     }
@@ -146,6 +149,7 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
     }
     if interrupted {
         note("interrupted: what follows is what was done until then");
+        measured.plan.insert("interrupted".to_owned(), true.into());
     }
     if let Some(spec) = spec.filter(|_| task.verify) {
         let targets = task.plan.targets.clone();
@@ -184,14 +188,13 @@ fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Meas
 /// Prints a run's report, and writes its page.
 fn show(task: &Task, measured: &Measured) -> Result<(), Failure> {
     let machine = Machine::this();
-    if let Some(path) = &task.report {
-        let page = Page::of_run(measured, &machine).html();
-        report::write_page(path, &page).map_err(Failure::Failed)?;
-    }
     if task.json {
-        return print(&report::json(measured, &machine).to_string());
+        print(&report::json(measured, &machine).to_string())?;
+    } else {
+        print(&report::table(measured, &machine))?;
     }
-    print(&report::table(measured, &machine))
+    let Some(path) = &task.report else { return Ok(()) };
+    report::write_page(path, &Page::of_run(measured, &machine).html()).map_err(Failure::Failed)
 }
 
 /// Writes every key once, so that reads find something.
@@ -291,12 +294,8 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
 
 fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<ExitCode, Failure> {
     let journal = journal::reader::open(path).map_err(Failure::Failed)?;
-    if journal.torn_bytes > 0 {
-        note(&format!(
-            "the last {} bytes of {} are a group that a crash cut short: nothing in it was counted, it is left out",
-            journal.torn_bytes,
-            path.display()
-        ));
+    if let Some(warning) = journal.warning() {
+        note(&format!("{}: {warning}", path.display()));
     }
     let url = url.unwrap_or_else(|| journal.spec.url.clone());
     let target = Target::resolve(&url).map_err(Failure::Usage)?;
@@ -311,6 +310,7 @@ fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<Exi
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();
         document["torn_bytes"] = journal.torn_bytes.into();
+        document["closed"] = journal.closed.into();
         print(&document.to_string())?;
     } else {
         print(&truth::text(&truth))?;

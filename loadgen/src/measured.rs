@@ -77,6 +77,8 @@ pub struct Tick {
 pub struct ServerCost {
     pub url: String,
     pub pid: Option<u32>,
+    /// It ended during the run, whether or not another one took its place: what it cost is not known.
+    pub ended: bool,
     /// Processor cores in use on average.
     pub cpu_cores: Option<f64>,
     pub rss_bytes: Option<u64>,

@@ -145,6 +145,10 @@ fn task(common: &Common, parts: &Parts<'_>) -> Result<Task, String> {
     if pacing.arrivals.is_some() && pacing.rate.is_none() && !pacing.sweep {
         return Err("--arrivals needs an open loop: --rate or --sweep".to_owned());
     }
+    let bounds_a_sweep = pacing.p99_max.is_some() || pacing.from.is_some() || pacing.to.is_some();
+    if bounds_a_sweep && !pacing.sweep {
+        return Err("--p99-max, --from and --to are for --sweep".to_owned());
+    }
     let arrivals = pacing.arrivals.unwrap_or(Arrivals::Constant);
     let sweep = if pacing.sweep { Some(Search::new(pacing)?) } else { None };
     let truthful = parts.truthful;

@@ -5,6 +5,9 @@ use std::{fs, net::SocketAddr, path::Path};
 /// Kernel ticks a second in `/proc/*/stat`: 100 on every Linux ABI that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
 
+/// The kernel counts processor time in hundredths of a second: over less than this it says nothing.
+pub const CPU_SECS_MIN: f64 = 0.2;
+
 /// A process to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {

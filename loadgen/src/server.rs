@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 use crate::{
     measured::{ServerCost, StageTimes},
-    process::Process,
+    process::{CPU_SECS_MIN, Process},
     scrape::Scrape,
 };
 
@@ -25,6 +25,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How the histogram of the log's syncs is called beside the stages.
 const WAL_SYNC: &str = "wal sync";
+const SYNCS: &str = "scribe_wal_syncs_total";
 
 /// Servers that are being watched.
 pub struct ServerWatch {
@@ -77,23 +78,28 @@ impl Watched {
         let after = Reading::take(&url, process);
         let status = get(&url, "/api/v1/status").and_then(|text| serde_json::from_str::<Json>(&text).ok());
         let text = |name: &str| Some(status.as_ref()?.get(name)?.as_str()?.to_owned());
-        let counted = |name: &str| {
-            let now = after.scrape.as_ref()?.counter(name)?;
-            let then = before.scrape.as_ref()?.counter(name).unwrap_or(0);
-            // A server that has started anew counts from zero.
-            Some(now.checked_sub(then).unwrap_or(now))
-        };
+        let counter = |reading: &Reading, name| Some(reading.scrape.as_ref()?.counter(name).unwrap_or(0));
+        let pid = process.map(|process| process.pid);
+        // One that took its place counts from zero.
+        let syncs = |reading| counter(reading, SYNCS);
+        let counts_less = syncs(&before).zip(syncs(&after)).is_some_and(|(then, now)| now < then);
+        if counts_less || (before.cpu_secs.is_some() && after.cpu_secs.is_none()) {
+            return ServerCost { url, pid, ended: true, ..ServerCost::default() };
+        }
+        let counted = |name| counter(&after, name)?.checked_sub(counter(&before, name)?);
         ServerCost {
-            pid: process.map(|process| process.pid),
+            pid,
+            ended: false,
             cpu_cores: after
                 .cpu_secs
                 .zip(before.cpu_secs)
+                .filter(|_| elapsed_secs >= CPU_SECS_MIN)
                 .map(|(now, then)| (now - then).max(0.0) / elapsed_secs.max(1e-9)),
             rss_bytes: process.and_then(Process::rss_bytes),
             peak_rss_bytes: process.and_then(Process::peak_rss_bytes),
             disk_bytes: after.disk_bytes.zip(before.disk_bytes).and_then(|(now, then)| now.checked_sub(then)),
             log_bytes: counted("scribe_wal_written_bytes_total"),
-            syncs: counted("scribe_wal_syncs_total"),
+            syncs: counted(SYNCS),
             records: counted("scribe_records_total"),
             version: text("version"),
             profile: text("profile"),
@@ -203,7 +209,9 @@ mod tests {
         };
         let status = ok("{\"version\":\"9.9.9\",\"profile\":\"odd\"}");
         let url = serve(vec![counters(5), counters(12), status]);
-        let watch = ServerWatch::begin(&[(url.clone(), None)]);
+        let mut watch = ServerWatch::begin(&[(url.clone(), None)]);
+        // Long enough for the kernel's clock of processor time.
+        watch.began -= Duration::from_secs(1);
         let costs = watch.finish();
         let [cost] = &costs[..] else { panic!("{costs:?}") };
         assert_eq!((&cost.url, cost.pid), (&url, Some(std::process::id())));

@@ -187,11 +187,13 @@ pub fn sweep(
     let mut plan = task.plan;
     plan.warmup = plan.warmup.max(WARMUP);
     let (mut steps, mut knee): (Vec<Json>, Option<Step>) = (Vec::new(), None);
+    let mut interrupted = false;
     say(HEADER)?;
     while let Some(rate) = position.next() {
         plan.pace = Some(Pace { rate, arrivals: search.arrivals });
         let outcome = run::run(plan.clone(), &mut Silent)?;
         if outcome.interrupted {
+            interrupted = true;
             break;
         }
         if let Some(why) = outcome.failure {
@@ -208,6 +210,7 @@ pub fn sweep(
     }
     let bound_ms = search.p99_max.as_secs_f64() * 1e3;
     match &knee {
+        _ if interrupted => say("interrupted: the knee was not found")?,
         Some(knee) if position.broken.is_some() => say(&format!(
             "knee: {:.0} requests/s at p99 {} µs (bound {bound_ms} ms)",
             knee.offered, knee.p99_us
@@ -225,7 +228,10 @@ pub fn sweep(
     document.insert("p99_max_us".to_owned(), (search.p99_max.as_micros() as u64).into());
     document.insert("steps".to_owned(), steps.into());
     document.insert("knee".to_owned(), knee.as_ref().map_or(Json::Null, Step::json));
-    document.insert("knee_found".to_owned(), (knee.is_some() && position.broken.is_some()).into());
+    document.insert(
+        "knee_found".to_owned(),
+        (knee.is_some() && position.broken.is_some() && !interrupted).into(),
+    );
     Ok((document.into(), knee.is_some()))
 }
 

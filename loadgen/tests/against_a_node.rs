@@ -4,6 +4,8 @@ mod tool;
 
 use std::{
     env, fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -104,4 +106,21 @@ async fn a_node_that_is_stopped_for_a_second_shows_in_an_open_loop() {
     assert_eq!((&report["records"], &report["errors"]), (&2_000.into(), &serde_json::json!({})));
     assert_eq!((&report["truth"]["acknowledged"], &report["truth"]["good"]), (&2_000.into(), &true.into()));
     assert_eq!(report["server"]["pid"], node.pid());
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_since_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0).await;
+    let (file, journal) = (dir.path().join("records.ndjson"), dir.path().join("journal"));
+    fs::write(&file, "{\"key\":\"kept\",\"value\":\"1\"}\n{\"key\":\"gone\",\"value\":\"2\"}\n").unwrap();
+    let (file, journal) = (file.to_str().unwrap(), journal.to_str().unwrap());
+    json(&loadgen(&["bulk", "--file", file, "--journal", journal, "--json", "--url", &node.url]).await);
+    let mut socket = TcpStream::connect(node.url.strip_prefix("http://").unwrap()).unwrap();
+    socket.write_all(b"DELETE /gone HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let verified = json(&loadgen(&["verify", "--journal", journal, "--json", "--url", &node.url]).await);
+    assert_eq!((&verified["acknowledged"], &verified["lost"]), (&2.into(), &0.into()), "{verified}");
 }

@@ -7,6 +7,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
+/// What a target may wait for.
+const NEEDS: [&str; 2] = ["cluster", "embedded"];
+
 /// One workload and its bounds.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +128,9 @@ impl Target {
             if let Some(bound) = bound.filter(|bound| !(bound.is_finite() && *bound > 0.0)) {
                 return Err(format!("{name} = {bound}: expected more than 0"));
             }
+        }
+        if let Some(needs) = self.needs.as_deref().filter(|needs| !NEEDS.contains(needs)) {
+            return Err(format!("needs = {needs:?}: expected one of {}", NEEDS.join(", ")));
         }
         match (self.nodes, &self.needs) {
             (1, _) | (3, Some(_)) => Ok(()),
@@ -258,6 +264,7 @@ mod tests {
             ("and_then = { p99_ms_max = -1 }\n", "and_then.p99_ms_max"),
             ("nodes = 2\nneeds = \"cluster\"\n", "nodes = 2"),
             ("nodes = 3\n", "needs"),
+            ("needs = \"unicorn\"\n", "unicorn"),
             ("connections = -1\n", "connections"),
             (GOOD, "stands twice"),
             ("[other]\n", "other"),

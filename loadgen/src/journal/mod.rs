@@ -22,7 +22,8 @@
 //!
 //! Writes are numbered from 0 in the order in which they are begun. The kinds: 1, the `count` writes from
 //! `first` on were acknowledged at the positions from `seq` on; 2, they were refused for certain; 3, writes
-//! below `first` may have been begun. What was begun and is neither acknowledged nor refused is unknown.
+//! below `first` may have been begun. What was begun and is neither acknowledged nor refused is unknown. A group
+//! without entries is the end: the run was over, and nothing is missing.
 
 pub mod reader;
 pub mod writer;

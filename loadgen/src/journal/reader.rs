@@ -16,6 +16,24 @@ pub struct Journal {
     pub entries: Vec<Entry>,
     /// Bytes at the end that are no whole group.
     pub torn_bytes: usize,
+    /// It was closed by its run: what was counted is all here.
+    pub closed: bool,
+}
+
+impl Journal {
+    /// What a person should know who reads one that was not closed.
+    pub fn warning(&self) -> Option<String> {
+        if self.closed {
+            return None;
+        }
+        let torn = match self.torn_bytes {
+            0 => String::new(),
+            bytes => format!(", its last {bytes} bytes are no whole group"),
+        };
+        Some(format!(
+            "it was not closed{torn}: the run was killed, or the file was cut; what is not in it cannot be looked for"
+        ))
+    }
 }
 
 /// Reads a journal file.
@@ -32,10 +50,15 @@ pub fn read(bytes: &[u8]) -> Result<Journal, String> {
     let (spec, mut at) = Spec::decode(bytes)?;
     let mut entries = Vec::new();
     let mut number = 0;
+    let mut closed = false;
     while let Some((found, group, length)) = decode_group(&bytes[at..]) {
         if found != number {
             return Err(format!("group {number} is missing before byte {at}"));
         }
+        if closed {
+            return Err(format!("a group follows its end, at byte {at}"));
+        }
+        closed = group.is_empty();
         entries.extend(group);
         at += length;
         number += 1;
@@ -48,7 +71,10 @@ pub fn read(bytes: &[u8]) -> Result<Journal, String> {
     {
         return Err(format!("it is damaged at byte {at}: a whole group follows at byte {}", at + whole));
     }
-    Ok(Journal { spec, entries, torn_bytes: tail.len() })
+    if closed && !tail.is_empty() {
+        return Err(format!("{} bytes follow its end", tail.len()));
+    }
+    Ok(Journal { spec, entries, torn_bytes: tail.len(), closed })
 }
 
 #[cfg(test)]

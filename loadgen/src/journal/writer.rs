@@ -136,7 +136,8 @@ fn write(
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         successes.drain(..).for_each(|success| tally.success(&success));
     }
-    Ok(())
+    file.write_all(&encode_group(number, &[]))?;
+    file.sync_data()
 }
 
 #[cfg(test)]
@@ -217,7 +218,7 @@ mod tests {
         drop(fates);
         writer.close().unwrap();
         let journal = reader::open(&path).unwrap();
-        assert_eq!((journal.spec, journal.torn_bytes), (spec(), 0));
+        assert_eq!((journal.spec, journal.torn_bytes, journal.closed), (spec(), 0, true));
         assert!(journal.entries.contains(&Entry::Acked { first: 149, count: 1, seq: 249 }));
         assert!(journal.entries.contains(&Entry::Begun { end: 150 }));
     }

@@ -64,6 +64,7 @@ fn server(server: &ServerCost) -> Json {
     json!({
         "url": server.url,
         "pid": server.pid,
+        "ended_during_the_run": server.ended,
         "version": server.version,
         "profile": server.profile,
         "file_system": server.file_system,

@@ -44,6 +44,12 @@ pub fn write_page(path: &Path, page: &str) -> Result<(), String> {
     std::fs::write(path, page).map_err(|error| format!("writing {}: {error}", path.display()))
 }
 
+/// Whether a page can be written there, before a run that would have been for nothing.
+pub fn try_page(path: &Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| format!("--report {}: {error}", path.display()))
+}
+
 #[cfg(test)]
 pub mod tests {
     use std::time::Duration;
@@ -92,6 +98,7 @@ pub mod tests {
             client_cpu_cores: Some(0.25),
             timeline: vec![tick(0, 3_000), tick(1, 3_000)],
             servers: vec![ServerCost {
+                ended: false,
                 url: "http://127.0.0.1:8001".to_owned(),
                 pid: Some(9),
                 cpu_cores: Some(0.5),

@@ -110,6 +110,9 @@ fn cost(out: &mut Lines, server: &ServerCost, machine: &Machine) {
         server.pid.map(|pid| format!("pid {pid}")),
     ];
     out.row("server", &about.into_iter().flatten().collect::<Vec<_>>().join("   "));
+    if server.ended {
+        out.row("", "it ended during the run: what it cost is not known");
+    }
     if let Some(cores) = server.cpu_cores {
         out.row("  CPU", &share(cores, machine));
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     measured::{Measured, ServerCost, Tick},
     observe::{Observer, Totals},
-    process::Process,
+    process::{CPU_SECS_MIN, Process},
     server::ServerWatch,
 };
 
@@ -190,7 +190,8 @@ impl Collector {
         if let Some(measuring) = self.measuring.take() {
             let secs = self.clock.measure_from.elapsed().as_secs_f64().max(1e-9);
             let own = Process::own().cpu_secs().zip(measuring.own_cpu_secs);
-            self.cost.client_cpu_cores = own.map(|(now, then)| (now - then) / secs);
+            self.cost.client_cpu_cores =
+                own.filter(|_| secs >= CPU_SECS_MIN).map(|(now, then)| (now - then) / secs);
             self.cost.servers = measuring.servers.finish();
         }
     }
@@ -296,11 +297,21 @@ impl Collector {
         let late = &total.late_us;
         let late_us = (!late.is_empty())
             .then(|| [late.value_at_quantile(0.5), late.value_at_quantile(0.99), late.max()]);
+        // Up to the last answer; but a run for a time, in which answers stop to come, lasted that time.
+        let now = Instant::now();
+        let at_least = match self.shared.plan.limit {
+            Limit::Time(time) => now.min(self.clock.measure_from + time),
+            Limit::Count(_) | Limit::File if total.failed > 0 => now,
+            Limit::Count(_) | Limit::File => self.clock.measure_from,
+        };
+        let elapsed = total.last_done.map_or(Duration::ZERO, |done| {
+            done.max(at_least).saturating_duration_since(self.clock.measure_from)
+        });
         let measured = Measured {
             plan: Map::new(),
             command: std::env::args().collect(),
             began_unix_ms: self.began_unix_ms,
-            elapsed: total.last_done.map_or(Duration::ZERO, |done| done - self.clock.measure_from),
+            elapsed,
             writes: total.writes.operations(),
             reads: total.reads.operations(),
             refused: total.refused,

@@ -167,20 +167,19 @@ impl Desk {
 
     fn success(&self, flight: &Flight, head: &Head, body: &[u8], done: Instant) -> Advice {
         let Flight { asked, since, bytes } = *flight;
-        let kept = !matches!(self.keep, Keep::Nothing);
         let seq = match asked {
-            Asked::Read => None,
-            Asked::Learn { .. } | Asked::Write { .. } => head.seq,
-            // Only worth its cost to those who will look for the records.
-            Asked::Batch { count, .. } if kept => {
+            Asked::Read | Asked::Learn { .. } | Asked::Write { .. } => head.seq,
+            Asked::Batch { count, .. } => {
                 let answer = serde_json::from_slice::<BatchAnswer>(body).ok();
                 answer.filter(|answer| answer.count == count).map(|answer| answer.first_seq)
             }
-            Asked::Batch { .. } => None,
         };
-        if let (Asked::Learn { key } | Asked::Write { conditional_key: Some(key), .. }, Some(seq)) =
-            (asked, seq)
-        {
+        // Not a ledger's answer, whoever gave it.
+        let Some(seq) = seq.filter(|seq| seq.checked_add(1 << 32).is_some()) else {
+            self.failed(flight, "bad answer: it does not say where the records are".to_owned(), false);
+            return Advice::default();
+        };
+        if let Asked::Learn { key } | Asked::Write { conditional_key: Some(key), .. } = asked {
             self.shared.see(key, seq);
         }
         let success = Success {
@@ -192,12 +191,8 @@ impl Desk {
             done,
         };
         let success = self.shared.measures(since).then_some(success);
-        let Some((first, count)) = asked.writes().filter(|_| kept) else {
+        let Some((first, count)) = asked.writes() else {
             success.iter().for_each(|success| self.tally().success(success));
-            return Advice::default();
-        };
-        let Some(seq) = seq.filter(|seq| seq.checked_add(count).is_some()) else {
-            self.failed(flight, "bad answer: it does not say where the records are".to_owned(), false);
             return Advice::default();
         };
         let entry = Entry::Acked { first, count: count as u32, seq };
@@ -208,7 +203,7 @@ impl Desk {
                 entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
                 success.iter().for_each(|success| self.tally().success(success));
             }
-            Keep::Nothing => {}
+            Keep::Nothing => success.iter().for_each(|success| self.tally().success(success)),
         }
         Advice::default()
     }

@@ -82,7 +82,8 @@ enum Seen {
     /// Settled.
     Done,
     Differs(Difference),
-    /// The newest version of its key is another one: an older one may be it.
+    /// The newest version of its key is another one: an older one may be it. Of an acknowledged record: its key
+    /// is not there, which is right if it was deleted since.
     LookBehind,
     /// The server could not say, for now.
     Again(String),
@@ -120,7 +121,10 @@ impl Reader {
             tokio::time::sleep(BACKOFF).await;
         }
         for expected in behind {
-            self.look_behind(connection, expected).await?;
+            match expected.fate {
+                Fate::Acked { seq } => self.look_for_delete(connection, expected, seq).await?,
+                Fate::Refused | Fate::Unknown => self.look_behind(connection, expected).await?,
+            }
         }
         Ok(())
     }
@@ -223,6 +227,7 @@ impl Reader {
         };
         Ok(match (ask, seq) {
             (Ask::NotOlder, Some(seq)) if seq >= wanted => Seen::Done,
+            (Ask::NotOlder, None) => Seen::LookBehind,
             (Ask::NotOlder, seq) => Seen::Differs(Difference::Hidden(seq)),
             (_, Some(seq)) if seq == wanted && *body == expected.value => Seen::Done,
             (_, Some(seq)) if seq == wanted => {
@@ -280,6 +285,58 @@ impl Reader {
         }
     }
 
+    /// A key that is not there any more has to have been deleted after the write at `seq`.
+    async fn look_for_delete(
+        &self,
+        connection: &mut Option<Connection>,
+        expected: &Expected,
+        seq: u64,
+    ) -> Result<(), String> {
+        let path = format!("{}/history", kv_path(&expected.key));
+        let page = self.history(connection, &path, 1, None, &mut 0).await?;
+        let newest = page.versions.first().map(|version| version.seq);
+        if newest.is_none_or(|newest| newest <= seq) {
+            self.differs(expected, Difference::Hidden(None));
+        }
+        Ok(())
+    }
+
+    /// A page of a key's history, through refusals and broken connections.
+    async fn history(
+        &self,
+        connection: &mut Option<Connection>,
+        path: &str,
+        limit: u32,
+        before: Option<u64>,
+        tries: &mut u32,
+    ) -> Result<Page, String> {
+        let mut body = Vec::new();
+        loop {
+            let query = before.map_or_else(String::new, |before| format!("&before={before}"));
+            let host = &self.target.authority;
+            let request = format!("GET {path}?limit={limit}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            match self.ask(connection, request.as_bytes(), &mut body).await {
+                Ok(head) if head.status == 200 => {
+                    return serde_json::from_slice(&body)
+                        .map_err(|error| format!("a history's JSON: {error}"));
+                }
+                Ok(head) if head.status == 404 => {
+                    return Ok(Page { versions: Vec::new(), next_before: None });
+                }
+                Ok(head) => {
+                    let error = ClientError::from_answer(head.status, None, &body);
+                    if !error.is_retryable() || *tries > RETRIES {
+                        return Err(format!("GET {path}: {error}"));
+                    }
+                }
+                Err(why) if *tries > RETRIES => return Err(format!("GET {path}: {why}")),
+                Err(_) => *connection = None,
+            }
+            *tries += 1;
+            tokio::time::sleep(BACKOFF).await;
+        }
+    }
+
     /// Looks for a write among the older versions of its key.
     async fn look_behind(
         &self,
@@ -289,32 +346,8 @@ impl Reader {
         let path = format!("{}/history", kv_path(&expected.key));
         let mut before = None;
         let mut tries = 0;
-        let mut body = Vec::new();
         for _ in 0..HISTORY_PAGES_MAX {
-            let page = loop {
-                let query = before.map_or_else(String::new, |before: u64| format!("&before={before}"));
-                let host = &self.target.authority;
-                let request =
-                    format!("GET {path}?limit={HISTORY_PAGE}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-                match self.ask(connection, request.as_bytes(), &mut body).await {
-                    Ok(head) if head.status == 200 => {
-                        let page: Page = serde_json::from_slice(&body)
-                            .map_err(|error| format!("a history's JSON: {error}"))?;
-                        break page;
-                    }
-                    Ok(head) if head.status == 404 => break Page { versions: Vec::new(), next_before: None },
-                    Ok(head) => {
-                        let error = ClientError::from_answer(head.status, None, &body);
-                        if !error.is_retryable() || tries > RETRIES {
-                            return Err(format!("GET {path}: {error}"));
-                        }
-                    }
-                    Err(why) if tries > RETRIES => return Err(format!("GET {path}: {why}")),
-                    Err(_) => *connection = None,
-                }
-                tries += 1;
-                tokio::time::sleep(BACKOFF).await;
-            };
+            let page = self.history(connection, &path, HISTORY_PAGE, before, &mut tries).await?;
             for version in page.versions {
                 let value = STANDARD.decode(version.value.unwrap_or_default());
                 if value.is_ok_and(|value| value == expected.value) && self.may_be(version.seq) {
