@@ -10,7 +10,15 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     api::decode::{frames::Frames, ndjson::Ndjson},
-    proof::leaf::{LEAF_BYTES, leaf, leaf_hash, node_hash},
+    proof::{
+        Hash,
+        frontier::Frontier,
+        hash::node_hash,
+        inclusion::{inclusion_proof, verify_inclusion},
+        leaf::Leaf,
+        memory::MemoryTree,
+        tree::root,
+    },
     state::{
         State,
         batch::{Batch, BatchView, Draft},
@@ -142,15 +150,76 @@ fn state(c: &mut Criterion) {
 
 fn proof(c: &mut Criterion) {
     let mut group = c.benchmark_group("proof");
-    group.throughput(Throughput::Elements(1));
-    // Answering /api/v1/records/{seq}; and, once segments are sealed, every record behind the answer path.
-    group.bench_function("leaf and its hash", |b| {
-        b.iter(|| leaf_hash(&leaf(Op::Put, Seq(7), 1, black_box(&key(7)), black_box(&[b'v'; 100]))));
+    let leaf = |n: u64| Leaf::of(Op::Put, Seq(n), 1, &key(n), &[b'v'; 100]);
+    group.throughput(Throughput::Elements(RECORDS));
+    // Every record, behind the answer path: five SHA-256 blocks.
+    group.bench_function("leaf hashes", |b| {
+        b.iter(|| (0..RECORDS).map(|n| leaf(n).hash()).collect::<Vec<Hash>>());
     });
-    // The tree has one of these for each leaf.
+    group.bench_function("leaf hashes grouped", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(RECORDS as usize);
+            let mut n = 0;
+            while n < RECORDS {
+                let leaves: [Leaf; 8] = std::array::from_fn(|k| leaf(n + k as u64));
+                out.extend(leaves.map(|leaf| leaf.hash()));
+                n += 8;
+            }
+            out
+        });
+    });
+    group.bench_function("leaf hashes digest", |b| {
+        use sha2::{Digest, Sha256};
+        b.iter(|| {
+            (0..RECORDS)
+                .map(|n| {
+                    let leaf = Leaf {
+                        op: Op::Put,
+                        seq: Seq(n),
+                        timestamp_ms: 1,
+                        key_commit: Hash(Sha256::digest(key(n)).into()),
+                        value_commit: Hash(Sha256::digest([b'v'; 100]).into()),
+                    };
+                    Hash(Sha256::new().chain_update([0]).chain_update(leaf.encode()).finalize().into())
+                })
+                .collect::<Vec<Hash>>()
+        });
+    });
+    // The tree above them: one node, two blocks, for each.
+    let hashes: Vec<Hash> = (0..RECORDS).map(|n| leaf(n).hash()).collect();
+    group.bench_function("frontier, leaf by leaf", |b| {
+        b.iter(|| {
+            let mut frontier = Frontier::default();
+            hashes.iter().for_each(|hash| frontier.append(*hash));
+            frontier.root()
+        });
+    });
+    group.bench_function("frontier, extended", |b| {
+        b.iter(|| {
+            let mut frontier = Frontier::default();
+            frontier.extend(&hashes);
+            frontier.root()
+        });
+    });
+    group.throughput(Throughput::Elements(1));
     group.bench_function("node hash", |b| {
-        let (left, right) = (leaf_hash(&[1; LEAF_BYTES]), leaf_hash(&[2; LEAF_BYTES]));
-        b.iter(|| node_hash(black_box(&left), black_box(&right)));
+        b.iter(|| node_hash(black_box(&hashes[0]), black_box(&hashes[1])));
+    });
+    // Answering /api/v1/proofs/inclusion/{seq}, where all hashes are at hand; and checking the answer.
+    let size = 1_000_000;
+    let tree: MemoryTree = (0..size).map(|n: u64| Hash::of(&n.to_be_bytes())).collect();
+    let mut n = 0u64;
+    group.bench_function("inclusion proof in 1M", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % size;
+            inclusion_proof(&tree, n, size)
+        });
+    });
+    let root = root(&tree, size).expect("the tree is whole");
+    let proof = inclusion_proof(&tree, 7, size).expect("the tree is whole");
+    group.bench_function("verify inclusion in 1M", |b| {
+        let leaf_hash = Hash::of(&7u64.to_be_bytes());
+        b.iter(|| verify_inclusion(black_box(&leaf_hash), 7, size, &proof, &root).expect("it is true"));
     });
     group.finish();
 }
