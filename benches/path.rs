@@ -11,12 +11,16 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use scribe_ledger::{
     api::decode::{frames::Frames, ndjson::Ndjson},
     proof::{
-        Hash,
+        Hash, ProofError,
+        checkpoint::Checkpoint,
         frontier::Frontier,
         hash::node_hash,
         inclusion::{inclusion_proof, verify_inclusion},
+        key::Signer,
         leaf::Leaf,
         memory::MemoryTree,
+        tile::Tile,
+        tiled::{TileSource, TiledTree},
         tree::root,
     },
     state::{
@@ -148,6 +152,16 @@ fn state(c: &mut Criterion) {
     group.finish();
 }
 
+struct MemoryTiles<'a>(&'a MemoryTree);
+
+impl TileSource for MemoryTiles<'_> {
+    type Error = ProofError;
+
+    fn tile(&self, tile: Tile) -> Result<Vec<Hash>, ProofError> {
+        tile.hashes(self.0)
+    }
+}
+
 fn proof(c: &mut Criterion) {
     let mut group = c.benchmark_group("proof");
     let leaf = |n: u64| Leaf::of(Op::Put, Seq(n), 1, &key(n), &[b'v'; 100]);
@@ -156,45 +170,9 @@ fn proof(c: &mut Criterion) {
     group.bench_function("leaf hashes", |b| {
         b.iter(|| (0..RECORDS).map(|n| leaf(n).hash()).collect::<Vec<Hash>>());
     });
-    group.bench_function("leaf hashes grouped", |b| {
-        b.iter(|| {
-            let mut out = Vec::with_capacity(RECORDS as usize);
-            let mut n = 0;
-            while n < RECORDS {
-                let leaves: [Leaf; 8] = std::array::from_fn(|k| leaf(n + k as u64));
-                out.extend(leaves.map(|leaf| leaf.hash()));
-                n += 8;
-            }
-            out
-        });
-    });
-    group.bench_function("leaf hashes digest", |b| {
-        use sha2::{Digest, Sha256};
-        b.iter(|| {
-            (0..RECORDS)
-                .map(|n| {
-                    let leaf = Leaf {
-                        op: Op::Put,
-                        seq: Seq(n),
-                        timestamp_ms: 1,
-                        key_commit: Hash(Sha256::digest(key(n)).into()),
-                        value_commit: Hash(Sha256::digest([b'v'; 100]).into()),
-                    };
-                    Hash(Sha256::new().chain_update([0]).chain_update(leaf.encode()).finalize().into())
-                })
-                .collect::<Vec<Hash>>()
-        });
-    });
     // The tree above them: one node, two blocks, for each.
     let hashes: Vec<Hash> = (0..RECORDS).map(|n| leaf(n).hash()).collect();
-    group.bench_function("frontier, leaf by leaf", |b| {
-        b.iter(|| {
-            let mut frontier = Frontier::default();
-            hashes.iter().for_each(|hash| frontier.append(*hash));
-            frontier.root()
-        });
-    });
-    group.bench_function("frontier, extended", |b| {
+    group.bench_function("frontier", |b| {
         b.iter(|| {
             let mut frontier = Frontier::default();
             frontier.extend(&hashes);
@@ -215,11 +193,28 @@ fn proof(c: &mut Criterion) {
             inclusion_proof(&tree, n, size)
         });
     });
+    // The same from tiles in memory, as they would be from segments and caches: read, and refolded.
+    let tiles = MemoryTiles(&tree);
+    group.bench_function("inclusion proof in 1M over tiles", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % size;
+            inclusion_proof(&TiledTree::new(&tiles, size), n, size)
+        });
+    });
     let root = root(&tree, size).expect("the tree is whole");
     let proof = inclusion_proof(&tree, 7, size).expect("the tree is whole");
     group.bench_function("verify inclusion in 1M", |b| {
         let leaf_hash = Hash::of(&7u64.to_be_bytes());
         b.iter(|| verify_inclusion(black_box(&leaf_hash), 7, size, &proof, &root).expect("it is true"));
+    });
+    // Once every 100 ms on each member, and once for every receipt that is checked.
+    let signer = Signer::from_seed("scribe/bench/0", &[7; 32]).expect("a good name");
+    let known = [signer.verifier_key().clone()];
+    let checkpoint = Checkpoint::new("scribe/bench/0", size, root).expect("a good size");
+    let note = checkpoint.sign(&signer).expect("the name is the origin");
+    group.bench_function("sign a checkpoint", |b| b.iter(|| checkpoint.sign(&signer)));
+    group.bench_function("open a checkpoint", |b| {
+        b.iter(|| Checkpoint::open(black_box(&note), &known).expect("it is true"));
     });
     group.finish();
 }

@@ -183,11 +183,12 @@ proptest! {
 
     #[test]
     fn paths_are_judged_alike(path in "[0-9]{1,2}/(x?[0-9]{3}/){0,3}[0-9]{2,3}(\\.p/[0-9]{1,3})?") {
-        let ours = path.parse::<TilePath>();
-        let other = TheirTile::from_path(&format!("tile/8/{path}"));
-        // Theirs reads a width of 0, and levels up to 255 would be a panic.
-        if !path.ends_with(".p/0") && path.split('/').next().unwrap().parse::<u8>().unwrap() < 64 {
-            prop_assert_eq!(ours.is_ok(), other.is_ok(), "{}", path);
+        let number_at_end = path.rsplit('/').next().unwrap().parse::<u32>();
+        // A width of nought and levels above 63 are panics of theirs.
+        let panics = path.contains(".p/") && number_at_end == Ok(0) || path[..2].parse::<u8>().is_ok_and(|n| n > 63);
+        if !panics {
+            let other = TheirTile::from_path(&format!("tile/8/{path}"));
+            prop_assert_eq!(path.parse::<TilePath>().is_ok(), other.is_ok(), "{}", path);
         }
     }
 
@@ -268,7 +269,9 @@ fn another_client_audits_our_tiles() {
         assert_eq!(tlog_tiles::tree_hash(size, &Stored(&tree)).unwrap(), theirs(&root), "{size} leaves");
         let served = Served(&tree);
         let reader = TileHashReader::new(size, theirs(&root), &served);
-        for index in [0, 1, size / 2, size - 2, size - 1].into_iter().filter(|index| *index < size) {
+        for index in
+            [0, 1, size / 2, size.saturating_sub(2), size - 1].into_iter().filter(|index| *index < size)
+        {
             let proof = tlog_tiles::prove_record(size, index, &reader).unwrap();
             let leaf = theirs(&leaf_hash(&leaf(index)));
             tlog_tiles::check_record(&proof, size, theirs(&root), index, leaf).unwrap();

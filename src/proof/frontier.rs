@@ -22,10 +22,6 @@ use super::{
 /// Bytes of the size before the peaks.
 const SIZE_BYTES: usize = 8;
 
-/// How many leaf hashes are folded into one subtree before it meets the peaks, as a power of two: hashing a
-/// level at a time lets the processor overlap neighbours, and 256 hashes fit its fastest cache.
-const FOLD_LEVEL: u32 = 8;
-
 /// The right edge of a growing tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frontier {
@@ -52,19 +48,13 @@ impl Frontier {
         self.append_subtree(0, leaf_hash);
     }
 
-    /// Adds many leaves, in order. Costs one node hash a leaf, as [`Frontier::append`] does, but faster ones.
+    /// Adds many leaves, in order.
     pub fn extend(&mut self, leaf_hashes: &[Hash]) {
-        let mut rest = leaf_hashes;
-        while !rest.is_empty() {
-            // The largest complete subtree that may begin here.
-            let level = self.size.trailing_zeros().min(rest.len().ilog2()).min(FOLD_LEVEL);
-            let (subtree, later) = rest.split_at(1 << level);
-            self.append_subtree(level as u8, complete_root(subtree));
-            rest = later;
-        }
+        leaf_hashes.iter().for_each(|hash| self.append(*hash));
     }
 
-    /// Adds the 2^`level` leaves of a complete subtree, by its root.
+    /// Adds the 2^`level` leaves of a complete subtree, by its root. Whoever has folded a full tile with
+    /// [`complete_root`] need not hash its nodes again.
     ///
     /// # Panics
     /// Unless the size is a multiple of 2^`level`: such a subtree has no place in the tree.
@@ -135,4 +125,66 @@ pub fn complete_root(hashes: &[Hash]) -> Hash {
         }
     }
     level[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proof::hash::leaf_hash;
+
+    fn leaves(count: u64) -> Vec<Hash> {
+        (0..count).map(|n| leaf_hash(&n.to_be_bytes())).collect()
+    }
+
+    #[test]
+    fn a_subtree_has_its_place() {
+        let misplaced = std::panic::catch_unwind(|| {
+            let mut frontier = Frontier::default();
+            frontier.extend(&leaves(3));
+            frontier.append_subtree(1, Hash::default());
+        });
+        assert!(misplaced.is_err(), "two leaves as a subtree begin at an even index");
+    }
+
+    #[test]
+    fn frontiers_are_those_of_the_golden_file() {
+        let mut frontier = Frontier::default();
+        frontier.extend(&leaves(11));
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/frontier-v1.bin");
+        if std::env::var_os("GOLDEN_WRITE").is_some() {
+            std::fs::write(golden, frontier.encode()).unwrap();
+        }
+        assert!(
+            std::fs::read(golden).unwrap() == frontier.encode(),
+            "the format of stored frontiers has changed"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn frontiers_have_one_spelling(
+            size in 0u64..5_000, cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0u8..8,
+        ) {
+            let mut frontier = Frontier::default();
+            frontier.extend(&leaves(size));
+            let mut bytes = frontier.encode();
+            prop_assert!(Frontier::decode(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert!(Frontier::decode(&[&bytes[..], &[0]].concat()).is_err());
+            let at = flip.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(flipped) = Frontier::decode(&bytes) {
+                prop_assert_ne!(flipped.root(), frontier.root());
+                prop_assert_eq!(flipped.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_a_frontier_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(frontier) = Frontier::decode(&bytes) {
+                prop_assert_eq!(frontier.encode(), bytes);
+            }
+        }
+    }
 }

@@ -6,18 +6,19 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
 
 use super::{
     encoding::{from_base64, shortened, to_base64},
     error::ProofError,
-    sha256::{sha256, sha256_prefixed, sha256_prefixed_pair},
+    sha256::sha256_two_blocks,
 };
 
 /// Size of a hash, in bytes.
 pub const HASH_BYTES: usize = 32;
 
 /// Leaves and nodes are hashed in different domains, so that no node can be passed off as a leaf.
-const LEAF_PREFIX: u8 = 0;
+pub(super) const LEAF_PREFIX: u8 = 0;
 const NODE_PREFIX: u8 = 1;
 
 /// A hash of a leaf, a node or a whole tree. Its text form is lower-case hex.
@@ -34,7 +35,7 @@ impl Hash {
     /// SHA-256 of `message`, in neither domain of the tree.
     #[must_use]
     pub fn of(message: &[u8]) -> Self {
-        Self(sha256(message))
+        Self(Sha256::digest(message).into())
     }
 
     /// The spelling of the C2SP formats.
@@ -63,16 +64,19 @@ impl Hash {
     }
 }
 
-/// The hash of a leaf: SHA-256(0x00 ‖ data).
+/// The hash of a leaf of any length: SHA-256(0x00 ‖ data).
 #[must_use]
 pub fn leaf_hash(data: &[u8]) -> Hash {
-    Hash(sha256_prefixed(LEAF_PREFIX, data))
+    Hash(Sha256::new().chain_update([LEAF_PREFIX]).chain_update(data).finalize().into())
 }
 
 /// The hash of an inner node: SHA-256(0x01 ‖ left ‖ right).
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Hash(sha256_prefixed_pair(NODE_PREFIX, &left.0, &right.0))
+    let mut message = [NODE_PREFIX; 1 + 2 * HASH_BYTES];
+    message[1..=HASH_BYTES].copy_from_slice(&left.0);
+    message[1 + HASH_BYTES..].copy_from_slice(&right.0);
+    Hash(sha256_two_blocks(&message))
 }
 
 impl fmt::Display for Hash {
@@ -127,7 +131,6 @@ impl<'de> Deserialize<'de> for Hash {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sha2::{Digest, Sha256};
 
     use super::*;
 

@@ -16,7 +16,8 @@
 
 use super::{
     error::ProofError,
-    hash::{self, HASH_BYTES, Hash},
+    hash::{HASH_BYTES, Hash, LEAF_PREFIX},
+    sha256::sha256_two_blocks,
 };
 use crate::types::{Op, Seq, TimestampMs};
 
@@ -106,7 +107,7 @@ impl Leaf {
     /// The RFC 6962 hash of its bytes.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        hash::leaf_hash(&self.encode())
+        leaf_hash(&self.encode())
     }
 }
 
@@ -119,7 +120,9 @@ pub fn leaf(op: Op, seq: Seq, timestamp_ms: TimestampMs, key: &[u8], value: &[u8
 /// The RFC 6962 hash of a leaf: SHA-256(0x00 ‖ leaf).
 #[must_use]
 pub fn leaf_hash(leaf: &[u8; LEAF_BYTES]) -> Hash {
-    hash::leaf_hash(leaf)
+    let mut message = [LEAF_PREFIX; 1 + LEAF_BYTES];
+    message[1..].copy_from_slice(leaf);
+    Hash(sha256_two_blocks(&message))
 }
 
 #[cfg(test)]
@@ -143,7 +146,7 @@ mod tests {
             let leaf = Leaf::of(op, Seq(seq), timestamp_ms, &key, &value);
             let mut bytes = leaf.encode();
             prop_assert_eq!(Leaf::decode(&bytes).unwrap(), leaf);
-            prop_assert_eq!(leaf_hash(&bytes), leaf.hash());
+            prop_assert_eq!(leaf.hash(), crate::proof::hash::leaf_hash(&bytes));
             bytes[at] ^= 1 << bit;
             if let Ok(flipped) = Leaf::decode(&bytes) {
                 prop_assert_ne!(flipped, leaf);

@@ -304,30 +304,6 @@ fn tiles_that_are_not_what_was_asked_for_are_refused() {
     }
 }
 
-#[test]
-fn a_subtree_has_its_place() {
-    let misplaced = std::panic::catch_unwind(|| {
-        let mut frontier = Frontier::default();
-        frontier.extend(&leaves(3));
-        frontier.append_subtree(1, Hash::default());
-    });
-    assert!(misplaced.is_err(), "two leaves as a subtree begin at an even index");
-}
-
-#[test]
-fn frontiers_are_those_of_the_golden_file() {
-    let mut frontier = Frontier::default();
-    frontier.extend(&leaves(11));
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/frontier-v1.bin");
-    if std::env::var_os("GOLDEN_WRITE").is_some() {
-        std::fs::write(golden, frontier.encode()).unwrap();
-    }
-    assert!(
-        std::fs::read(golden).unwrap() == frontier.encode(),
-        "the format of stored frontiers has changed"
-    );
-}
-
 proptest! {
     #[test]
     fn leaves_may_come_in_any_portions(portions in prop::collection::vec(0u64..700, 0..8)) {
@@ -343,30 +319,6 @@ proptest! {
         }
         prop_assert_eq!(grown.size(), total);
         prop_assert_eq!(grown.root(), naive_root(&all));
-    }
-
-    #[test]
-    fn frontiers_have_one_spelling(
-        size in 0u64..5_000, cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0u8..8,
-    ) {
-        let mut frontier = Frontier::default();
-        frontier.extend(&leaves(size));
-        let mut bytes = frontier.encode();
-        prop_assert!(Frontier::decode(&bytes[..cut.index(bytes.len())]).is_err());
-        prop_assert!(Frontier::decode(&[&bytes[..], &[0]].concat()).is_err());
-        let at = flip.index(bytes.len());
-        bytes[at] ^= 1 << bit;
-        if let Ok(flipped) = Frontier::decode(&bytes) {
-            prop_assert_ne!(flipped.root(), frontier.root());
-            prop_assert_eq!(flipped.encode(), bytes);
-        }
-    }
-
-    #[test]
-    fn any_bytes_are_read_as_a_frontier_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(frontier) = Frontier::decode(&bytes) {
-            prop_assert_eq!(frontier.encode(), bytes);
-        }
     }
 
     #[test]
