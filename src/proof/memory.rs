@@ -33,7 +33,7 @@ impl MemoryTree {
             row.push(hash);
             // A row of even length has just had a pair completed.
             match row.as_slice() {
-                [.., left, right] if row.len() % 2 == 0 => hash = node_hash(left, right),
+                [.., left, right] if row.len().is_multiple_of(2) => hash = node_hash(left, right),
                 _ => return,
             }
         }
