@@ -10,7 +10,19 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     api::decode::{frames::Frames, ndjson::Ndjson},
-    proof::leaf::{LEAF_BYTES, leaf, leaf_hash, node_hash},
+    proof::{
+        Hash, ProofError,
+        checkpoint::Checkpoint,
+        frontier::Frontier,
+        hash::node_hash,
+        inclusion::{inclusion_proof, verify_inclusion},
+        key::Signer,
+        leaf::Leaf,
+        memory::MemoryTree,
+        tile::Tile,
+        tiled::{TileSource, TiledTree},
+        tree::root,
+    },
     state::{
         State,
         batch::{Batch, BatchView, Draft},
@@ -140,17 +152,69 @@ fn state(c: &mut Criterion) {
     group.finish();
 }
 
+struct MemoryTiles<'a>(&'a MemoryTree);
+
+impl TileSource for MemoryTiles<'_> {
+    type Error = ProofError;
+
+    fn tile(&self, tile: Tile) -> Result<Vec<Hash>, ProofError> {
+        tile.hashes(self.0)
+    }
+}
+
 fn proof(c: &mut Criterion) {
     let mut group = c.benchmark_group("proof");
-    group.throughput(Throughput::Elements(1));
-    // Answering /api/v1/records/{seq}; and, once segments are sealed, every record behind the answer path.
-    group.bench_function("leaf and its hash", |b| {
-        b.iter(|| leaf_hash(&leaf(Op::Put, Seq(7), 1, black_box(&key(7)), black_box(&[b'v'; 100]))));
+    let leaf = |n: u64| Leaf::of(Op::Put, Seq(n), 1, &key(n), &[b'v'; 100]);
+    group.throughput(Throughput::Elements(RECORDS));
+    // Every record, behind the answer path: five SHA-256 blocks.
+    group.bench_function("leaf hashes", |b| {
+        b.iter(|| (0..RECORDS).map(|n| leaf(n).hash()).collect::<Vec<Hash>>());
     });
-    // The tree has one of these for each leaf.
+    // The tree above them: one node, two blocks, for each.
+    let hashes: Vec<Hash> = (0..RECORDS).map(|n| leaf(n).hash()).collect();
+    group.bench_function("frontier", |b| {
+        b.iter(|| {
+            let mut frontier = Frontier::default();
+            frontier.extend(&hashes);
+            frontier.root()
+        });
+    });
+    group.throughput(Throughput::Elements(1));
     group.bench_function("node hash", |b| {
-        let (left, right) = (leaf_hash(&[1; LEAF_BYTES]), leaf_hash(&[2; LEAF_BYTES]));
-        b.iter(|| node_hash(black_box(&left), black_box(&right)));
+        b.iter(|| node_hash(black_box(&hashes[0]), black_box(&hashes[1])));
+    });
+    // Answering /api/v1/proofs/inclusion/{seq}, where all hashes are at hand; and checking the answer.
+    let size = 1_000_000;
+    let tree: MemoryTree = (0..size).map(|n: u64| Hash::of(&n.to_be_bytes())).collect();
+    let mut n = 0u64;
+    group.bench_function("inclusion proof in 1M", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % size;
+            inclusion_proof(&tree, n, size)
+        });
+    });
+    // The same from tiles in memory, as they would be from segments and caches: read, and refolded.
+    let tiles = MemoryTiles(&tree);
+    group.bench_function("inclusion proof in 1M over tiles", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % size;
+            inclusion_proof(&TiledTree::new(&tiles, size), n, size)
+        });
+    });
+    let root = root(&tree, size).expect("the tree is whole");
+    let proof = inclusion_proof(&tree, 7, size).expect("the tree is whole");
+    group.bench_function("verify inclusion in 1M", |b| {
+        let leaf_hash = Hash::of(&7u64.to_be_bytes());
+        b.iter(|| verify_inclusion(black_box(&leaf_hash), 7, size, &proof, &root).expect("it is true"));
+    });
+    // Once every 100 ms on each member, and once for every receipt that is checked.
+    let signer = Signer::from_seed("scribe/bench/0", &[7; 32]).expect("a good name");
+    let known = [signer.verifier_key().clone()];
+    let checkpoint = Checkpoint::new("scribe/bench/0", size, root).expect("a good size");
+    let note = checkpoint.sign(&signer).expect("the name is the origin");
+    group.bench_function("sign a checkpoint", |b| b.iter(|| checkpoint.sign(&signer)));
+    group.bench_function("open a checkpoint", |b| {
+        b.iter(|| Checkpoint::open(black_box(&note), &known).expect("it is true"));
     });
     group.finish();
 }

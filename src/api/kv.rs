@@ -186,7 +186,7 @@ fn record_reply(record: Record) -> Response<Body> {
     // Two hashes and a look at every byte: long for a large value.
     let (leaf_hex, hash_hex, is_text) = without_blocking_others(record.value.len(), || {
         let bytes = leaf(record.op, record.seq, record.timestamp_ms, &record.key, &record.value);
-        (json::to_hex(&bytes), json::to_hex(&leaf_hash(&bytes)), is_utf8(&record.value))
+        (json::to_hex(&bytes), leaf_hash(&bytes).to_string(), is_utf8(&record.value))
     });
     let bytes_guess = record.value.len() + record.key.len() + 512;
     let mut begun = false;
