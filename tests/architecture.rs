@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline", "read"],
     &["raft"],
     &["state"],
-    &["wal"],
+    &["wal", "segment"],
     &["metrics"],
     &["proof", "env", "config"],
     &["error", "wire", "runtime"],

@@ -31,15 +31,26 @@ const NODE_PREFIX: [u8; 1] = [1];
 /// The leaf of one record. `value` is ignored for a delete.
 #[must_use]
 pub fn leaf(op: Op, seq: Seq, timestamp_ms: TimestampMs, key: &[u8], value: &[u8]) -> [u8; LEAF_BYTES] {
+    let value_commitment = if op == Op::Put { Sha256::digest(value).into() } else { [0; 32] };
+    leaf_of_commitments(op, seq, timestamp_ms, &Sha256::digest(key).into(), &value_commitment)
+}
+
+/// The leaf of a record of which only the commitments are at hand. That of a delete's value is all zero.
+#[must_use]
+pub fn leaf_of_commitments(
+    op: Op,
+    seq: Seq,
+    timestamp_ms: TimestampMs,
+    key_commitment: &[u8; 32],
+    value_commitment: &[u8; 32],
+) -> [u8; LEAF_BYTES] {
     let mut out = [0; LEAF_BYTES];
     out[0] = VERSION;
     out[1] = op as u8;
     out[3..11].copy_from_slice(&seq.0.to_be_bytes());
     out[11..19].copy_from_slice(&timestamp_ms.to_be_bytes());
-    out[27..59].copy_from_slice(&Sha256::digest(key));
-    if op == Op::Put {
-        out[59..91].copy_from_slice(&Sha256::digest(value));
-    }
+    out[27..59].copy_from_slice(key_commitment);
+    out[59..91].copy_from_slice(value_commitment);
     out
 }
 
