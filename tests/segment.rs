@@ -279,10 +279,7 @@ fn a_flip_of_any_bit_is_found_and_never_served() {
     let whole = file_of(&model);
     assert_eq!(read_all(&open_bytes(whole.clone()).unwrap(), &model), 0);
     for at in 0..whole.len() {
-        // Within a value only every bit of some bytes: its bytes are all alike to the hash.
-        let bits =
-            if at % 97 == 0 || at < 1_000 || at + 3_000 > whole.len() { 0..8 } else { at % 8..at % 8 + 1 };
-        for bit in bits {
+        for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << bit;
             expect_damage(bytes, &model, &format!("bit {bit} of byte {at}"));

@@ -158,7 +158,8 @@ impl Segment {
     /// # Errors
     /// As [`Segment::record`].
     pub fn leaf_hash(&self, seq: Seq) -> Result<[u8; LEAF_HASH_BYTES]> {
-        let hashes = self.leaf_hashes(seq..seq.plus(1))?;
+        let number = self.number_of(seq)? as usize;
+        let hashes = self.leaves(number..number + 1)?;
         hashes.first_chunk().copied().ok_or_else(|| self.not_here(seq))
     }
 
@@ -172,16 +173,19 @@ impl Segment {
             return Ok(Bytes::new());
         }
         let first = self.number_of(range.start)? as usize;
-        let end = self.number_of(Seq(range.end.0 - 1))? as usize + 1;
-        let (first_block, last_block) = (first / LEAVES_PER_BLOCK, (end - 1) / LEAVES_PER_BLOCK);
+        self.leaves(first..self.number_of(Seq(range.end.0 - 1))? as usize + 1)
+    }
+
+    /// The leaf hashes of a range of numbers that are all here.
+    fn leaves(&self, range: Range<usize>) -> Result<Bytes> {
+        let blocks = range.start / LEAVES_PER_BLOCK..range.end.div_ceil(LEAVES_PER_BLOCK);
         let mut joined = Vec::new();
-        for at in first_block..=last_block {
-            let number = *self.directory.leaves.get(at).ok_or_else(|| self.not_here(range.start))?;
-            let block = self.block(number)?;
-            // The directory gives every leaf block the size of its leaves.
-            let from = first.saturating_sub(at * LEAVES_PER_BLOCK) * LEAF_HASH_BYTES;
-            let to = (end - at * LEAVES_PER_BLOCK).min(LEAVES_PER_BLOCK) * LEAF_HASH_BYTES;
-            if first_block == last_block {
+        for at in blocks.clone() {
+            // The directory has a leaf block for every record, of the size of its leaves.
+            let block = self.block(self.directory.leaves[at])?;
+            let from = range.start.saturating_sub(at * LEAVES_PER_BLOCK) * LEAF_HASH_BYTES;
+            let to = (range.end - at * LEAVES_PER_BLOCK).min(LEAVES_PER_BLOCK) * LEAF_HASH_BYTES;
+            if blocks.len() == 1 {
                 return Ok(block.slice(from..to));
             }
             joined.extend_from_slice(&block[from..to]);
