@@ -313,7 +313,6 @@ fn a_file_cut_anywhere_is_refused() {
     assert_eq!(open_bytes(longer).unwrap_err().code(), Code::Corrupt);
 }
 
-/// Flips below the digest are caught by hashes; what a forger with good hashes writes must not panic either.
 #[test]
 fn positions_outside_are_not_found() {
     let segment = open_bytes(file_of(&small_model())).unwrap();

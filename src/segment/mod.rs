@@ -23,7 +23,7 @@
 //! among the record blocks they belong to, and a large value before the block of its record, so that a writer
 //! never holds more than one block of each.
 //!
-//! The ends of the file are drawn in [`format`](mod@format), the footer in `contents`, records in
+//! The ends of the file are drawn in [`format`](mod@format), the footer in `contents` and `directory`, records in
 //! `record_block`, keys in `key_block`, the filter in [`filter`].
 
 use crate::types::{LogId, Op, SegmentId, Seq, TimestampMs};
@@ -31,6 +31,7 @@ use crate::types::{LogId, Op, SegmentId, Seq, TimestampMs};
 mod cache;
 mod codec;
 mod contents;
+mod directory;
 pub mod filter;
 pub mod format;
 mod key_block;
@@ -41,6 +42,8 @@ mod reader;
 mod record_block;
 mod scan;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 

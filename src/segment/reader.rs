@@ -17,7 +17,8 @@ use bytes::Bytes;
 use super::{
     BlockCache, KeyHash, LEAF_HASH_BYTES, LEAVES_PER_BLOCK, SegmentHead, SegmentSummary, Version,
     cache::BlockKey,
-    contents::{Block, Directory, Kind},
+    contents::Kind,
+    directory::{Block, Directory},
     filter,
     format::{HEADER_BYTES, TRAILER_BYTES, Trailer, digest},
     key_block::{KeyBlockView, KeyIndexView},

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     LEAF_HASH_BYTES, Segment,
-    contents::{Block, Kind},
+    contents::Kind,
+    directory::Block,
     format::HEADER_BYTES,
     key_block::PackedVersion,
     key_table::KeyTable,

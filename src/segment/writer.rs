@@ -209,7 +209,7 @@ impl SegmentWriter {
         self.io
             .rename(&self.unfinished, &self.path)
             .map_err(|error| Error::io(format!("naming {}", self.path.display()), &error))?;
-        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // From here on this process finds the segment; after the next line every one does.
         self.io.sync_dir(dir).map_err(|error| {
             Error::io(format!("making the name of {} durable", self.path.display()), &error)
