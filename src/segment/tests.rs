@@ -21,11 +21,12 @@ fn write(path: &Path, records: u64) {
     let mut writer = SegmentWriter::create(Arc::new(RealIo::new()), path, head).unwrap();
     for number in 0..records {
         let value = vec![number as u8; if number % 10 == 3 { INLINE_VALUE_BYTES_MAX + 1 } else { 20 }];
+        let key = format!("key-{}", number % 13);
         let record = RecordRef {
             seq: Seq(5 + number),
             op: Op::Put,
             timestamp_ms: number / 7,
-            key: format!("key-{}", number % 13).as_bytes(),
+            key: key.as_bytes(),
             value: &value,
             value_commitment: (value.len() >= COMMITMENT_BYTES_MIN).then_some(&[1; 32]),
         };
