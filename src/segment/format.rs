@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The header has no sum of its own because the digest covers it: digest = BLAKE3(header ‖ contents), where
-//! [`contents`](super::contents) has every block's hash. It is therefore the digest of all that the log decided
+//! `contents` has every block's hash. It is therefore the digest of all that the log decided
 //! and of nothing else: how blocks are stored (`places`, whose BLAKE3 is beside it) may differ between a local
 //! file and an archived object. `check` is BLAKE3 of the trailer before it, cut to 128 bits; a reader believes
 //! nothing else before it.

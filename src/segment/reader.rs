@@ -1,7 +1,7 @@
 //! Reading a sealed segment.
 //!
 //! Takes a file, gives what is in it by position and by key. Opening reads and checks both ends, the key index
-//! and the filter, and keeps them: 1.3 bytes a key and 72 bytes a block. Everything else comes through the
+//! and the filter, and keeps them: 1.3 bytes a key and 56 bytes a block. Everything else comes through the
 //! [`BlockCache`], checked when it is loaded; what is handed out are slices of cached blocks. A block that is
 //! not what was written is an error that names file and offset, and is not cached. It does not own repair.
 
