@@ -40,7 +40,7 @@ pub struct FinishInfo<'a> {
     pub frontier_before: &'a [u8],
     /// Root of the tree of all records up to its end.
     pub root_after: [u8; 32],
-    /// The idempotency outcomes to carry, at most [`IDEMPOTENCY_BYTES_MAX`](super::IDEMPOTENCY_BYTES_MAX).
+    /// The idempotency outcomes to carry, at most [`IDEMPOTENCY_BYTES_MAX`].
     pub idempotency: &'a [u8],
 }
 
