@@ -16,6 +16,7 @@ pub mod proof;
 pub mod raft;
 pub mod read;
 pub mod runtime;
+pub mod segment;
 pub mod sim;
 pub mod state;
 pub mod types;

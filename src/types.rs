@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 /// Longest key, in bytes. A key has at least one byte.
 pub const KEY_BYTES_MAX: usize = 1_024;
 
@@ -78,6 +80,16 @@ impl fmt::Display for Seq {
     }
 }
 
+/// The number of a segment, from 0: segments follow each other without gaps, the same on every node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The position of an entry in the Raft log, from 0. One entry carries many records, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogIndex(pub u64);
@@ -86,6 +98,15 @@ impl fmt::Display for LogIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Identity of a log entry: the term of the leader that proposed it, and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId {
+    /// Raft term.
+    pub term: u64,
+    /// Place in the log, from 0.
+    pub index: LogIndex,
 }
 
 /// What a record did to its key.
@@ -117,4 +138,19 @@ impl Op {
             Self::Delete => "delete",
         }
     }
+}
+
+/// One record, sharing the bytes it was applied or read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its position.
+    pub seq: Seq,
+    /// What it did.
+    pub op: Op,
+    /// When its entry was proposed, by the leader's clock; never less than an earlier record's.
+    pub timestamp_ms: TimestampMs,
+    /// To which key.
+    pub key: Bytes,
+    /// With which value; empty for a tombstone.
+    pub value: Bytes,
 }

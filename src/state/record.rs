@@ -2,22 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::types::{Op, Seq, TimestampMs};
-
-/// One record, sharing the bytes it was applied from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its position.
-    pub seq: Seq,
-    /// What it did.
-    pub op: Op,
-    /// When its entry was proposed, by the leader's clock; never less than an earlier record's.
-    pub timestamp_ms: TimestampMs,
-    /// To which key.
-    pub key: Bytes,
-    /// With which value; empty for a tombstone.
-    pub value: Bytes,
-}
+pub use crate::types::Record;
+use crate::types::Seq;
 
 /// A page of keys in byte order, all as of one position.
 #[derive(Clone, Debug, Default)]

@@ -66,6 +66,7 @@ mod space;
 mod uring;
 mod writer;
 
+pub use crate::types::LogId;
 pub use driver::Driver;
 pub use metrics::{WalHealth, WalMetrics};
 #[doc(hidden)]
@@ -80,15 +81,6 @@ use index::LogMap;
 use shared::{Log, Shared};
 use space::Space;
 use writer::Round;
-
-/// Identity of a log entry: the term of the leader that proposed it, and its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogId {
-    /// Raft term.
-    pub term: u64,
-    /// Place in the log, from 0.
-    pub index: LogIndex,
-}
 
 /// A log entry. Its payload means nothing here; at most 4 GiB − 1.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,179 @@
+//! Checking all of a segment, for a verifier that trusts nothing but the format.
+//!
+//! Reads the file once from end to end, around the cache. Besides every block's hash it checks what no single
+//! block can show: that positions, times and counts fit, that every large value belongs to one record, that the
+//! leaf hashes are those of the records, that key table, index and filter are exactly those that a writer makes
+//! of the records, and that only zeros lie between blocks. It does not own the tree: the caller gets the leaf
+//! hashes, in order, and grows its own.
+
+use std::collections::VecDeque;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    LEAF_HASH_BYTES, Segment,
+    contents::Kind,
+    directory::Block,
+    format::HEADER_BYTES,
+    key_block::PackedVersion,
+    key_table::KeyTable,
+    record_block::{RecordBlockView, Row, ValuePlace},
+};
+use crate::{
+    error::Result,
+    proof::leaf::{leaf_hash, leaf_of_commitments},
+    types::{Op, Seq},
+};
+
+impl Segment {
+    /// Checks every byte of the file as it is now, and that what it holds belongs together. `on_leaf` gets the
+    /// leaf hash of every record, made anew from it, in order. Memory is one block, and every record's key.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::error::Code::Corrupt) with the first thing that is wrong;
+    /// [`Code::Io`](crate::error::Code::Io).
+    pub fn verify(&self, on_leaf: impl FnMut(&[u8; LEAF_HASH_BYTES])) -> Result<()> {
+        // The ends may have rotted since the segment was opened.
+        let segment = Self::from_file(self.file.clone(), &self.path, self.cache.clone())?;
+        let mut walk = Walk {
+            segment: &segment,
+            on_leaf,
+            keys: KeyTable::default(),
+            values: VecDeque::new(),
+            hashes: Vec::new(),
+            records: 0,
+            deletes: 0,
+            raw_bytes: 0,
+            first_timestamp_ms: 0,
+            last_timestamp_ms: 0,
+        };
+        let mut end = HEADER_BYTES as u64;
+        for (number, at) in (0..).zip(&segment.directory.blocks) {
+            segment.check_zeros(end, at.offset)?;
+            walk.block(number, at)?;
+            end = at.offset + u64::from(at.stored_bytes);
+        }
+        segment.check_zeros(end, end.next_multiple_of(super::format::ALIGN_BYTES))?;
+        walk.finish()
+    }
+
+    /// Checks the bytes between two blocks.
+    fn check_zeros(&self, from: u64, to: u64) -> Result<()> {
+        let gap = self.source().read(from, (to - from) as usize)?;
+        if gap.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        Err(self.corrupt(from, "the bytes between two blocks are not zero"))
+    }
+}
+
+/// What has been seen of a file so far.
+struct Walk<'a, F> {
+    segment: &'a Segment,
+    on_leaf: F,
+    keys: KeyTable,
+    /// Numbers and commitments of large values whose records are still to come.
+    values: VecDeque<(u32, [u8; 32])>,
+    /// Leaf hashes of records, still to be compared.
+    hashes: Vec<u8>,
+    records: u32,
+    deletes: u32,
+    raw_bytes: u64,
+    first_timestamp_ms: u64,
+    last_timestamp_ms: u64,
+}
+
+impl<F: FnMut(&[u8; LEAF_HASH_BYTES])> Walk<'_, F> {
+    fn block(&mut self, number: u32, at: &Block) -> Result<()> {
+        let segment = self.segment;
+        match at.kind {
+            Kind::Value => self.values.push_back((number, Sha256::digest(segment.load(number)?).into())),
+            Kind::Records => {
+                let block = segment.load(number)?;
+                let view = RecordBlockView::open(&block).map_err(|what| segment.corrupt(at.offset, what))?;
+                for slot in 0..segment.directory.records_in(number) as usize {
+                    let row = view.row(slot).ok_or("a record points outside its block");
+                    row.and_then(|row| self.record(&row)).map_err(|what| segment.corrupt(at.offset, what))?;
+                }
+                if !self.values.is_empty() {
+                    return Err(segment.corrupt(at.offset, "a large value before this block has no record"));
+                }
+            }
+            Kind::Leaves => {
+                let block = segment.load(number)?;
+                if self.hashes.get(..block.len()) != Some(&block[..]) {
+                    return Err(segment.corrupt(at.offset, "leaf hashes are not those of the records"));
+                }
+                self.hashes.drain(..block.len());
+            }
+            Kind::Idempotency => drop(segment.load(number)?),
+            // Compared when all records have been seen.
+            Kind::Keys | Kind::KeyIndex | Kind::Filter => {}
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, row: &Row<'_>) -> Result<(), &'static str> {
+        let (value_commitment, value_bytes) = match row.value {
+            ValuePlace::Inline(_) if row.op == Op::Delete => ([0; 32], 0),
+            ValuePlace::Inline(value) => (Sha256::digest(value).into(), value.len() as u32),
+            ValuePlace::Block(number, bytes) => match self.values.pop_front() {
+                Some((next, commitment)) if next == number => (commitment, bytes),
+                _ => return Err("large values are not in the order of their records"),
+            },
+        };
+        if row.value_commitment.is_some_and(|stored| *stored != value_commitment) {
+            return Err("a value is not the one that its commitment stands for");
+        }
+        if row.timestamp_ms < self.last_timestamp_ms {
+            return Err("a record's time is before that of the one before it");
+        }
+        if !self.keys.has_room(row.key.len()) {
+            return Err("a segment holds more keys than its format can");
+        }
+        let seq = Seq(self.segment.summary().head.first_seq.0 + u64::from(self.records));
+        let key_commitment = Sha256::digest(row.key).into();
+        let leaf = leaf_of_commitments(row.op, seq, row.timestamp_ms, &key_commitment, &value_commitment);
+        let hash = leaf_hash(&leaf);
+        (self.on_leaf)(&hash);
+        self.hashes.extend_from_slice(&hash);
+        self.keys.push(row.key, PackedVersion::new(self.records, row.op));
+        if self.records == 0 {
+            self.first_timestamp_ms = row.timestamp_ms;
+        }
+        self.last_timestamp_ms = row.timestamp_ms;
+        self.records += 1;
+        self.deletes += u32::from(row.op == Op::Delete);
+        self.raw_bytes += row.key.len() as u64 + u64::from(value_bytes);
+        Ok(())
+    }
+
+    /// Compares what only the end of the file can tell.
+    fn finish(self) -> Result<()> {
+        let segment = self.segment;
+        let directory = &segment.directory;
+        let mut numbers = directory.keys.iter();
+        let table = self.keys.write(|expected| match numbers.next() {
+            Some(number) if segment.load(*number)? == expected => Ok(()),
+            number => {
+                let offset = number.map_or(0, |number| directory.block(*number).offset);
+                Err(segment.corrupt(offset, "the key table is not that of the records"))
+            }
+        })?;
+        for (number, expected) in [(directory.key_index, table.index), (directory.filter, table.filter)] {
+            if segment.load(number)? != expected {
+                let offset = directory.block(number).offset;
+                return Err(segment.corrupt(offset, "key index or filter are not those of the records"));
+            }
+        }
+        let facts = &directory.facts;
+        let counts_fit = (facts.records, facts.keys, facts.deletes, facts.raw_bytes)
+            == (self.records, table.keys, self.deletes, self.raw_bytes);
+        let times_fit = (facts.first_timestamp_ms, facts.last_timestamp_ms)
+            == (self.first_timestamp_ms, self.last_timestamp_ms);
+        if !counts_fit || !times_fit || numbers.next().is_some() || !self.values.is_empty() {
+            return Err(segment.corrupt(HEADER_BYTES as u64, "the footer does not describe these records"));
+        }
+        Ok(())
+    }
+}
