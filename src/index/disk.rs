@@ -115,6 +115,17 @@ impl OnDisk {
         Ok(Self { home, database, rows, intake: Mutex::new(Intake::Open), closing: Condvar::new() })
     }
 
+    /// The position of the last run.
+    pub(super) fn position(&self) -> Result<Option<Position>> {
+        match self.fjall("reading the position", self.rows.get(POSITION_KEY))? {
+            Some(value) => {
+                Position::decode(&value).map(Some).map_err(|why| IndexError::damaged(self.home.path(), why))
+            }
+            None if self.fjall("reading the position", self.rows.is_empty())? => Ok(None),
+            None => Err(IndexError::damaged(self.home.path(), "it has rows and no position")),
+        }
+    }
+
     fn fjall<T>(&self, doing: &str, result: fjall::Result<T>) -> Result<T> {
         result.map_err(|error| IndexError::fjall(self.home.path(), doing, &error))
     }
@@ -198,16 +209,6 @@ impl Rows for OnDisk {
                 Newest::decode(&value).ok_or_else(|| IndexError::damaged(&path, "a row has no position"))?;
             Ok(Row { key: Bytes::copy_from_slice(&key), newest })
         }))
-    }
-
-    fn position(&self) -> Result<Option<Position>> {
-        match self.fjall("reading the position", self.rows.get(POSITION_KEY))? {
-            Some(value) => {
-                Position::decode(&value).map(Some).map_err(|why| IndexError::damaged(self.home.path(), why))
-            }
-            None if self.fjall("reading the position", self.rows.is_empty())? => Ok(None),
-            None => Err(IndexError::damaged(self.home.path(), "it has rows and no position")),
-        }
     }
 
     fn len_estimate(&self) -> u64 {

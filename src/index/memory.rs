@@ -54,10 +54,6 @@ impl Rows for InMemory {
         }))
     }
 
-    fn position(&self) -> Result<Option<Position>> {
-        Ok(None)
-    }
-
     fn len_estimate(&self) -> u64 {
         self.rows.read().len() as u64
     }

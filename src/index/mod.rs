@@ -96,27 +96,20 @@ impl Index {
     /// # Errors
     /// [`IndexError::Damaged`] or [`IndexError::Refused`].
     pub fn open(path: &Path, options: IndexOptions) -> Result<Self> {
-        let hot_bytes = options.cache_bytes / HOT_PART;
-        let rows = OnDisk::open(Home::new(path), options.cache_bytes - hot_bytes)?;
-        Self::of(Box::new(rows), hot_bytes, options)
+        let rows = OnDisk::open(Home::new(path), options.cache_bytes - options.cache_bytes / HOT_PART)?;
+        let position = rows.position()?;
+        Ok(Self::of(Box::new(rows), position, options))
     }
 
     /// An index in memory, empty, for simulations.
-    ///
-    /// # Errors
-    /// None; it is the same door as [`Index::open`]'s.
-    pub fn in_memory(options: IndexOptions) -> Result<Self> {
-        Self::of(Box::new(InMemory::default()), options.cache_bytes / HOT_PART, options)
+    #[must_use]
+    pub fn in_memory(options: IndexOptions) -> Self {
+        Self::of(Box::new(InMemory::default()), None, options)
     }
 
-    fn of(rows: Box<dyn Rows>, hot_bytes: u64, options: IndexOptions) -> Result<Self> {
-        let position = RwLock::new(rows.position()?);
-        Ok(Self {
-            rows,
-            hot: HotRows::new(hot_bytes, options.hash_seed),
-            position,
-            ingesting: Mutex::new(()),
-        })
+    fn of(rows: Box<dyn Rows>, position: Option<Position>, options: IndexOptions) -> Self {
+        let hot = HotRows::new(options.cache_bytes / HOT_PART, options.hash_seed);
+        Self { rows, hot, position: RwLock::new(position), ingesting: Mutex::new(()) }
     }
 
     /// Throws away what is in a directory, damaged or not, and begins an empty index there. Only what an index has
@@ -144,8 +137,8 @@ impl Index {
     /// merged, and so belongs on a thread of its own. Runs of half a million rows and more cost least.
     ///
     /// # Errors
-    /// Whichever it is, nothing of the run is there. After any but a [`IndexError::BadRun`] about where the run begins, the index
-    /// has to be opened again before it takes another, which also removes what this one has left.
+    /// Whichever it is, nothing of the run is there. When some of it has been read, the index has to be opened again
+    /// before it takes another, which also removes what this one has left.
     pub fn ingest(
         &self,
         from: Seq,

@@ -27,9 +27,6 @@ pub(super) trait Rows: Send + Sync {
     /// The rows of a range.
     fn scan(&self, range: &KeyRange) -> Scan;
 
-    /// The position of the last run; read once, at start.
-    fn position(&self) -> Result<Option<Position>>;
-
     /// About how many keys there are: a key counts again for each run that is not merged yet.
     fn len_estimate(&self) -> u64;
 

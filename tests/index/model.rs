@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use scribe_ledger::{
     error::{Code, Error},
-    index::{Index, IndexError, Ingested, KeyRange, Newest, Row, merge},
+    index::{Index, IndexError, IndexOptions, Ingested, KeyRange, Newest, Row, merge},
     types::{KEY_BYTES_MAX, Seq},
 };
 
@@ -113,7 +113,7 @@ proptest! {
     fn every_index_answers_as_a_map_would(steps in prop::collection::vec(some_step(), 1..24)) {
         let home = tempfile::tempdir().unwrap();
         let mut on_disk = Some(open(home.path()).unwrap());
-        let in_memory = Index::in_memory(OPTIONS).unwrap();
+        let in_memory = Index::in_memory(OPTIONS);
         let mut fed = Fed::default();
         for step in steps {
             match step {
@@ -163,7 +163,7 @@ proptest! {
 /// Both places for rows.
 fn both() -> (tempfile::TempDir, [Index; 2]) {
     let home = tempfile::tempdir().unwrap();
-    let indexes = [open(home.path()).unwrap(), Index::in_memory(OPTIONS).unwrap()];
+    let indexes = [open(home.path()).unwrap(), Index::in_memory(OPTIONS)];
     (home, indexes)
 }
 
@@ -241,6 +241,18 @@ fn a_segment_without_records_moves_the_position() {
     }
     drop(indexes);
     assert_eq!(open(home.path()).unwrap().position(), Some(position(1, 1)));
+}
+
+#[test]
+fn an_index_without_a_cache_answers_all_the_same() {
+    let options = IndexOptions { cache_bytes: 0, ..OPTIONS };
+    let home = tempfile::tempdir().unwrap();
+    for index in [Index::open(home.path(), options).unwrap(), Index::in_memory(options)] {
+        ingest(&index, 1, 0, &[row("a", 0, false)]).unwrap();
+        for _ in 0..3 {
+            assert_eq!(index.newest(b"a").unwrap().unwrap().seq, Seq(0));
+        }
+    }
 }
 
 #[test]
