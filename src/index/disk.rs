@@ -9,11 +9,7 @@
 //! the run itself, and a crash leaves either the list with the run or the one without it. It does not own what a
 //! run may be; it trusts the order that it has been promised.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fjall::{
@@ -108,10 +104,7 @@ impl OnDisk {
             let rows = database.keyspace("rows", layout)?;
             Ok((database, rows))
         };
-        // fjall takes some of what it finds in a directory for granted and panics where that does not hold.
-        let opened = catch_unwind(AssertUnwindSafe(open))
-            .map_err(|_| IndexError::damaged(home.path(), "its tables cannot be opened"))?;
-        let (database, rows) = opened.map_err(|error| IndexError::fjall(home.path(), "opening", &error))?;
+        let (database, rows) = open().map_err(|error| IndexError::fjall(home.path(), "opening", &error))?;
         Ok(Self { home, database, rows, intake: Mutex::new(Intake::Open), closing: Condvar::new() })
     }
 
@@ -217,6 +210,10 @@ impl Rows for OnDisk {
 
     fn disk_bytes(&self) -> u64 {
         self.rows.disk_space()
+    }
+
+    fn is_merging(&self) -> bool {
+        self.database.active_compactions() > 0
     }
 
     fn close(&self) {

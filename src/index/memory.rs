@@ -62,6 +62,10 @@ impl Rows for InMemory {
         0
     }
 
+    fn is_merging(&self) -> bool {
+        false
+    }
+
     fn close(&self) {
         self.closed.store(true, Relaxed);
     }

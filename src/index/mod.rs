@@ -196,6 +196,12 @@ impl Index {
         self.rows.disk_bytes()
     }
 
+    /// Whether earlier runs are being merged in the background, which takes a core and slows lookups down.
+    #[must_use]
+    pub fn is_merging(&self) -> bool {
+        self.rows.is_merging()
+    }
+
     /// Takes no more runs, and lets one that waits for earlier ones to be merged give up. Reading goes on.
     pub fn close(&self) {
         self.rows.close();

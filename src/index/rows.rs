@@ -33,6 +33,9 @@ pub(super) trait Rows: Send + Sync {
     /// Bytes of the files.
     fn disk_bytes(&self) -> u64;
 
+    /// Whether runs are being merged.
+    fn is_merging(&self) -> bool;
+
     /// Takes no more runs; one that waits for room gives up.
     fn close(&self);
 }

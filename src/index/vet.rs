@@ -14,6 +14,8 @@
 //! allocated before its checksum is looked at, and could be any number. Both carry checksums, so this module reads
 //! them; and since the list has a checksum of each whole file, it can also check everything ([`Depth::Whole`]).
 //!
+//! And fjall aborts the process over a directory whose name it cannot make out.
+//!
 //! A keyspace without `current` was never finished: fjall makes a new one of it, which is empty, and an empty
 //! index is filled again.
 
@@ -59,12 +61,30 @@ pub(super) fn vet(index: &Path, dir: &Path, depth: Depth) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(IndexError::io(index, &keyspaces.display().to_string(), &error)),
     };
+    check_names(&keyspaces, |name| name.parse::<u64>().is_ok())
+        .map_err(|error| named(index, &keyspaces, &error))?;
     for entry in entries {
-        let keyspace = entry.map_err(|error| IndexError::io(index, "listing keyspaces", &error))?.path();
+        let keyspace = entry.map_err(|error| named(index, &keyspaces, &error))?.path();
         let tables = tables(&keyspace).map_err(|error| named(index, &keyspace, &error))?;
         for table in tables {
             let path = keyspace.join("tables").join(table.id.to_string());
             check_table(&path, table.sum, depth).map_err(|error| named(index, &path, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the directories in this one, if it exists, all have names that belong there.
+fn check_names(dir: &Path, belongs: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_dir() && !name.to_str().is_some_and(&belongs) {
+            return Err(damaged(&format!("{} does not belong there", name.display())));
         }
     }
     Ok(())
@@ -85,6 +105,8 @@ struct Table {
 
 /// The tables of a keyspace, by a list that is what was written.
 fn tables(keyspace: &Path) -> io::Result<Vec<Table>> {
+    check_names(keyspace, |name| name == "tables")?;
+    check_names(&keyspace.join("tables"), |_| false)?;
     let current = match read_at_most(&keyspace.join("current"), CURRENT_BYTES as u64) {
         Ok(current) => current,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

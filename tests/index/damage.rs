@@ -213,12 +213,16 @@ fn what_is_not_an_indexs_stays() {
 }
 
 #[test]
-fn what_fjall_cannot_make_out_is_damage() {
-    let home = tempfile::tempdir().unwrap();
-    some_index(home.path());
-    fs::create_dir(home.path().join("tables/keyspaces/no number")).unwrap();
-    assert!(matches!(open(home.path()).unwrap_err(), IndexError::Damaged { .. }));
-    assert_eq!(Index::rebuild_from_scratch(home.path(), OPTIONS).unwrap().position(), None);
+fn a_directory_that_does_not_belong_is_damage() {
+    for foreign in ["tables/keyspaces/no number", "tables/keyspaces/1/tables/dir", "tables/keyspaces/0/blobs"]
+    {
+        let home = tempfile::tempdir().unwrap();
+        some_index(home.path());
+        fs::create_dir(home.path().join(foreign)).unwrap();
+        let error = open(home.path()).unwrap_err();
+        assert!(matches!(error, IndexError::Damaged { .. }), "{foreign}: {error}");
+        assert_eq!(Index::rebuild_from_scratch(home.path(), OPTIONS).unwrap().position(), None);
+    }
 }
 
 #[test]
