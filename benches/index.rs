@@ -1,22 +1,18 @@
 //! What the index costs: taking a run, merging key tables into one, and finding rows hot, cold and absent.
 //!
-//! Why: the index is the largest share of a record's CPU behind the answer (0.65 µs), and its layout in tables
-//! (block size, filters, their partitioning, the runs that may wait) was chosen by these figures. One that is merged
-//! on the side of a benchmark would measure the merging, so lookups are measured on an index at rest, half with a
-//! cache that holds it all, half with one that holds a twentieth. Run with `cargo bench --bench index`; the files
-//! are below the target directory, whose disk is the one measured.
+//! Why: the index is the largest share of a record's CPU behind the answer (0.65 µs), and its layout in
+//! tables (block size, filters, their partitioning, the runs that may wait) was chosen by these figures. One
+//! that is merged on the side of a benchmark would measure the merging, so lookups are measured on an index
+//! at rest, half with a cache that holds it all, half with one that holds a twentieth. Run with `cargo bench
+//! --bench index`; the files are below the target directory, whose disk is the one measured.
 //!
-//! `INDEX_KEYS=20000000 cargo bench --bench index` measures none of that; it fills one index with that many keys and
-//! reports the rate, the CPU a key, memory and disk: the figures that this design stands on, which are too long for
-//! every day.
+//! `INDEX_KEYS=20000000 cargo bench --bench index` measures none of that; it fills one index with that many
+//! keys and reports the rate, the CPU a key, memory and disk: the figures that this design stands on, which
+//! are too long for every day.
 
 #![expect(clippy::print_stdout, reason = "a report is what is asked for")]
 
-use std::{
-    hint::black_box,
-    path::Path,
-    time::Duration,
-};
+use std::{hint::black_box, path::Path, time::Duration};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group};
@@ -206,7 +202,7 @@ fn large(keys: u64, run_keys: u64, cache_bytes: u64) {
     );
     println!(
         "memory {rss} MiB at most while filling ({} MiB of it the bench's own), disk {:.1} bytes a key ({:.1} at most)",
-        run_keys * 8 >> 20,
+        (run_keys * 8) >> 20,
         index.disk_bytes() as f64 / keys as f64,
         disk_bytes as f64 / keys as f64,
     );

@@ -1,12 +1,12 @@
 //! The rows that are asked for again and again, in memory, bounded in bytes.
 //!
-//! A lookup in the tables costs four microseconds, one here a quarter of one. Keys that are not in the index are
-//! not kept: the tables' filters answer for them quickly enough.
+//! A lookup in the tables costs four microseconds, one here a quarter of one. Keys that are not in the index
+//! are not kept: the tables' filters answer for them quickly enough.
 //!
-//! A run must not leave an older row here. Three rules see to that: a run first shuts the gate, then takes out
-//! each of its keys, and opens the gate when its rows can be read; a row comes in only while the gate is held open,
-//! and only if the gate has not been shut since before that row was looked up. So a row that came in did so before
-//! a run that has its key took it out, or was looked up when that run's rows could be read.
+//! A run must not leave an older row here. Three rules see to that: a run first shuts the gate, then takes
+//! out each of its keys, and opens the gate when its rows can be read; a row comes in only while the gate is
+//! held open, and only if the gate has not been shut since before that row was looked up. So a row that came
+//! in did so before a run that has its key took it out, or was looked up when that run's rows could be read.
 
 use foldhash::{SharedSeed, fast::SeedableRandomState};
 use parking_lot::RwLock;
@@ -14,7 +14,8 @@ use quick_cache::{Weighter, sync::Cache};
 
 use super::{error::Result, row::Newest};
 
-/// What an entry costs beside the bytes of its key: its slot, the key's header, and its share of the hash table.
+/// What an entry costs beside the bytes of its key: its slot, the key's header, and its share of the hash
+/// table.
 const ENTRY_BYTES: u64 = 96;
 
 /// For how many entries the table is laid out at first, by the bytes of a typical one.

@@ -1,5 +1,5 @@
-//! Rows in memory: for simulations, where every byte that is written has to pass the simulated disk, and there the
-//! index is rebuilt at each start, as after any damage.
+//! Rows in memory: for simulations, where every byte that is written has to pass the simulated disk, and
+//! there the index is rebuilt at each start, as after any damage.
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +28,14 @@ pub(super) struct InMemory {
 }
 
 impl Rows for InMemory {
-    fn ingest(&self, run: &mut CheckedRun<'_>, _: Position) -> Result<()> {
+    fn wait_for_room(&self) -> Result<()> {
         if self.closed.load(Relaxed) {
             return Err(IndexError::refused("in memory".as_ref(), "it is closed"));
         }
+        Ok(())
+    }
+
+    fn ingest(&self, run: &mut CheckedRun<'_>, _: Position) -> Result<()> {
         let run = run.collect::<Result<Vec<Row>>>()?;
         Arc::make_mut(&mut self.rows.write()).extend(run.into_iter().map(|row| (row.key, row.newest)));
         Ok(())

@@ -4,8 +4,8 @@
 //! [`Index::ingest`](super::Index::ingest) takes. Holds one row of each stream and nothing else, so that its
 //! memory does not depend on how much it merges: one large run costs the index less than many small ones.
 //!
-//! A heap keeps the streams in the order of their next keys. Random keys differ in their first eight bytes, which
-//! are compared as one number, before the keys are.
+//! A heap keeps the streams in the order of their next keys. Random keys differ in their first eight bytes,
+//! which are compared as one number, before the keys are.
 
 use std::{
     cmp::{Ordering, Reverse},

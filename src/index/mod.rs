@@ -10,23 +10,23 @@
 //!  tables (fjall) │ position row, in the same step ◄── block cache, ≤ ¾ of cache_bytes ─┘
 //! ```
 //!
-//! Takes sorted runs of rows, each covering the records from where the last one ended, and gives the newest row of a
-//! key, rows in key order, and the position up to which it has come. Deleted keys stay, as tombstones: the
-//! history of a key begins at its newest record, whatever that did. It knows nothing of segments, and it does not
-//! own older versions, what is not sealed yet, or when a run is due.
+//! Takes sorted runs of rows, each covering the records from where the last one ended, and gives the newest
+//! row of a key, rows in key order, and the position up to which it has come. Deleted keys stay, as
+//! tombstones: the history of a key begins at its newest record, whatever that did. It knows nothing of
+//! segments, and it does not own older versions, what is not sealed yet, or when a run is due.
 //!
-//! **It holds nothing that segments cannot give again.** So it is never repaired: when anything about it is wrong,
-//! it says [`IndexError::Damaged`], and its owner calls [`Index::rebuild_from_scratch`] and feeds it from the first
-//! segment on. The blocks of its files carry checksums, and what those do not cover is checked at each start
-//! (`vet`), so that a flipped bit is an error and not an answer.
+//! **It holds nothing that segments cannot give again.** So it is never repaired: when anything about it is
+//! wrong, it says [`IndexError::Damaged`], and its owner calls [`Index::rebuild_from_scratch`] and feeds it
+//! from the first segment on. The blocks of its files carry checksums, and what those do not cover is checked
+//! at each start (`vet`), so that a flipped bit is an error and not an answer.
 //!
-//! **A run is there whole, with its position, or not at all**, also after a crash. What is already covered is passed
-//! over ([`Ingested::AlreadyThere`]), so whoever feeds the index after a crash goes on at [`Index::position`], or,
-//! not knowing better, begins earlier.
+//! **A run is there whole, with its position, or not at all**, also after a crash. What is already covered is
+//! passed over ([`Ingested::AlreadyThere`]), so whoever feeds the index after a crash goes on at
+//! [`Index::position`], or, not knowing better, begins earlier.
 //!
-//! **Reading beside it.** The rows of a run can be read before `ingest` returns and its segments' own key tables are
-//! let go. A reader that notes which segments are not ingested yet *before* it asks the index will find each key in
-//! at least one of the two.
+//! **Reading beside it.** The rows of a run can be read before `ingest` returns and its segments' own key
+//! tables are let go. A reader that notes which segments are not ingested yet *before* it asks the index will
+//! find each key in at least one of the two.
 
 use std::path::Path;
 
@@ -59,15 +59,15 @@ use memory::InMemory;
 use rows::Rows;
 use run::Checked;
 
-/// The part of the cache that holds single rows; the rest holds blocks of tables. One row of a hot key takes a
-/// thirtieth of the block it is in, but a block serves scans and neighbours too.
+/// The part of the cache that holds single rows; the rest holds blocks of tables. One row of a hot key takes
+/// a thirtieth of the block it is in, but a block serves scans and neighbours too.
 const HOT_PART: u64 = 4;
 
 /// How an index is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexOptions {
-    /// Memory for rows and blocks that have been read. Beside it the index takes about 10 MiB, and 32 MiB while
-    /// it takes a run.
+    /// Memory for rows and blocks that have been read. Beside it the index takes about 15 MiB while it
+    /// takes a run.
     pub cache_bytes: u64,
     /// Where cached rows lie depends on it, so that nobody can choose keys that collide; no answer does.
     pub hash_seed: u64,
@@ -112,8 +112,8 @@ impl Index {
         Self { rows, hot, position: RwLock::new(position), ingesting: Mutex::new(()) }
     }
 
-    /// Throws away what is in a directory, damaged or not, and begins an empty index there. Only what an index has
-    /// put there is removed.
+    /// Throws away what is in a directory, damaged or not, and begins an empty index there. Only what an
+    /// index has put there is removed.
     ///
     /// # Errors
     /// [`IndexError::Refused`] when it is open elsewhere, or never was an index.
@@ -132,13 +132,13 @@ impl Index {
         vet::vet(path, &home.tables(), vet::Depth::Whole)
     }
 
-    /// Adds the newest rows of the records from `from` to before `to.end_seq`: sorted by key, each key once, with
-    /// the segment that the last of them is in. One at a time; others wait. It may wait for earlier runs to be
-    /// merged, and so belongs on a thread of its own. Runs of half a million rows and more cost least.
+    /// Adds the newest rows of the records from `from` to before `to.end_seq`: sorted by key, each key once,
+    /// with the segment that the last of them is in. One at a time; others wait. It may wait for earlier runs
+    /// to be merged, and so belongs on a thread of its own. Runs of half a million rows and more cost least.
     ///
     /// # Errors
-    /// Whichever it is, nothing of the run is there. When some of it has been read, the index has to be opened again
-    /// before it takes another, which also removes what this one has left.
+    /// Whichever it is, nothing of the run is there. When some of it has been read, the index has to be
+    /// opened again before it takes another, which also removes what this one has left.
     pub fn ingest(
         &self,
         from: Seq,
@@ -156,6 +156,7 @@ impl Index {
                 "begins at {from}, and the index has come to {end_seq}"
             )));
         }
+        self.rows.wait_for_room()?;
         let shut = self.hot.shut();
         let mut run = Checked::new(run.into_iter(), from..to.end_seq, |key: &[u8]| shut.take_out(key));
         self.rows.ingest(&mut run, to)?;
@@ -172,19 +173,21 @@ impl Index {
         self.hot.get_or(key, || self.rows.newest(key))
     }
 
-    /// Rows in the order of their keys, as of now; runs that come meanwhile do not show. Keeps old files on disk as
-    /// long as it lives. Taking no more than a page is the caller's matter: the rest is not read.
+    /// Rows in the order of their keys, as of now; runs that come meanwhile do not show. Keeps old files on
+    /// disk as long as it lives. Taking no more than a page is the caller's matter: the rest is not read.
     pub fn scan(&self, range: &KeyRange) -> Scan {
         if range.is_empty() { Box::new(std::iter::empty()) } else { self.rows.scan(range) }
     }
 
-    /// How far the index has come; nothing while it is empty. Rows may be ahead of it for a moment, never behind.
+    /// How far the index has come; nothing while it is empty. Rows may be ahead of it for a moment, never
+    /// behind.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         *self.position.read()
     }
 
-    /// About how many keys there are, tombstones included: a key counts again for each run that is not merged yet.
+    /// About how many keys there are, tombstones included: a key counts again for each run that is not merged
+    /// yet.
     #[must_use]
     pub fn len_estimate(&self) -> u64 {
         self.rows.len_estimate()

@@ -23,7 +23,8 @@ impl KeyRange {
     /// The keys that begin with these bytes.
     #[must_use]
     pub fn prefix(prefix: &[u8]) -> Self {
-        // The first key behind all that begin so: the last byte that can be raised is, and what follows it goes.
+        // The first key behind all that begin so: the last byte that can be raised is, and what follows it
+        // goes.
         let raised = prefix.iter().rposition(|&byte| byte != 0xFF).map(|last| {
             let mut end = prefix[..=last].to_vec();
             end[last] += 1;

@@ -9,11 +9,12 @@
 //!                     0              4             6          8             16            24           28
 //! ```
 //!
-//! Two million rows of random keys cost their bytes on disk and in caches, so a row says nothing twice: 20 million
-//! records need four bytes each, the length is kept by the table. The position's key is longer than any key of the
-//! ledger, so the two can never be the same, and sorts behind all of them, so it is the last row of the run that
-//! it describes. Whether stored bytes are still those that were written is for the tables' own block checksums to
-//! say; the CRC stands where one wrong number would make the index skip segments.
+//! Two million rows of random keys cost their bytes on disk and in caches, so a row says nothing twice: 20
+//! million records need four bytes each, the length is kept by the table. The position's key is longer than
+//! any key of the ledger, so the two can never be the same, and sorts behind all of them, so it is the last
+//! row of the run that it describes. Whether stored bytes are still those that were written is for the
+//! tables' own block checksums to say; the CRC stands where one wrong number would make the index skip
+//! segments.
 //!
 //! Pure: takes and gives bytes, does no I/O.
 

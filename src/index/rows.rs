@@ -1,8 +1,8 @@
 //! What the index asks of the place where its rows are.
 //!
-//! Two places: tables on disk, and an ordered map in memory for simulations, because the tables do their own I/O
-//! and would escape the simulated disk. Neither owns what a run has to be, nor how far the index has come in its
-//! owner's eyes: both are [`Index`](super::Index)'s.
+//! Two places: tables on disk, and an ordered map in memory for simulations, because the tables do their own
+//! I/O and would escape the simulated disk. Neither owns what a run has to be, nor how far the index has come
+//! in its owner's eyes: both are [`Index`](super::Index)'s.
 
 use super::{
     error::Result,
@@ -18,6 +18,9 @@ pub type Scan = Box<dyn Iterator<Item = Result<Row>> + Send>;
 
 /// A place for rows.
 pub(super) trait Rows: Send + Sync {
+    /// Waits until earlier runs are merged far enough for one more.
+    fn wait_for_room(&self) -> Result<()>;
+
     /// Takes all rows of a run and its position, or, with an error, nothing. A reader sees either.
     fn ingest(&self, run: &mut CheckedRun<'_>, position: Position) -> Result<()>;
 

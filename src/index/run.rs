@@ -1,8 +1,8 @@
 //! A run on its way in: what it promised is checked row by row, before any of it counts.
 //!
-//! The tables trust the order of what they are fed, and an index that silently lacks rows gives wrong answers for
-//! ever. That a run ends where it says is known by its newest row: the last record of a range is always the newest
-//! of its key.
+//! The tables trust the order of what they are fed, and an index that silently lacks rows gives wrong answers
+//! for ever. That a run ends where it says is known by its newest row: the last record of a range is always
+//! the newest of its key.
 
 use std::ops::Range;
 

@@ -9,10 +9,11 @@
 //!  an archive                 sections │ directory │ "SFA!" │ 2 B │ XXH3-128 of the directory │ its place u64 │ its bytes u64 │
 //! ```
 //!
-//! The tables' blocks are checked whenever they are loaded. Two things are not: the list of tables, where a flipped
-//! bit could drop one or make an old row win over a new one, and the length of an archive's directory, which is
-//! allocated before its checksum is looked at, and could be any number. Both carry checksums, so this module reads
-//! them; and since the list has a checksum of each whole file, it can also check everything ([`Depth::Whole`]).
+//! The tables' blocks are checked whenever they are loaded. Two things are not: the list of tables, where a
+//! flipped bit could drop one or make an old row win over a new one, and the length of an archive's
+//! directory, which is allocated before its checksum is looked at, and could be any number. Both carry
+//! checksums, so this module reads them; and since the list has a checksum of each whole file, it can also
+//! check everything ([`Depth::Whole`]).
 //!
 //! And fjall aborts the process over a directory whose name it cannot make out.
 //!

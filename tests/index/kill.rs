@@ -1,5 +1,5 @@
-//! A process that feeds an index is killed, again and again, at any moment: position and rows agree afterwards,
-//! and no run that was reported done is gone.
+//! A process that feeds an index is killed, again and again, at any moment: position and rows agree
+//! afterwards, and no run that was reported done is gone.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -13,7 +13,8 @@ use super::{OPTIONS, ingest, open, position, row};
 
 type Model = BTreeMap<Vec<u8>, Newest>;
 
-/// Few different keys, so that they meet again: short ones, the shortest, the longest, and the greatest of all.
+/// Few different keys, so that they meet again: short ones, the shortest, the longest, and the greatest of
+/// all.
 fn some_key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => prop::collection::vec(prop::sample::select(vec![0u8, b'a', b'b', 0xFF]), 1..5),
