@@ -28,6 +28,8 @@ const RUNS: u64 = 8;
 const TABLES: u64 = 8;
 const SCAN_ROWS: usize = 10_000;
 
+const THIS_THREAD: &str = "/proc/thread-self/stat";
+
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -152,18 +154,22 @@ fn settle(index: &Index) {
     }
 }
 
-/// User and system time of this process, its memory now and at most, from Linux' `/proc`.
-fn spent() -> (Duration, u64, u64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// User and system time, from the `stat` file of a process or thread.
+fn cpu(stat: &str) -> Duration {
+    let stat = std::fs::read_to_string(stat).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// User and system time of this process, its memory now and at most, from Linux' `/proc`.
+fn spent() -> (Duration, u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
-    let cpu = Duration::from_millis((ticks(11) + ticks(12)) * 10);
-    (cpu, kib("VmRSS:").unwrap_or(0) >> 10, kib("VmHWM:").unwrap_or(0) >> 10)
+    (cpu("/proc/self/stat"), kib("VmRSS:").unwrap_or(0) >> 10, kib("VmHWM:").unwrap_or(0) >> 10)
 }
 
 /// One large index, filled and read.
@@ -175,10 +181,10 @@ fn large(keys: u64, run_keys: u64, cache_bytes: u64) {
     let (mut rss, mut disk_bytes) = (0, 0);
     for number in 0..keys / run_keys {
         // Key tables are read block by block; here they are made up, which is not to be measured.
-        let before = spent().0;
+        let before = cpu(THIS_THREAD);
         let mut seqs: Vec<u64> = (number * run_keys..(number + 1) * run_keys).collect();
         seqs.sort_unstable_by_key(|&seq| key(seq));
-        preparing += spent().0 - before;
+        preparing += cpu(THIS_THREAD) - before;
         let rows = seqs.iter().map(|&seq| {
             let newest = Newest { seq: Seq(seq), is_tombstone: false };
             Ok(Row { key: Bytes::copy_from_slice(&key(seq)), newest })
@@ -191,13 +197,13 @@ fn large(keys: u64, run_keys: u64, cache_bytes: u64) {
     }
     let start = Instant::now();
     settle(&index);
-    let cpu = (spent().0 - begin).saturating_sub(preparing);
+    let spent_cpu = (spent().0 - begin).saturating_sub(preparing);
     println!(
         "{keys} keys in runs of {run_keys}, cache {} MiB: {:.2}M keys/s taken, {:.3} µs CPU a key with all merging, \
          {:.1} s more until it was at rest",
         cache_bytes >> 20,
         keys as f64 / taking.as_secs_f64() / 1e6,
-        cpu.as_secs_f64() * 1e6 / keys as f64,
+        spent_cpu.as_secs_f64() * 1e6 / keys as f64,
         start.elapsed().as_secs_f64() - 0.5,
     );
     println!(

@@ -35,6 +35,10 @@ use super::{
 /// tables has a byte for their number.
 const RUNS_MAX: usize = 12;
 
+/// Runs that are merged at once. With 4, all merging of 20 million random keys in runs of a million took 0.81
+/// µs a key, with 8 it took 0.59; a lookup of an absent key then took 3.4 µs rather than 2.4.
+const RUNS_MERGED: u8 = 8;
+
 /// How often a waiting run looks whether there is room.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -70,7 +74,7 @@ pub(super) struct OnDisk {
 }
 
 fn merging() -> Arc<Leveled> {
-    Arc::new(Leveled::default())
+    Arc::new(Leveled::default().with_l0_threshold(RUNS_MERGED))
 }
 
 /// The layout of new tables. fjall keeps it with them: a change here is one for new indexes only.

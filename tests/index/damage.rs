@@ -10,8 +10,8 @@ use scribe_ledger::index::{Index, IndexError, KeyRange, Result, Row};
 
 use super::{OPTIONS, ingest, open, position, row};
 
-const RUNS: u64 = 5;
-const KEYS_A_RUN: u64 = 1_500;
+const RUNS: u64 = 11;
+const KEYS_A_RUN: u64 = 700;
 
 /// Keys of several runs overlap; some of the newest are tombstones.
 fn feed(index: &Index) {
