@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod env;
 pub mod error;
+pub mod index;
 pub mod metrics;
 pub mod node;
 pub mod pipeline;

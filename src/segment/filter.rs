@@ -12,7 +12,7 @@
 //!
 //! It decides nothing by itself: "may hold" sends the reader to the key table.
 
-use twox_hash::XxHash3_64;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Bits of filter for every distinct key.
 pub const BITS_PER_KEY: u64 = 10;
@@ -31,7 +31,7 @@ impl KeyHash {
     /// The hash of this key.
     #[must_use]
     pub fn of(key: &[u8]) -> Self {
-        Self(XxHash3_64::oneshot(key))
+        Self(xxh3_64(key))
     }
 
     /// The number of its block among `blocks`, which is less than 2^32.
