@@ -30,11 +30,11 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use self::wait::{apart, wait};
 pub use self::{
     batch::{Appended, Batch},
     scan::{History, Keys, Scan},
 };
-use self::wait::{apart, wait};
 use crate::{
     config::Config,
     env::real::real_env,

@@ -15,8 +15,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-pub use self::identity::Identity;
 use self::identity::Claim;
+pub use self::identity::Identity;
 
 use crate::{
     config::Config,

@@ -33,6 +33,8 @@ pub enum Command {
     Mixed(MixedArgs),
     /// Conditional writes: PUT if the key's newest version is the one last seen (412 if it is not).
     Cas(CasArgs),
+    /// Writes and reads of a ledger in this process: no server, no HTTP.
+    Embedded(EmbeddedArgs),
     /// Load an NDJSON file, each record exactly once, through crashes and refusals.
     Load(LoadArgs),
     /// Compare an NDJSON file, or a journal of acknowledged writes, with what the server holds; exits 1 when
@@ -74,6 +76,26 @@ pub struct Common {
     pub threads: u16,
     #[command(flatten)]
     pub pacing: Pacing,
+    #[command(flatten)]
+    pub length: Length,
+    /// Give a request up when its answer takes this long: its outcome is then unknown.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub timeout: Duration,
+    /// Give the run up when nothing at all is answered for this long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub stall: Duration,
+    #[command(flatten)]
+    pub choice: KeyChoice,
+    /// Process id of the server, to measure its cost [default: looked for on this machine].
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// How long a run goes on.
+#[derive(Debug, Args)]
+pub struct Length {
     /// Stop after this many records.
     #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -83,12 +105,11 @@ pub struct Common {
     /// Run this long before measuring.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = time_or_none)]
     pub warmup: Duration,
-    /// Give a request up when its answer takes this long: its outcome is then unknown.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub timeout: Duration,
-    /// Give the run up when nothing at all is answered for this long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub stall: Duration,
+}
+
+/// Which keys are written and read.
+#[derive(Debug, Args)]
+pub struct KeyChoice {
     /// Bytes of a key.
     #[arg(long, default_value_t = 16)]
     pub key_bytes: usize,
@@ -104,9 +125,11 @@ pub struct Common {
     /// Makes keys' order and values; the same seed sends the same.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Process id of the server, to measure its cost [default: looked for on this machine].
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+}
+
+/// How a run is shown.
+#[derive(Debug, Args)]
+pub struct Output {
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -262,6 +285,35 @@ pub struct CasArgs {
     /// Only create: If-None-Match: * on every write.
     #[arg(long)]
     pub create_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EmbeddedArgs {
+    /// Where the ledger is; it is kept [default: a new directory, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Threads that call the ledger, each in a closed loop.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Records that a thread writes at once; it gathers its writes between reads until it has so many.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub batch: u32,
+    /// Which part of the operations reads, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = ratio)]
+    pub read_ratio: f64,
+    #[command(flatten)]
+    pub fill: Fill,
+    #[command(flatten)]
+    pub values: Values,
+    #[command(flatten)]
+    pub choice: KeyChoice,
+    #[command(flatten)]
+    pub length: Length,
+    /// At the end, open the directory again and read every acknowledged write; exits 1 when one is lost or wrong.
+    #[arg(long)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -38,7 +38,9 @@ impl Ledger {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             let wanted = std::any::type_name::<T>();
             let key = String::from_utf8_lossy(key);
-            let why = format!("the value of {key:?} is not the JSON of a {wanted} ({error}): read its bytes with get");
+            let why = format!(
+                "the value of {key:?} is not the JSON of a {wanted} ({error}): read its bytes with get"
+            );
             Error::new(Code::Malformed, why)
         })
     }

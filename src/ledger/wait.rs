@@ -36,8 +36,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 /// Does the work on a thread of its own and waits for it: what blocks on a runtime may not do so on a thread of
 /// another. For what is rare; starting the thread costs some tens of microseconds.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| scope.spawn(work).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ pub struct Owner {
 /// [`Code::Io`] when the disk fails.
 pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim) -> Result<Owner> {
     let path = data_dir.join(FILE);
-    let names = env.io.list(data_dir).map_err(|e| Error::io(format!("looking for {}", path.display()), &e))?;
+    let names =
+        env.io.list(data_dir).map_err(|e| Error::io(format!("looking for {}", path.display()), &e))?;
     if names.iter().any(|name| name == FILE) {
         let mut identity = read(env, &path)?;
         if check(&identity, data_dir, node_id, claim)? == Ownership::Adopted {
@@ -115,7 +116,9 @@ fn check(identity: &Identity, data_dir: &Path, node_id: NodeId, claim: Claim) ->
         let format = identity.format;
         return Err(Error::new(
             Code::Corrupt,
-            format!("{dir}/{FILE} has layout {format}, this build knows {DIRECTORY_FORMAT}: use a newer build"),
+            format!(
+                "{dir}/{FILE} has layout {format}, this build knows {DIRECTORY_FORMAT}: use a newer build"
+            ),
         ));
     }
     let owner = identity.node_id;

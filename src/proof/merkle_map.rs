@@ -49,7 +49,10 @@ impl MerkleTree {
         hashed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if let Some([twice, _]) = hashed.array_windows().find(|[a, b]| a.0.cmp(&b.0) == Ordering::Equal) {
             let key = String::from_utf8_lossy(&twice.0).into_owned();
-            return Err(Error::new(Code::Malformed, format!("the key {key:?} comes twice: give each key once")));
+            return Err(Error::new(
+                Code::Malformed,
+                format!("the key {key:?} comes twice: give each key once"),
+            ));
         }
         let (keys, leaves) = hashed.into_iter().unzip();
         Ok(Self { keys, leaves })
