@@ -42,12 +42,12 @@ users, in the order of their keys:
   user:carol = Carol
 3 keys are live, 6 records were written
 ";
-    assert_eq!(said(|out| basic_usage::run(out)), expected);
+    assert_eq!(said(basic_usage::run), expected);
 }
 
 #[test]
 fn data_types() {
-    let text = said(|out| data_types::run(out));
+    let text = said(data_types::run);
     for line in [
         "text: こんにちは",
         "bytes: Some([1, 2, 3])",
@@ -65,7 +65,7 @@ fn data_types() {
 
 #[test]
 fn config_demo() {
-    let text = said(|out| config_demo::run(out));
+    let text = said(config_demo::run);
     for part in [
         "in code: WAL files of 8 MiB\n",
         "from a file: profile high-throughput, 512 MiB of writes under way at most, and WAL files of 32 MiB by the environment\n",
@@ -79,7 +79,7 @@ fn config_demo() {
 
 #[test]
 fn verify_proof() {
-    let text = said(|out| verify_proof::run(out));
+    let text = said(verify_proof::run);
     for line in [
         "the proof for account/bob has 2 hashes",
         "bob has 250: true",

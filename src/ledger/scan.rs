@@ -36,19 +36,19 @@ impl Keys {
         Self { prefix: Bytes::copy_from_slice(prefix.as_ref()), ..Self::default() }
     }
 
-    fn from_start(mut self, start: &impl AsRef<[u8]>) -> Self {
+    fn starting_at(mut self, start: &impl AsRef<[u8]>) -> Self {
         self.start = Some(Bytes::copy_from_slice(start.as_ref()));
         self
     }
 
-    fn before(mut self, end: &impl AsRef<[u8]>) -> Self {
+    fn ending_before(mut self, end: &impl AsRef<[u8]>) -> Self {
         self.end = Some(Bytes::copy_from_slice(end.as_ref()));
         self
     }
 
     /// Nothing lies between a key and the same with a zero byte behind it.
     fn through(self, last: &impl AsRef<[u8]>) -> Self {
-        self.before(&[last.as_ref(), &[0]].concat())
+        self.ending_before(&[last.as_ref(), &[0]].concat())
     }
 }
 
@@ -60,25 +60,25 @@ impl From<RangeFull> for Keys {
 
 impl<K: AsRef<[u8]>> From<Range<K>> for Keys {
     fn from(range: Range<K>) -> Self {
-        Self::default().from_start(&range.start).before(&range.end)
+        Self::default().starting_at(&range.start).ending_before(&range.end)
     }
 }
 
 impl<K: AsRef<[u8]>> From<RangeInclusive<K>> for Keys {
     fn from(range: RangeInclusive<K>) -> Self {
-        Self::default().from_start(range.start()).through(range.end())
+        Self::default().starting_at(range.start()).through(range.end())
     }
 }
 
 impl<K: AsRef<[u8]>> From<RangeFrom<K>> for Keys {
     fn from(range: RangeFrom<K>) -> Self {
-        Self::default().from_start(&range.start)
+        Self::default().starting_at(&range.start)
     }
 }
 
 impl<K: AsRef<[u8]>> From<RangeTo<K>> for Keys {
     fn from(range: RangeTo<K>) -> Self {
-        Self::default().before(&range.end)
+        Self::default().ending_before(&range.end)
     }
 }
 
