@@ -20,8 +20,8 @@ impl Ledger {
         let pairs = self.scan(..).map_while(|record| {
             record.map_err(|error| failed = Some(error)).ok().map(|record| (record.key, record.value))
         });
-        let tree = MerkleTree::from_pairs(pairs);
-        failed.map_or(tree, Err)
+        let tree = MerkleTree::from_pairs(pairs)?;
+        failed.map_or(Ok(tree), Err)
     }
 
     /// Root of the tree over the live pairs: equal contents have equal roots, however they came about. It costs
