@@ -396,10 +396,13 @@ fn any_call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What a ledger is: all versions of every key, oldest first, with their positions; `None` is a tombstone.
+/// A position and what was written there; `None` is a tombstone.
+type Version = (u64, Option<Vec<u8>>);
+
+/// What a ledger is: all versions of every key, oldest first.
 #[derive(Default)]
 struct Model {
-    versions: BTreeMap<Vec<u8>, Vec<(u64, Option<Vec<u8>>)>>,
+    versions: BTreeMap<Vec<u8>, Vec<Version>>,
     next_seq: u64,
 }
 

@@ -1,6 +1,6 @@
 //! `scribe-loadgen embedded`: what the ledger bears when nothing stands between it and its callers.
 //!
-//! Takes a [`Plan`], gives what was [`Measured`], for the same reports as runs against servers; the part about
+//! Takes a [`Plan`], gives what was `Measured`, for the same reports as runs against servers; the part about
 //! servers is empty. Threads call one ledger in closed loops (`caller`); what they count (`count`) is gathered
 //! here once a second. At the end the directory may be opened again and read back (`truth`).
 //!
