@@ -183,13 +183,13 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
 /// A workload told in the words of the command line.
 enum Understood {
     OfServers(Box<Task>),
-    Embedded(embedded::Plan),
+    Embedded(Box<embedded::Plan>),
 }
 
 fn understood(arguments: &[String]) -> Result<Understood, String> {
     let arguments = std::iter::once("scribe-loadgen").chain(arguments.iter().map(String::as_str));
     Ok(match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command {
-        Command::Embedded(args) => Understood::Embedded(embedded::Plan::of(&args)?),
+        Command::Embedded(args) => Understood::Embedded(Box::new(embedded::Plan::of(&args)?)),
         of_servers => Understood::OfServers(Box::new(plan::task_of(&of_servers)?)),
     })
 }
