@@ -2,6 +2,8 @@
 //!
 //! `ARCHITECTURE.md` is the map. Data meets the modules in this order: [`client`] or any HTTP client, [`api`],
 //! [`pipeline`], [`raft`], [`wal`], [`state`], and on the way back out [`read`]. [`node`] wires them.
+//!
+//! A program that wants a ledger of its own, without a server, starts at [`Ledger`].
 
 pub mod api;
 pub mod cli;
@@ -10,6 +12,7 @@ pub mod config;
 pub mod env;
 pub mod error;
 pub mod index;
+pub mod ledger;
 pub mod metrics;
 pub mod node;
 pub mod pipeline;
@@ -23,3 +26,9 @@ pub mod state;
 pub mod types;
 pub mod wal;
 pub mod wire;
+
+pub use crate::{
+    error::{Error, Result},
+    ledger::Ledger,
+    proof::merkle_map::MerkleTree,
+};

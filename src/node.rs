@@ -8,15 +8,19 @@
 //! data_dir/wal/            the log
 //! ```
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+mod identity;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use self::identity::Claim;
+pub use self::identity::Identity;
 
 use crate::{
     config::Config,
-    env::{Env, OpenMode},
+    env::Env,
     error::{Code, Error, Result},
     pipeline::{Gauges, Pipeline, apply::Apply, gauge::Reading, ingest::Ingest},
     raft::{Consensus, Member, Positions},
@@ -28,17 +32,6 @@ use crate::{
     types::{NodeId, Seq},
     wal::{Wal, WalHealth, WalMetrics, WalOptions},
 };
-
-/// Who a data directory belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Version of the directory's layout.
-    pub format: u32,
-    /// The member that owns it.
-    pub node_id: NodeId,
-    /// The ledger it is a part of: 128 random bits in hex, drawn by its founder.
-    pub cluster_id: String,
-}
 
 /// Where a member without a log gets its ledger from. One that has a log goes on with it.
 #[derive(Clone, Debug)]
@@ -52,10 +45,9 @@ pub enum Founding {
     Group(BTreeMap<NodeId, Member>),
     /// It waits for a leader that counts it in.
     Join,
+    /// It founds a ledger for the process it is a part of, which nobody else reaches.
+    Embedded,
 }
-
-/// Version of the directory's layout that this build writes.
-const DIRECTORY_FORMAT: u32 = 1;
 
 /// What a running node can tell about itself. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -156,11 +148,16 @@ impl Node {
         let lock = env.io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
             std::io::ErrorKind::WouldBlock => Error::new(
                 Code::Io,
-                in_dir("another process uses the data directory") + ": stop it, or choose another --data-dir",
+                in_dir("another process, or an open ledger of this one, uses the data directory")
+                    + ": stop it, or choose another directory",
             ),
             _ => Error::io(in_dir("locking data directory"), &e),
         })?;
-        let identity = open_identity(&env, data_dir, config.node.id)?;
+        let claim = match founding {
+            Founding::Embedded => Claim::Embedded,
+            _ => Claim::Server { adopt: config.node.adopt_embedded },
+        };
+        let identity = identity::open(&env, data_dir, config.node.id, claim)?;
         let log_files =
             env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
         if identity.is_old && !log_files.iter().any(|name| name.starts_with("wal-")) {
@@ -183,6 +180,7 @@ impl Node {
             }
             Founding::Group(members) => members,
             Founding::Join => BTreeMap::new(),
+            Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
         let consensus =
             Consensus::start(&env, config.node.id, founders, &config.consensus, wal.clone(), replica).await?;
@@ -285,71 +283,4 @@ async fn propose_settings(consensus: &Consensus, settings: Settings) -> Result<(
             Err(Error::new(Code::Internal, format!("the cluster settings could not be agreed on: {other:?}")))
         }
     }
-}
-
-/// Whose directory it is, and whether it was before this start.
-struct Owner {
-    identity: Identity,
-    is_old: bool,
-}
-
-/// Reads who the directory belongs to, or claims an empty one.
-fn open_identity(env: &Env, data_dir: &Path, node_id: NodeId) -> Result<Owner> {
-    let path = data_dir.join("identity.json");
-    let doing = |what: &str| format!("{what} {}", path.display());
-    let names = env.io.list(data_dir).map_err(|e| Error::io(doing("looking for"), &e))?;
-    if names.iter().any(|name| name == "identity.json") {
-        let file = env.io.open(&path, OpenMode::Read).map_err(|e| Error::io(doing("opening"), &e))?;
-        let mut bytes =
-            vec![0; file.len().map_err(|e| Error::io(doing("reading"), &e))?.min(1 << 16) as usize];
-        file.read_at(&mut bytes, 0).map_err(|e| Error::io(doing("reading"), &e))?;
-        let identity: Identity = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::new(
-                Code::Corrupt,
-                format!("{} is damaged ({e}): restore it from a backup", path.display()),
-            )
-        })?;
-        if identity.format != DIRECTORY_FORMAT {
-            return Err(Error::new(
-                Code::Corrupt,
-                format!(
-                    "{} has layout {}, this build knows {DIRECTORY_FORMAT}",
-                    path.display(),
-                    identity.format
-                ),
-            ));
-        }
-        if identity.node_id != node_id {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                format!(
-                    "{} belongs to node {}, but node.id is {node_id}: use its id, or another --data-dir",
-                    data_dir.display(),
-                    identity.node_id
-                ),
-            ));
-        }
-        return Ok(Owner { identity, is_old: true });
-    }
-    if env.io.list(&data_dir.join("wal")).is_ok_and(|files| !files.is_empty()) {
-        return Err(Error::new(
-            Code::Corrupt,
-            format!("{} holds a log but no identity.json: restore it from a backup", data_dir.display()),
-        ));
-    }
-    let cluster_id = format!("{:016x}{:016x}", env.rng.next_u64(), env.rng.next_u64());
-    let identity = Identity { format: DIRECTORY_FORMAT, node_id, cluster_id };
-    let write = || -> std::io::Result<()> {
-        let draft = data_dir.join("identity.json.new");
-        let file = env.io.open(&draft, OpenMode::Buffered)?;
-        let bytes = serde_json::to_vec_pretty(&identity)?;
-        file.set_len(0)?;
-        file.write_at(&bytes, 0)?;
-        file.sync()?;
-        env.io.rename(&draft, &path)?;
-        // From here on the directory is this node's, also after a crash.
-        env.io.sync_dir(data_dir)
-    };
-    write().map_err(|e| Error::io(doing("writing"), &e))?;
-    Ok(Owner { identity, is_old: false })
 }

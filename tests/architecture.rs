@@ -11,7 +11,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["bin"],
     &["cli", "sim"],
-    &["client", "api"],
+    &["client", "api", "ledger"],
     &["node"],
     &["pipeline", "read"],
     &["raft"],

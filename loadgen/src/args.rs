@@ -1,9 +1,12 @@
 //! The command line: what can be asked for. `plan` says what it means and what does not go together.
 
+mod text;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::text::{key_prefix, rate, ratio, time, time_or_none};
 use crate::{
     check::CheckArgs,
     run::pacing::Arrivals,
@@ -33,6 +36,8 @@ pub enum Command {
     Mixed(MixedArgs),
     /// Conditional writes: PUT if the key's newest version is the one last seen (412 if it is not).
     Cas(CasArgs),
+    /// Writes and reads of a ledger in this process: no server, no HTTP.
+    Embedded(EmbeddedArgs),
     /// Load an NDJSON file, each record exactly once, through crashes and refusals.
     Load(LoadArgs),
     /// Compare an NDJSON file, or a journal of acknowledged writes, with what the server holds; exits 1 when
@@ -74,6 +79,26 @@ pub struct Common {
     pub threads: u16,
     #[command(flatten)]
     pub pacing: Pacing,
+    #[command(flatten)]
+    pub length: Length,
+    /// Give a request up when its answer takes this long: its outcome is then unknown.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub timeout: Duration,
+    /// Give the run up when nothing at all is answered for this long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub stall: Duration,
+    #[command(flatten)]
+    pub choice: KeyChoice,
+    /// Process id of the server, to measure its cost [default: looked for on this machine].
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// How long a run goes on.
+#[derive(Debug, Args)]
+pub struct Length {
     /// Stop after this many records.
     #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -83,12 +108,11 @@ pub struct Common {
     /// Run this long before measuring.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = time_or_none)]
     pub warmup: Duration,
-    /// Give a request up when its answer takes this long: its outcome is then unknown.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub timeout: Duration,
-    /// Give the run up when nothing at all is answered for this long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub stall: Duration,
+}
+
+/// Which keys are written and read.
+#[derive(Debug, Args)]
+pub struct KeyChoice {
     /// Bytes of a key.
     #[arg(long, default_value_t = 16)]
     pub key_bytes: usize,
@@ -104,9 +128,11 @@ pub struct Common {
     /// Makes keys' order and values; the same seed sends the same.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Process id of the server, to measure its cost [default: looked for on this machine].
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+}
+
+/// How a run is shown.
+#[derive(Debug, Args)]
+pub struct Output {
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -265,6 +291,35 @@ pub struct CasArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct EmbeddedArgs {
+    /// Where the ledger is; it is kept [default: a new directory, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Threads that call the ledger, each in a closed loop.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Records that a thread writes at once; it gathers its writes between reads until it has so many.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub batch: u32,
+    /// Which part of the operations reads, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = ratio)]
+    pub read_ratio: f64,
+    #[command(flatten)]
+    pub fill: Fill,
+    #[command(flatten)]
+    pub values: Values,
+    #[command(flatten)]
+    pub choice: KeyChoice,
+    #[command(flatten)]
+    pub length: Length,
+    /// At the end, open the directory again and read every acknowledged write; exits 1 when one is lost or wrong.
+    #[arg(long)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
 pub struct LoadArgs {
     /// NDJSON as POST /api/v1/batch takes it, plain or gzip.
     pub file: PathBuf,
@@ -321,48 +376,6 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    time_or_none(text)
-        .and_then(|time| if time.is_zero() { Err("expected more than no time".to_owned()) } else { Ok(time) })
-}
-
-/// A number of seconds, or a number with a unit.
-fn time_or_none(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let unit_secs = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("expected a time such as 5, 0.5s, 500ms, 2m or 1h".to_owned()),
-    };
-    let number: f64 =
-        number.trim().parse().map_err(|_| "expected a time such as 5, 0.5s, 500ms, 2m or 1h".to_owned())?;
-    match Duration::try_from_secs_f64(number * unit_secs) {
-        Ok(time) if time.as_secs() <= 1_000_000 => Ok(time),
-        _ => Err("expected at most 1000000 seconds".to_owned()),
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.001..=1e8).contains(rate));
-    rate.ok_or_else(|| "expected requests a second, 0.001 to 100000000".to_owned())
-}
-
-fn ratio(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)).ok_or_else(|| "expected 0 to 1".to_owned())
-}
-
-fn key_prefix(text: &str) -> Result<String, String> {
-    // The chunk's number has to fit behind it.
-    if text.is_empty() || text.len() > 100 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("expected 1 to 100 characters of printable ASCII without blanks".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -372,23 +385,5 @@ mod tests {
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, ms) in [
-            ("10", 10_000),
-            ("10s", 10_000),
-            ("500ms", 500),
-            ("2m", 120_000),
-            ("0.5", 500),
-            ("1h", 3_600_000),
-        ] {
-            assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        assert_eq!(time_or_none("0"), Ok(Duration::ZERO));
-        for bad in ["", "s", "0", "-1s", "10 parsecs", "1e9", "nan", "inf", "5S"] {
-            assert!(time(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -2,11 +2,13 @@
 //! checks that what they acknowledged is there.
 //!
 //! `args` is what can be asked for, `plan` what it means; `run`, `sweep`, `load`, `verify` and `truth` carry it
-//! out, `check` holds runs against targets, and `report` shows what was measured. The program shares the
-//! machine's cores with the server it measures, so it speaks raw HTTP and runs on one thread by default.
+//! out, `embedded` without any server, `check` holds runs against targets, and `report` shows what was measured.
+//! The program shares the machine's cores with the server it measures, so it speaks raw HTTP and runs on one
+//! thread by default.
 
 mod args;
 mod check;
+mod embedded;
 mod http;
 mod journal;
 mod lines;
@@ -36,7 +38,7 @@ use clap::Parser;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    args::{Cli, Command, Consistency, LoadArgs, VerifyArgs},
+    args::{Cli, Command, Consistency, EmbeddedArgs, LoadArgs, Output, VerifyArgs},
     http::Target,
     load::LoadPlan,
     machine::Machine,
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
             None => verify(args),
         },
         Command::Check(args) => check::check(&args),
+        Command::Embedded(args) => run_embedded(&args),
         workload => perform(plan::task_of(&workload)),
     };
     let (message, exit_code) = match outcome {
@@ -129,13 +132,27 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
 fn measure(task: Task) -> Result<ExitCode, Failure> {
     let mut bar = Bar::new(task.quiet || task.json);
     let (measured, failure) = carry_out(&task, &mut bar)?;
-    show(&task, &measured)?;
+    show(task.report.as_deref(), task.json, &measured)?;
     if let Some(why) = failure {
         return Err(Failure::Failed(why));
     }
+    Ok(verdict(&measured))
+}
+
+/// Something was answered, and nothing that was acknowledged is lost or wrong.
+fn verdict(measured: &Measured) -> ExitCode {
     let answered = measured.reads.is_some() || measured.writes.is_some() || measured.precondition_failed > 0;
     let good = answered && measured.truth.as_ref().is_none_or(Truth::holds);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a workload in this process and shows what it measured.
+fn run_embedded(args: &EmbeddedArgs) -> Result<ExitCode, Failure> {
+    let plan = embedded::Plan::of(args).map_err(Failure::Usage)?;
+    let Output { json, report, quiet } = &args.output;
+    let measured = embedded::run(&plan, &mut Bar::new(*quiet || *json)).map_err(Failure::Failed)?;
+    show(report.as_deref(), *json, &measured)?;
+    Ok(verdict(&measured))
 }
 
 /// Runs a task, and reads back what was acknowledged if that is a part of it. Gives also why the run ended
@@ -168,15 +185,26 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
     Ok((measured, failure))
 }
 
-/// The task that a workload told in the words of the command line is.
-fn understood(arguments: &[String]) -> Result<Task, String> {
+/// A workload told in the words of the command line.
+enum Understood {
+    OfServers(Box<Task>),
+    Embedded(Box<embedded::Plan>),
+}
+
+fn understood(arguments: &[String]) -> Result<Understood, String> {
     let arguments = std::iter::once("scribe-loadgen").chain(arguments.iter().map(String::as_str));
-    plan::task_of(&Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command)
+    Ok(match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command {
+        Command::Embedded(args) => Understood::Embedded(Box::new(embedded::Plan::of(&args)?)),
+        of_servers => Understood::OfServers(Box::new(plan::task_of(&of_servers)?)),
+    })
 }
 
 /// What such a workload measures.
 fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Measured, String> {
-    let task = understood(arguments)?;
+    let task = match understood(arguments)? {
+        Understood::Embedded(plan) => return embedded::run(&plan, observer),
+        Understood::OfServers(task) => task,
+    };
     let outcome =
         (if task.fill { fill_keys(&task) } else { Ok(()) }).and_then(|()| carry_out(&task, observer));
     match outcome {
@@ -186,14 +214,14 @@ fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Meas
 }
 
 /// Prints a run's report, and writes its page.
-fn show(task: &Task, measured: &Measured) -> Result<(), Failure> {
+fn show(report: Option<&Path>, as_json: bool, measured: &Measured) -> Result<(), Failure> {
     let machine = Machine::this();
-    if task.json {
+    if as_json {
         print(&report::json(measured, &machine).to_string())?;
     } else {
         print(&report::table(measured, &machine))?;
     }
-    let Some(path) = &task.report else { return Ok(()) };
+    let Some(path) = report else { return Ok(()) };
     report::write_page(path, &Page::of_run(measured, &machine).html()).map_err(Failure::Failed)
 }
 

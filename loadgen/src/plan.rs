@@ -59,7 +59,9 @@ pub fn task_of(command: &Command) -> Result<Task, String> {
         Command::Get(args) => get(args),
         Command::Mixed(args) => mixed(args),
         Command::Cas(args) => cas(args),
-        Command::Load(_) | Command::Verify(_) | Command::Check(_) => Err("this is no workload".to_owned()),
+        Command::Embedded(_) | Command::Load(_) | Command::Verify(_) | Command::Check(_) => {
+            Err("this is no workload of servers".to_owned())
+        }
     }
 }
 
@@ -106,14 +108,14 @@ fn bulk(args: &BulkArgs) -> Result<Task, String> {
     let workload = match &args.file {
         None => Workload::Bulk { records, format: args.format.unwrap_or(Format::Binary) },
         Some(_) => {
-            let again = common.count.is_some() || common.duration.is_some();
-            Workload::File { records, again, records_max: common.count }
+            let again = common.length.count.is_some() || common.length.duration.is_some();
+            Workload::File { records, again, records_max: common.length.count }
         }
     };
     if args.file.is_some() && common.pacing.sweep {
         return Err("--sweep needs records without end: it does not go with --file".to_owned());
     }
-    if args.file.is_some() && common.count.is_some() && !common.warmup.is_zero() {
+    if args.file.is_some() && common.length.count.is_some() && !common.length.warmup.is_zero() {
         return Err(
             "--file with --count counts from its first record: it does not go with --warmup".to_owned()
         );
@@ -122,7 +124,7 @@ fn bulk(args: &BulkArgs) -> Result<Task, String> {
         task(common, &Parts { name: "bulk", workload, values, reads: None, truthful, fill: false })?;
     if let Some(file) = &args.file {
         task.plan.file = Some(file.clone());
-        task.plan.limit = common.duration.map_or(Limit::File, Limit::Time);
+        task.plan.limit = common.length.duration.map_or(Limit::File, Limit::Time);
         for key in ["keys", "key_space", "key_bytes", "value_bytes"] {
             task.about.shift_remove(key);
         }
@@ -157,11 +159,12 @@ fn task(common: &Common, parts: &Parts<'_>) -> Result<Task, String> {
     if sweep.is_some() && (verify || journal.is_some()) {
         return Err("--sweep is many runs: it does not go with --verify and --journal".to_owned());
     }
-    if sweep.is_some() && common.report.is_some() {
+    if sweep.is_some() && common.output.report.is_some() {
         return Err("--report is about one run: it does not go with --sweep".to_owned());
     }
     let batch = matches!(workload, Workload::Bulk { .. } | Workload::File { .. });
-    let duration = common.duration.unwrap_or(if sweep.is_some() { STEP_DEFAULT } else { DURATION_DEFAULT });
+    let duration =
+        common.length.duration.unwrap_or(if sweep.is_some() { STEP_DEFAULT } else { DURATION_DEFAULT });
     let plan = Plan {
         workload,
         targets,
@@ -170,15 +173,15 @@ fn task(common: &Common, parts: &Parts<'_>) -> Result<Task, String> {
         threads: usize::from(common.threads),
         http,
         pace: pacing.rate.map(|rate| Pace { rate, arrivals }),
-        limit: common.count.map_or(Limit::Time(duration), Limit::Count),
-        warmup: common.warmup,
+        limit: common.length.count.map_or(Limit::Time(duration), Limit::Count),
+        warmup: common.length.warmup,
         timeout: common.timeout,
         stall: common.stall,
         records,
         first_write: 0,
         file: None,
         read_query: Consistency::query(parts.reads.and_then(|reads| reads.consistency)).to_owned(),
-        seed: common.seed,
+        seed: common.choice.seed,
         server_pid: common.server_pid,
         keep: verify,
         journal,
@@ -189,28 +192,28 @@ fn task(common: &Common, parts: &Parts<'_>) -> Result<Task, String> {
         fill: parts.fill,
         verify,
         sweep,
-        json: common.json,
-        report: common.report.clone(),
-        quiet: common.quiet,
+        json: common.output.json,
+        report: common.output.report.clone(),
+        quiet: common.output.quiet,
         about,
     })
 }
 
 fn records(common: &Common, workload: Workload, values: &Values) -> Result<Records, String> {
-    let order = common.keys.unwrap_or(match workload {
+    let order = common.choice.keys.unwrap_or(match workload {
         Workload::Get | Workload::Cas { .. } => Order::Uniform,
         _ => Order::Sequential,
     });
-    let space = common.key_space.or(match (workload, order) {
+    let space = common.choice.key_space.or(match (workload, order) {
         (Workload::Cas { create_only: false }, _) => Some(CAS_KEY_SPACE_DEFAULT),
         (Workload::Get | Workload::Mixed { .. }, _) => Some(KEY_SPACE_DEFAULT),
-        (_, Order::Uniform) => Some(common.count.unwrap_or(KEY_SPACE_DEFAULT)),
+        (_, Order::Uniform) => Some(common.length.count.unwrap_or(KEY_SPACE_DEFAULT)),
         (_, Order::Zipfian(_)) => Some(KEY_SPACE_DEFAULT),
         (_, Order::Sequential) => None,
     });
-    let keys = Keys::new(common.key_bytes, space, order, common.seed)?;
+    let keys = Keys::new(common.choice.key_bytes, space, order, common.choice.seed)?;
     let text = matches!(workload, Workload::Bulk { format: Format::Ndjson, .. });
-    let records = Records { keys, values: values::Values::new(common.seed, values.value_bytes, text) };
+    let records = Records { keys, values: values::Values::new(common.choice.seed, values.value_bytes, text) };
     if let Workload::Bulk { records: batch, format } = workload {
         let longest = values::Sizes { min: values.value_bytes.max, ..values.value_bytes };
         let at_most = Records { values: values::Values::new(0, longest, text), ..records.clone() };
@@ -259,7 +262,7 @@ fn about(name: &str, common: &Common, plan: &Plan) -> Map<String, Json> {
     }
     say("keys", plan.records.keys.order().to_string().into());
     say("key_space", plan.records.keys.space().into());
-    say("key_bytes", common.key_bytes.into());
+    say("key_bytes", common.choice.key_bytes.into());
     let sizes = plan.records.values.sizes;
     say("value_bytes", if sizes.min == sizes.max { sizes.min.into() } else { sizes.to_string().into() });
     match plan.workload {

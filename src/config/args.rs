@@ -55,6 +55,10 @@ pub struct NodeArgs {
     #[arg(long)]
     pub bootstrap: bool,
 
+    /// Make a data directory that an embedded ledger has written this node's, for good.
+    #[arg(long)]
+    pub adopt_embedded: bool,
+
     /// Raft addresses of the other nodes; not built yet.
     #[arg(long, value_name = "HOST:PORT,…")]
     pub peers: Option<String>,
@@ -90,9 +94,11 @@ impl NodeArgs {
     /// # Errors
     /// `InvalidConfig`: a value is not accepted, or two flags set one key.
     pub fn layer(&self) -> Result<Layer> {
+        let adopt_embedded = self.adopt_embedded.then(|| "true".to_owned());
         let flags = [
             ("--profile", "profile", &self.profile),
             ("--node-id", "node.id", &self.node_id),
+            ("--adopt-embedded", "node.adopt_embedded", &adopt_embedded),
             ("--data-dir", "node.data_dir", &self.data_dir),
             ("--http-addr", "network.listen_addr", &self.http_addr),
             ("--http-port", "network.client_port", &self.http_port),

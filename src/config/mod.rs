@@ -55,6 +55,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Threads of the async runtime; 0 = half the cores, at least one. Default 0.
     pub worker_threads: usize,
+    /// Whether a data directory that an embedded ledger has written becomes this node's. Default false.
+    pub adopt_embedded: bool,
 }
 
 /// `[network]`
@@ -213,7 +215,7 @@ impl Default for Config {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { id: 1, data_dir: PathBuf::from("./data"), worker_threads: 0 }
+        Self { id: 1, data_dir: PathBuf::from("./data"), worker_threads: 0, adopt_embedded: false }
     }
 }
 

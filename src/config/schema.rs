@@ -154,6 +154,18 @@ macro_rules! integer_fields {
 }
 integer_fields!(u16, u32, u64, usize);
 
+impl Field for bool {
+    fn put(&mut self, value: &Value) {
+        if let Value::Bool(flag) = value {
+            *self = *flag;
+        }
+    }
+
+    fn get(&self) -> Value {
+        Value::Bool(*self)
+    }
+}
+
 impl Field for Duration {
     fn put(&mut self, value: &Value) {
         if let Value::Duration(duration) = value {
@@ -309,6 +321,11 @@ pub static KEYS: &[Key] = &[
         node.worker_threads,
         int(0, 1_024),
         "Threads of the async runtime; 0 = half the cores, at least one."
+    ),
+    key!(
+        node.adopt_embedded,
+        Kind::Bool,
+        "Whether a data_dir that an embedded ledger has written becomes this node's, for good."
     ),
     key!(
         network.listen_addr,

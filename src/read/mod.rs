@@ -42,6 +42,12 @@ impl Reader {
         self.state.applied()
     }
 
+    /// Keys that are not deleted, exactly; it costs one load.
+    #[must_use]
+    pub fn live_keys(&self) -> u64 {
+        self.state.live_keys()
+    }
+
     /// The newest version of a key; a tombstone is returned as such.
     #[must_use]
     pub fn newest(&self, key: &[u8]) -> Option<Record> {

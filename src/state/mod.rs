@@ -176,6 +176,13 @@ impl State {
         self.last_time_ms.load(Ordering::Relaxed)
     }
 
+    /// Keys that are not deleted, as of the last applied batch: one load, however many there are.
+    #[must_use]
+    pub fn live_keys(&self) -> u64 {
+        // Published before the end of the ledger that readers see, so it is never older than that.
+        u64::try_from(self.live_keys.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
     /// Sizes, gathered without stopping anyone for long.
     #[must_use]
     pub fn sizes(&self) -> Sizes {

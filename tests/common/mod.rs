@@ -22,6 +22,8 @@ pub struct Setup {
     pub wal_io: Option<&'static str>,
     /// The real node only: how much memory it may lock, in KiB.
     pub locked_kib_max: Option<u32>,
+    /// The real node only: whether it takes over an embedded ledger's directory.
+    pub adopt_embedded: bool,
     /// The fake only: how long a write may wait.
     pub write_timeout: Option<Duration>,
     /// The fake only: the pipeline has no room.

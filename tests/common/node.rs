@@ -58,6 +58,9 @@ pub fn start_in(dir: &Path, setup: &Setup) -> Node {
             command.env(format!("SCRIBE_LIMITS_{name}"), value);
         }
     }
+    if setup.adopt_embedded {
+        command.arg("--adopt-embedded");
+    }
     if let Some(io) = setup.wal_io {
         command.env("SCRIBE_WAL_IO", io);
     }

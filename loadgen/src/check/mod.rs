@@ -23,7 +23,7 @@ use self::{
     judge::Outcome,
     node::{Node, Nodes},
     show::Summary,
-    targets::Target,
+    targets::{Kind, Target},
 };
 use crate::{
     Failure, Machine,
@@ -170,13 +170,19 @@ impl Checks<'_> {
     }
 
     fn measure(&mut self, target: &Target) -> Result<Measured, String> {
+        let named = |mut measured: Measured| {
+            measured.plan.insert("target".to_owned(), target.name.as_str().into());
+            measured
+        };
+        if target.kind == Kind::Embedded {
+            return engine::run(target, "", self.args.quick).map(named);
+        }
         let node = match self.node.take() {
             Some(node) => node,
             None => self.nodes.start()?,
         };
         let node = self.node.insert(node);
-        let mut measured = engine::run(target, &node.url, self.args.quick)?;
-        measured.plan.insert("target".to_owned(), target.name.as_str().into());
+        let mut measured = named(engine::run(target, &node.url, self.args.quick)?);
         measured.plan.insert("node".to_owned(), node.command.join(" ").into());
         Ok(measured)
     }

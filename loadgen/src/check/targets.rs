@@ -57,6 +57,8 @@ pub enum Kind {
     Bulk,
     Get,
     Mixed,
+    /// Without a node: reads, writes or both by `read_ratio`.
+    Embedded,
 }
 
 /// What a run is held against.
@@ -132,6 +134,18 @@ impl Target {
         if let Some(needs) = self.needs.as_deref().filter(|needs| !NEEDS.contains(needs)) {
             return Err(format!("needs = {needs:?}: expected one of {}", NEEDS.join(", ")));
         }
+        if self.kind == Kind::Embedded {
+            let of_nodes = [
+                ("nodes", self.nodes != 1),
+                ("fresh", !self.fresh),
+                ("connections", self.connections.is_some()),
+                ("consistency", self.consistency.is_some()),
+                ("rate", self.rate.is_some()),
+            ];
+            if let Some((name, _)) = of_nodes.iter().find(|(_, set)| *set) {
+                return Err(format!("{name}: kind = \"embedded\" has no node and no connections"));
+            }
+        }
         match (self.nodes, &self.needs) {
             (1, _) | (3, Some(_)) => Ok(()),
             (3, None) => Err("nodes = 3: expected needs = \"cluster\" beside it".to_owned()),
@@ -140,8 +154,12 @@ impl Target {
     }
 
     /// Whether the workload writes.
-    pub const fn writes(&self) -> bool {
-        !matches!(self.kind, Kind::Get)
+    pub fn writes(&self) -> bool {
+        match self.kind {
+            Kind::Get => false,
+            Kind::Embedded => self.read_ratio != Some(1.0),
+            Kind::Put | Kind::Bulk | Kind::Mixed => true,
+        }
     }
 
     /// The workload as it is told to the load generator, in full length or only to try it.
@@ -151,8 +169,13 @@ impl Target {
             Kind::Bulk => "bulk",
             Kind::Get => "get",
             Kind::Mixed => "mixed",
+            Kind::Embedded => "embedded",
         };
-        let mut arguments: Vec<String> = [kind, "--url", url].map(str::to_owned).into();
+        let bulk = matches!(self.kind, Kind::Bulk | Kind::Embedded);
+        let mut arguments: Vec<String> = vec![kind.to_owned()];
+        if self.kind != Kind::Embedded {
+            arguments.extend(["--url", url].map(str::to_owned));
+        }
         let mut flag = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 arguments.extend([format!("--{name}"), value]);
@@ -162,9 +185,11 @@ impl Target {
             if quick { Some(value.unwrap_or(most).min(most)) } else { value }.map(|value| value.to_string())
         };
         let text = |value: Option<u64>| value.map(|value| value.to_string());
-        flag("connections", quickly(self.connections.map(u64::from), 8));
+        if self.kind != Kind::Embedded {
+            flag("connections", quickly(self.connections.map(u64::from), 8));
+        }
         flag("threads", text(self.threads.map(u64::from)));
-        if self.kind == Kind::Bulk {
+        if bulk {
             flag("batch", quickly(self.batch.map(u64::from), 100));
         }
         flag("key-bytes", text(self.key_bytes.map(u64::from)));
@@ -176,10 +201,7 @@ impl Target {
         flag("consistency", self.consistency.clone());
         flag("seed", text(self.seed));
         if quick {
-            flag(
-                "count",
-                Some(if self.kind == Kind::Bulk { QUICK_RECORDS_BULK } else { QUICK_RECORDS }.to_string()),
-            );
+            flag("count", Some(if bulk { QUICK_RECORDS_BULK } else { QUICK_RECORDS }.to_string()));
         } else {
             flag("rate", self.rate.map(|rate| rate.to_string()));
             flag("duration", self.duration.map(|secs| secs.to_string()));
@@ -224,6 +246,11 @@ mod tests {
             "writes-10k",
             "reads-linearizable",
             "reads-stale",
+            "embedded-put",
+            "embedded-get",
+            "embedded-mixed",
+            "reads-cached",
+            "mixed",
         ] {
             assert!(runnable.contains(&name), "{name}");
         }
@@ -252,6 +279,21 @@ mod tests {
             "bulk --url http://h:1 --connections 8 --batch 100 --key-space 1000 --count 20000 --fill --verify"
         );
         assert!(target.fresh && target.writes() && target.nodes == 1);
+        let embedded = |more: &str| {
+            parse(&format!("{}threads = 2\n{more}", GOOD.replace("bulk", "embedded")))
+                .map(|mut all| all.remove(0))
+        };
+        let target = embedded("read_ratio = 0.5\nduration = 3\nfill = true\n").unwrap();
+        assert_eq!(
+            target.arguments("http://h:1", false).join(" "),
+            "embedded --threads 2 --read-ratio 0.5 --duration 3 --fill"
+        );
+        assert_eq!(
+            target.arguments("http://h:1", true).join(" "),
+            "embedded --threads 2 --batch 100 --read-ratio 0.5 --count 20000 --fill --verify"
+        );
+        assert!(target.writes() && !embedded("read_ratio = 1.0\n").unwrap().writes());
+        assert!(embedded("connections = 4\n").unwrap_err().contains("connections"));
     }
 
     #[test]
