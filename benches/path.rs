@@ -4,12 +4,13 @@
 //! grows by a tenth of one shows in the throughput. Each group below is one stage of the path; figures are per
 //! record. Run with `cargo bench --bench path`.
 
-use std::hint::black_box;
+use std::{hint::black_box, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     api::decode::{frames::Frames, ndjson::Ndjson},
+    index::IndexOptions,
     proof::{
         Hash, ProofError,
         checkpoint::Checkpoint,
@@ -23,6 +24,8 @@ use scribe_ledger::{
         tiled::{TileSource, TiledTree},
         tree::root,
     },
+    sealed::{Sealed, SealedOptions},
+    sim::SimIo,
     state::{
         State,
         batch::{Batch, BatchView, Draft},
@@ -126,9 +129,14 @@ fn state(c: &mut Criterion) {
     let mut group = c.benchmark_group("state");
     group.throughput(Throughput::Elements(RECORDS));
     // The largest part of a record's CPU: hash, look up, number. On a table that no cache holds.
-    let state = State::new(1);
+    let options = SealedOptions {
+        block_cache_bytes: 1 << 20,
+        index: IndexOptions { cache_bytes: 1 << 20, hash_seed: 1 },
+    };
+    let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).expect("the disk works");
+    let state = State::open(Arc::new(sealed), 1).expect("nothing is sealed");
     for n in 0..500 {
-        state.apply(&BatchView::open(entry(n * RECORDS)).expect("it was just built"));
+        state.apply(&BatchView::open(entry(n * RECORDS)).expect("it was just built")).expect("no conditions");
     }
     let mut next = 500;
     group.bench_function("apply new keys to 2M", |b| {

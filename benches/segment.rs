@@ -14,7 +14,11 @@ use std::{
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     env::{File, Io, OpenMode, real::RealIo},
-    proof::leaf::{leaf, leaf_hash},
+    proof::{
+        Hash,
+        growth::Growth,
+        leaf::{leaf, leaf_hash},
+    },
     segment::{
         BlockCache, Codec, FinishInfo, KeyHash, RecordRef, Segment, SegmentHead, SegmentSummary,
         SegmentWriter,
@@ -89,12 +93,12 @@ fn key(number: u64) -> [u8; 16] {
 const VALUE: [u8; 100] = [b'v'; 100];
 
 /// What sealing hands over with each record; hashing it is not the segment's work.
-fn leaves() -> Vec<[u8; 32]> {
+fn leaves() -> Vec<Hash> {
     let leaf_of = |number| leaf_hash(&leaf(Op::Put, Seq(number), number / 1_000, &key(number), &VALUE));
     (0..RECORDS).map(leaf_of).collect()
 }
 
-fn write(io: Arc<dyn Io>, path: &Path, leaves: &[[u8; 32]]) -> SegmentSummary {
+fn write(io: Arc<dyn Io>, path: &Path, leaves: &[Hash]) -> SegmentSummary {
     let head = SegmentHead { id: SegmentId(0), first_seq: Seq(0), feature_level: 1, segment_bytes: 64 << 20 };
     let mut writer = SegmentWriter::create(io, path, head).expect("the disk works");
     for (number, leaf) in (0..).zip(leaves) {
@@ -106,15 +110,25 @@ fn write(io: Arc<dyn Io>, path: &Path, leaves: &[[u8; 32]]) -> SegmentSummary {
             value: &VALUE,
             value_commitment: None,
         };
-        writer.push(&record, leaf).expect("the disk works");
+        writer.push(&record, &leaf.0).expect("the disk works");
     }
     let log_id = LogId { term: 1, index: LogIndex(1) };
+    let (mut tree, mut subtrees, mut high_subtrees) = (Growth::default(), Vec::new(), Vec::new());
+    for leaf in leaves {
+        tree.append(
+            *leaf,
+            |level, root| if level == 1 { subtrees.push(root.0) } else { high_subtrees.push(root.0) },
+        );
+    }
     let info = FinishInfo {
         first_log: log_id,
         last_log: log_id,
-        frontier_before: &[0; 320],
-        root_after: [1; 32],
+        frontier_before: &Growth::default().frontier().encode(),
+        root_after: tree.root().0,
+        subtrees: &subtrees,
+        high_subtrees: &high_subtrees,
         idempotency: &[],
+        boundary: &[],
     };
     writer.finish(info).expect("the disk works")
 }

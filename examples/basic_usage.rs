@@ -49,6 +49,6 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         let [key, value] = [&record.key, &record.value].map(|bytes| String::from_utf8_lossy(bytes));
         writeln!(out, "  {key} = {value}")?;
     }
-    writeln!(out, "{} keys are live, {} records were written", ledger.len(), ledger.next_seq())?;
+    writeln!(out, "{} keys are live, {} records were written", ledger.len()?, ledger.next_seq())?;
     Ok(())
 }

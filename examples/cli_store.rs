@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Obeys commands until `quit` or the end of the input. A command that fails is told and does not end it.
 pub fn run(ledger: &Ledger, input: impl BufRead, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{} keys; help shows the commands", ledger.len())?;
+    writeln!(out, "{} keys; help shows the commands", ledger.len().map_err(io::Error::other)?)?;
     for line in input.lines() {
         let line = line?;
         let (command, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
@@ -84,14 +84,13 @@ fn lines(
 fn verify(ledger: &Ledger, key: &str) -> scribe_ledger::Result<String> {
     let tree = ledger.merkle_tree()?;
     let root = tree.root_hash();
-    let shown: String = root.iter().map(|byte| format!("{byte:02x}")).collect();
     if key.is_empty() {
-        return Ok(format!("root {shown}\n"));
+        return Ok(format!("root {root}\n"));
     }
     Ok(match (ledger.get(key)?, tree.get_proof(key.as_bytes())) {
         (Some(value), Some(proof)) => {
             let holds = MerkleTree::verify_proof(&root, key.as_bytes(), &value, &proof);
-            format!("{key} is {}in root {shown}\n", if holds { "" } else { "NOT " })
+            format!("{key} is {}in root {root}\n", if holds { "" } else { "NOT " })
         }
         _ => "not found\n".to_owned(),
     })

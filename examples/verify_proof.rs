@@ -19,7 +19,7 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
 
     // The owner publishes the root: 32 bytes that stand for all pairs.
     let root = ledger.compute_merkle_root()?;
-    writeln!(out, "the root of {} pairs is {}", ledger.len(), hex(&root))?;
+    writeln!(out, "the root of {} pairs is {}", ledger.len()?, root)?;
 
     // Later somebody asks about one of them and gets the value and a proof, as any bytes: JSON here.
     let proof = ledger.generate_merkle_proof("account/bob")?.ok_or("bob has an account")?;
@@ -49,8 +49,4 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     ledger.put("account/bob", "251")?;
     writeln!(out, "and after one change: {}", ledger.compute_merkle_root()? == root)?;
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,10 +5,14 @@
 //! ```text
 //! data_dir/LOCK            held while a process uses the directory
 //! data_dir/identity.json   node id and cluster id, written once
+//! data_dir/signing.key     what this member signs checkpoints with
 //! data_dir/wal/            the log
+//! data_dir/segments/       what is sealed
+//! data_dir/index/          where the newest version of every sealed key is
 //! ```
 
 mod identity;
+mod signing;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,13 +26,20 @@ use crate::{
     config::Config,
     env::Env,
     error::{Code, Error, Result},
-    pipeline::{Gauges, Pipeline, apply::Apply, gauge::Reading, ingest::Ingest},
+    index::IndexOptions,
+    pipeline::{
+        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
+        prove::Checkpoints, unsealed::Unsealed,
+    },
+    proof::key::VerifierKey,
     raft::{Consensus, Member, Positions},
     read::{LiveKeys, Reader},
+    sealed::{Sealed, SealedOptions},
     state::{
         Sizes, State,
         settings::{FEATURE_LEVEL, Settings},
     },
+    tree::Tree,
     types::{NodeId, Seq},
     wal::{Wal, WalHealth, WalMetrics, WalOptions},
 };
@@ -61,6 +72,9 @@ pub struct NodeInfo {
     wal: Wal,
     gauges: Gauges,
     live_keys: LiveKeys,
+    tree: Arc<Tree>,
+    checkpoints: Checkpoints,
+    verifier_key: Option<VerifierKey>,
     started: Instant,
 }
 
@@ -115,7 +129,10 @@ impl NodeInfo {
 
     /// Digest of the replicated state; equal on members that have applied the same log.
     #[must_use]
-    pub fn state_digest(&self) -> [u8; 32] {
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn state_digest(&self) -> Result<[u8; 32]> {
         self.state.digest()
     }
 }
@@ -124,6 +141,7 @@ impl NodeInfo {
 pub struct Node {
     info: NodeInfo,
     pipeline: Pipeline,
+    background: Background,
     reader: Reader,
     shutdown_timeout: Duration,
     _lock: Box<dyn Send + Sync>,
@@ -168,10 +186,19 @@ impl Node {
         }
         let identity = identity.identity;
 
+        let driver = wal_options.driver;
         let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
-        let state = Arc::new(State::new(env.rng.next_u64()));
-        let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone()));
+        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
+        let tree = Arc::new(Tree::open(sealed.clone())?);
+        let state = Arc::new(State::open(sealed, env.rng.next_u64())?);
+        let signer = match founding {
+            Founding::Embedded => None,
+            _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
+        };
+        let verifier_key = signer.as_ref().map(|signer| signer.verifier_key().clone());
+        let background = Background::start(state.clone(), tree.clone(), signer, driver, &gauges)?;
+        let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
             Founding::Alone { http_addr } => {
                 let network = &config.network;
@@ -182,8 +209,17 @@ impl Node {
             Founding::Join => BTreeMap::new(),
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
-        let consensus =
-            Consensus::start(&env, config.node.id, founders, &config.consensus, wal.clone(), replica).await?;
+        let consensus = Consensus::start(
+            &env,
+            config.node.id,
+            founders,
+            &config.consensus,
+            wal.clone(),
+            replica,
+            background.boundaries.clone(),
+            config.wal.keep_bytes,
+        )
+        .await?;
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -205,12 +241,33 @@ impl Node {
             wal.clone(),
             consensus.clone(),
             state.clone(),
+            Unsealed::new(state.clone(), background.boundaries.clone(), config.storage.unsealed_bytes_max),
             &gauges,
         );
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
-        let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, started };
-        Ok(Self { info, pipeline, reader, shutdown_timeout: config.limits.shutdown_timeout, _lock: lock })
+        let checkpoints = background.checkpoints.clone();
+        let info = NodeInfo {
+            identity,
+            profile,
+            consensus,
+            state,
+            wal,
+            gauges,
+            live_keys,
+            tree,
+            checkpoints,
+            verifier_key,
+            started,
+        };
+        Ok(Self {
+            info,
+            pipeline,
+            background,
+            reader,
+            shutdown_timeout: config.limits.shutdown_timeout,
+            _lock: lock,
+        })
     }
 
     /// The way in.
@@ -238,6 +295,7 @@ impl Node {
             biased;
             why = consensus.stopped() => why.unwrap_or_else(|| "consensus stopped".into()),
             why = self.pipeline.stopped() => why.unwrap_or_else(|| "the pipeline stopped".into()),
+            why = self.background.stopped() => why.unwrap_or_else(|| "a stage behind the answer stopped".into()),
             // Nobody was waiting for it: the log met its disk's failure while it was idle.
             why = wal.poisoned() => why,
         }
@@ -258,8 +316,27 @@ impl Node {
             }
         };
         self.info.consensus.stop().await;
+        let background = self.background.stop().await;
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
-        stage.map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
+        stage.or(background).map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
+    }
+}
+
+/// Part of the read caches that is the index's.
+const INDEX_CACHE_PART: u64 = 3;
+
+fn sealed_options(config: &Config, env: &Env) -> SealedOptions {
+    let cache_bytes = config.storage.max_cache_size;
+    let index_bytes = cache_bytes / INDEX_CACHE_PART;
+    let index = IndexOptions { cache_bytes: index_bytes, hash_seed: env.rng.next_u64() };
+    SealedOptions { block_cache_bytes: cache_bytes - index_bytes, index }
+}
+
+/// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.
+fn origin(config: &Config, identity: &Identity) -> String {
+    match config.ledger.origin.as_str() {
+        "" => format!("scribe/{}/1", identity.cluster_id),
+        origin => origin.to_owned(),
     }
 }
 

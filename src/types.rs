@@ -154,3 +154,38 @@ pub struct Record {
     /// With which value; empty for a tombstone.
     pub value: Bytes,
 }
+
+/// Versions of a key that are gathered, newest first, until there are enough.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    records: Vec<Record>,
+    limit: usize,
+    /// Bytes of values that may still come.
+    bytes_left: usize,
+}
+
+impl Versions {
+    /// None yet; at most `limit`, and none behind the one that brings their values to `bytes_max` bytes.
+    #[must_use]
+    pub fn at_most(limit: usize, bytes_max: usize) -> Self {
+        Self { records: Vec::new(), limit, bytes_left: bytes_max }
+    }
+
+    /// Whether there are enough.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= self.limit || self.bytes_left == 0
+    }
+
+    /// Adds an older one.
+    pub fn push(&mut self, record: Record) {
+        self.bytes_left = self.bytes_left.saturating_sub(record.value.len());
+        self.records.push(record);
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn into_records(self) -> Vec<Record> {
+        self.records
+    }
+}

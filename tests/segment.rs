@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use scribe_ledger::{
     env::{File, Io, OpenMode},
     error::{Code, Result},
-    proof::leaf::{leaf, leaf_hash},
+    proof::{
+        Hash,
+        growth::Growth,
+        leaf::{leaf, leaf_hash},
+    },
     segment::{
         BlockCache, COMMITMENT_BYTES_MIN, Codec, FinishInfo, KeyHash, RecordRef, Segment, SegmentHead,
         SegmentSummary, SegmentWriter, Version,
@@ -31,17 +35,42 @@ fn log_id(index: u64) -> LogId {
     LogId { term: 2, index: LogIndex(index) }
 }
 
-fn info() -> FinishInfo<'static> {
+fn info(gained: &Gained) -> FinishInfo<'_> {
     FinishInfo {
         first_log: log_id(10),
         last_log: log_id(20),
-        frontier_before: b"frontier",
-        root_after: [6; 32],
+        frontier_before: &gained.frontier_before,
+        root_after: gained.root_after,
+        subtrees: &gained.subtrees,
+        high_subtrees: &gained.high_subtrees,
         idempotency: IDEMPOTENCY,
+        boundary: b"boundary",
     }
 }
 
-fn leaf_of(number: usize, (op, time, key, value): &(Op, u64, Vec<u8>, Vec<u8>)) -> [u8; 32] {
+/// What the tree gains by these leaves behind `first` others.
+struct Gained {
+    frontier_before: Vec<u8>,
+    root_after: [u8; 32],
+    subtrees: Vec<[u8; 32]>,
+    high_subtrees: Vec<[u8; 32]>,
+}
+
+fn gained(first: u64, leaves: impl IntoIterator<Item = Hash>) -> Gained {
+    let mut tree = Growth::default();
+    (0..first).for_each(|_| tree.append(Hash::default(), |_, _| ()));
+    let frontier_before = tree.frontier().encode();
+    let (mut subtrees, mut high_subtrees) = (Vec::new(), Vec::new());
+    for leaf in leaves {
+        tree.append(
+            leaf,
+            |level, root| if level == 1 { subtrees.push(root.0) } else { high_subtrees.push(root.0) },
+        );
+    }
+    Gained { frontier_before, root_after: tree.root().0, subtrees, high_subtrees }
+}
+
+fn leaf_of(number: usize, (op, time, key, value): &(Op, u64, Vec<u8>, Vec<u8>)) -> Hash {
     leaf_hash(&leaf(*op, Seq(FIRST_SEQ + number as u64), *time, key, value))
 }
 
@@ -53,9 +82,10 @@ fn write(io: &SimIo, model: &Model) -> Result<SegmentSummary> {
         let seq = Seq(FIRST_SEQ + number as u64);
         let value_commitment = (value.len() >= COMMITMENT_BYTES_MIN).then_some(&commitment);
         let view = RecordRef { seq, op: *op, timestamp_ms: *timestamp_ms, key, value, value_commitment };
-        writer.push(&view, &leaf_of(number, record))?;
+        writer.push(&view, &leaf_of(number, record).0)?;
     }
-    writer.finish(info())
+    let leaves = model.iter().enumerate().map(|(number, record)| leaf_of(number, record));
+    writer.finish(info(&gained(FIRST_SEQ, leaves)))
 }
 
 fn open(io: &SimIo) -> Result<Segment> {
@@ -133,7 +163,7 @@ fn read_all(segment: &Segment, model: &Model) -> usize {
                 && record.value == value[..]
                 && seen.value_commitment == commitment
         }));
-        check(segment.leaf_hash(seq).map(|seen| seen == leaf_of(number, written)));
+        check(segment.leaf_hash(seq).map(|seen| seen == leaf_of(number, written).0));
         newest.entry(key).or_default().push(Version { seq, op: *op });
     }
     let end = Seq(FIRST_SEQ + model.len() as u64);
@@ -197,7 +227,7 @@ proptest! {
         prop_assert_eq!(read_all(&segment, &model), 0);
         verify(&segment, &model).unwrap();
         prop_assert_eq!(summary.records(), model.len() as u64);
-        prop_assert_eq!(summary.frontier_before, b"frontier");
+        prop_assert_eq!(&summary.boundary, b"boundary");
         prop_assert_eq!((summary.first_log, summary.last_log), (log_id(10), log_id(20)));
         let raw: usize = model.iter().map(|(_, _, key, value)| key.len() + value.len()).sum();
         prop_assert_eq!(summary.raw_bytes, raw as u64);
@@ -331,7 +361,7 @@ fn leaf_hashes_come_in_ranges() {
     let model = large_model();
     let segment = open_bytes(file_of(&model)).unwrap();
     let all: Vec<u8> =
-        model.iter().enumerate().flat_map(|(number, record)| leaf_of(number, record)).collect();
+        model.iter().enumerate().flat_map(|(number, record)| leaf_of(number, record).0).collect();
     for (from, to) in [(0, 256), (0, 6_000), (2_047, 2_049), (2_048, 4_096), (5_999, 6_000)] {
         let seen = segment.leaf_hashes(Seq(FIRST_SEQ + from)..Seq(FIRST_SEQ + to)).unwrap();
         assert!(seen == all[from as usize * 32..to as usize * 32], "{from}..{to}");
@@ -411,5 +441,19 @@ fn files_are_those_of_the_golden_ones() {
         }
         assert!(std::fs::read(&golden).unwrap() == bytes, "{name}: the format of segments has changed");
         assert_eq!(read_all(&open_bytes(bytes).unwrap(), &model), 0);
+    }
+}
+
+#[test]
+fn keys_begin_anywhere() {
+    let model: Model = (0..4_000u64)
+        .map(|n| (Op::Put, n, format!("{:04}", n * 7 % 1_999).into_bytes(), vec![1; 30]))
+        .collect();
+    let segment = open_bytes(file_of(&model)).unwrap();
+    let all: Vec<_> = segment.keys().map(Result::unwrap).collect();
+    for start in ["", "0", "0000", "0777x", "1200", "1998", "1999", "z"] {
+        let expected = all.iter().filter(|entry| entry.key[..] >= *start.as_bytes());
+        let from: Vec<_> = segment.keys_from(start.as_bytes()).unwrap().map(Result::unwrap).collect();
+        assert!(from.iter().eq(expected), "from {start}");
     }
 }

@@ -14,7 +14,10 @@ use std::{
 use scribe_ledger::{
     env::{File, Io, OpenMode},
     error::Result,
-    proof::leaf::{leaf, leaf_hash},
+    proof::{
+        growth::Growth,
+        leaf::{leaf, leaf_hash},
+    },
     segment::{
         BlockCache, FinishInfo, RecordRef, Segment, SegmentHead, SegmentSummary, SegmentWriter, file_name,
         remove_unfinished,
@@ -34,6 +37,7 @@ fn path() -> PathBuf {
 fn write(io: &Arc<dyn Io>) -> Result<SegmentSummary> {
     let head = SegmentHead { id: ID, first_seq: Seq(0), feature_level: 1, segment_bytes: 1 << 20 };
     let mut writer = SegmentWriter::create(io.clone(), &path(), head)?;
+    let mut tree = Growth::default();
     for number in 0..40 {
         let value = vec![number as u8; if number % 20 == 7 { 1 << 20 } else { 100 }];
         let commitment = <sha2::Sha256 as sha2::Digest>::digest(&value).into();
@@ -45,15 +49,20 @@ fn write(io: &Arc<dyn Io>) -> Result<SegmentSummary> {
             value: &value,
             value_commitment: (value.len() > 4_096).then_some(&commitment),
         };
-        writer.push(&record, &leaf_hash(&leaf(Op::Put, Seq(number), number, record.key, &value)))?;
+        let hash = leaf_hash(&leaf(Op::Put, Seq(number), number, record.key, &value));
+        writer.push(&record, &hash.0)?;
+        tree.append(hash, |_, _| ());
     }
     let log_id = LogId { term: 1, index: LogIndex(1) };
     writer.finish(FinishInfo {
         first_log: log_id,
         last_log: log_id,
-        frontier_before: &[],
-        root_after: [1; 32],
+        frontier_before: &Growth::default().frontier().encode(),
+        root_after: tree.root().0,
+        subtrees: &[],
+        high_subtrees: &[],
         idempotency: &[],
+        boundary: b"boundary",
     })
 }
 

@@ -118,11 +118,11 @@ async fn settled(nodes: &[Node]) {
 }
 
 fn check(nodes: &[Node], answered: &Answered) {
-    let digests: BTreeSet<_> = nodes.iter().map(|node| node.info().state_digest()).collect();
+    let digests: BTreeSet<_> = nodes.iter().map(|node| node.info().state_digest().unwrap()).collect();
     assert_eq!(digests.len(), 1, "members that applied the same log hold different ledgers");
     for node in nodes {
         for (value, seq) in answered.lock().unwrap().iter() {
-            let record = node.reader().record(*seq).map(|record| record.value);
+            let record = node.reader().record(*seq).unwrap().map(|record| record.value);
             assert_eq!(record.as_deref(), Some(value.as_bytes()), "answered at {seq} and not there");
         }
     }

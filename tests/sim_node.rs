@@ -278,7 +278,8 @@ impl World {
                 };
                 if let Fate::Written(written) = &fate {
                     // Read your write.
-                    let own = reader.record(Seq(written.first_seq.0)).map(|r| r.value);
+                    let own =
+                        reader.record(Seq(written.first_seq.0)).expect("the disk works").map(|r| r.value);
                     assert_eq!(
                         own.as_deref(),
                         Some(&request.ops[0].2[..]),
@@ -298,7 +299,7 @@ impl World {
     /// Holds what the node shows against everything that was promised.
     fn check(&self, reader: &Reader) -> Result<(), String> {
         let records: Vec<Record> = (0..reader.next_seq().0)
-            .map(|seq| reader.record(Seq(seq)).expect("positions are dense"))
+            .map(|seq| reader.record(Seq(seq)).expect("the disk works").expect("positions are dense"))
             .collect();
         let mut history = self.history.lock().unwrap();
         if let Some(at) = history.seen.iter().zip(&records).position(|(before, now)| before != now) {
@@ -332,8 +333,9 @@ impl World {
                     }
                     explained.insert(first + n);
                 }
-                let before =
-                    first.checked_sub(1).and_then(|at| reader.as_of(&request.ops[0].1, Seq(at as u64)));
+                let before = first
+                    .checked_sub(1)
+                    .and_then(|at| reader.as_of(&request.ops[0].1, Seq(at as u64)).expect("the disk works"));
                 let live = before.filter(|record| record.op == types::Op::Put).map(|record| record.seq.0);
                 let holds = match request.condition {
                     None => true,
@@ -363,7 +365,8 @@ impl World {
         self.process(async |world, env| {
             let node = world.start(env).await.map_err(|error| format!("the node does not start: {error}"))?;
             world.check(&node.reader())?;
-            let digest = node.info().state_digest();
+            let digest =
+                node.info().state_digest().map_err(|error| format!("a segment cannot be read: {error}"))?;
             node.stop().await.map_err(|error| format!("a clean stop failed: {error}"))?;
             Ok(digest)
         })

@@ -34,19 +34,35 @@ pub trait Backend: Send + Sync + 'static {
     fn next_seq(&self) -> Seq;
 
     /// See [`Reader::newest`].
-    fn newest(&self, key: &[u8]) -> Option<Record>;
+    ///
+    /// # Errors
+    /// As there.
+    fn newest(&self, key: &[u8]) -> Result<Option<Record>>;
 
     /// See [`Reader::as_of`].
-    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record>;
+    ///
+    /// # Errors
+    /// As there.
+    fn as_of(&self, key: &[u8], at: Seq) -> Result<Option<Record>>;
 
     /// See [`Reader::history`].
-    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record>;
+    ///
+    /// # Errors
+    /// As there.
+    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize, bytes_max: usize)
+    -> Result<Vec<Record>>;
 
     /// See [`Reader::record`].
-    fn record(&self, seq: Seq) -> Option<Record>;
+    ///
+    /// # Errors
+    /// As there.
+    fn record(&self, seq: Seq) -> Result<Option<Record>>;
 
     /// See [`Reader::scan`].
-    fn scan(&self, scan: &Scan) -> Page;
+    ///
+    /// # Errors
+    /// As there.
+    fn scan(&self, scan: &Scan) -> Result<Page>;
 }
 
 /// Room in the pipeline for one request.
@@ -86,23 +102,29 @@ impl Backend for Live {
         self.reader.next_seq()
     }
 
-    fn newest(&self, key: &[u8]) -> Option<Record> {
+    fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
         self.reader.newest(key)
     }
 
-    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
+    fn as_of(&self, key: &[u8], at: Seq) -> Result<Option<Record>> {
         self.reader.as_of(key, at)
     }
 
-    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
-        self.reader.history(key, before, limit)
+    fn history(
+        &self,
+        key: &[u8],
+        before: Option<Seq>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>> {
+        self.reader.history(key, before, limit, bytes_max)
     }
 
-    fn record(&self, seq: Seq) -> Option<Record> {
+    fn record(&self, seq: Seq) -> Result<Option<Record>> {
         self.reader.record(seq)
     }
 
-    fn scan(&self, scan: &Scan) -> Page {
+    fn scan(&self, scan: &Scan) -> Result<Page> {
         self.reader.scan(scan)
     }
 }

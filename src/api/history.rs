@@ -38,7 +38,7 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
         let limit = limit(&query, LIMIT_DEFAULT, LIMIT_MAX)?;
         let before = query.number("before")?.map(Seq);
         app.backend.barrier(query.consistency()?).await?;
-        let versions = app.backend.history(&key, before, limit);
+        let versions = app.backend.history(&key, before, limit, PAGE_BYTES_MAX)?;
         if versions.is_empty() && before.is_none() {
             return Err(Problem::new(Code::NotFound, "this key was never written"));
         }
@@ -68,7 +68,7 @@ impl Page {
             bytes += version.value.len();
             shown += 1;
         }
-        let is_all = shown == versions.len() && shown < limit;
+        let is_all = shown == versions.len() && shown < limit && bytes < PAGE_BYTES_MAX;
         versions.truncate(shown);
         let next_before = versions.last().filter(|_| !is_all).map(|last| last.seq);
         Self { key, versions, next_before, written: 0, open: false }

@@ -221,10 +221,10 @@ pub async fn find<B: Backend>(
 ) -> Result<Record, Problem> {
     app.backend.barrier(consistency).await?;
     let record = match at {
-        None => app.backend.newest(key),
+        None => app.backend.newest(key)?,
         Some(at) => {
             check_position(app, at)?;
-            app.backend.as_of(key, at)
+            app.backend.as_of(key, at)?
         }
     };
     match record {

@@ -175,7 +175,7 @@ pub async fn record<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) ->
         app.backend.barrier(query.consistency()?).await?;
         let record = app
             .backend
-            .record(Seq(seq))
+            .record(Seq(seq))?
             .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no record {seq}")))?;
         Ok(record_reply(record))
     };

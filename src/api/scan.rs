@@ -89,6 +89,7 @@ async fn run<B: Backend>(app: &Arc<App<B>>, parts: &Parts) -> Reply {
         (scan, page)
     });
     let (scan, page) = page.await.map_err(|_| Problem::new(Code::Internal, "the scan failed"))?;
+    let page = page?;
     let bytes_guess = 64 + page.records.iter().map(|record| record.key.len() + 96).sum::<usize>();
     Ok(document::reply(Items { scan, page, keys_only, written: 0, open: false }, bytes_guess))
 }

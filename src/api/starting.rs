@@ -77,24 +77,30 @@ impl Backend for Starting {
         Seq(0)
     }
 
-    fn newest(&self, _key: &[u8]) -> Option<Record> {
-        None
+    fn newest(&self, _key: &[u8]) -> Result<Option<Record>> {
+        Ok(None)
     }
 
-    fn as_of(&self, _key: &[u8], _at: Seq) -> Option<Record> {
-        None
+    fn as_of(&self, _key: &[u8], _at: Seq) -> Result<Option<Record>> {
+        Ok(None)
     }
 
-    fn history(&self, _key: &[u8], _before: Option<Seq>, _limit: usize) -> Vec<Record> {
-        Vec::new()
+    fn history(
+        &self,
+        _key: &[u8],
+        _before: Option<Seq>,
+        _limit: usize,
+        _bytes_max: usize,
+    ) -> Result<Vec<Record>> {
+        Ok(Vec::new())
     }
 
-    fn record(&self, _seq: Seq) -> Option<Record> {
-        None
+    fn record(&self, _seq: Seq) -> Result<Option<Record>> {
+        Ok(None)
     }
 
-    fn scan(&self, _scan: &Scan) -> Page {
-        Page::default()
+    fn scan(&self, _scan: &Scan) -> Result<Page> {
+        Ok(Page::default())
     }
 }
 

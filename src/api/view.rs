@@ -72,7 +72,12 @@ impl NodeView for NodeInfo {
         let stays_us = self.stage_stays_us();
         let stat = |group, name, help, value| Stat { group, name, help, label: None, value };
         let mut stats = vec![
-            stat("storage", "memory_bytes", "Bytes of applied entries held in memory.", sizes.bytes as f64),
+            stat(
+                "storage",
+                "unsealed_bytes",
+                "About the memory of records that are not in segments yet.",
+                sizes.unsealed_bytes as f64,
+            ),
             stat(
                 "storage",
                 "idempotency_answers",

@@ -41,6 +41,7 @@ pub struct Config {
     pub pipeline: PipelineConfig,
     pub wal: WalConfig,
     pub storage: StorageConfig,
+    pub ledger: LedgerConfig,
     pub consensus: ConsensusConfig,
     pub limits: LimitsConfig,
     pub logging: LoggingConfig,
@@ -116,6 +117,8 @@ pub struct WalConfig {
     pub tail_bytes_max: usize,
     /// Idle time after which the last group is certified by a closing one. Default 500 ms.
     pub idle_close: Duration,
+    /// Log kept behind the newest sealed segment, for followers that are a little behind. Default 64 MiB.
+    pub keep_bytes: u64,
     /// Free disk space below which writes stop. Default 512 MiB.
     pub disk_free_bytes_min: u64,
 }
@@ -125,6 +128,17 @@ pub struct WalConfig {
 pub struct StorageConfig {
     /// Record bytes of a segment; seeds the cluster setting of a new ledger. Default 64 MiB.
     pub segment_size: u64,
+    /// Memory of all read caches. Default 128 MiB.
+    pub max_cache_size: u64,
+    /// Memory of records that are not in segments yet; writes wait above it. Default 512 MiB.
+    pub unsealed_bytes_max: u64,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// Name of the log in its checkpoints; empty = `scribe/<cluster id>/1`.
+    pub origin: String,
 }
 
 /// `[consensus]`
@@ -206,6 +220,7 @@ impl Default for Config {
             pipeline: PipelineConfig::default(),
             wal: WalConfig::default(),
             storage: StorageConfig::default(),
+            ledger: LedgerConfig::default(),
             consensus: ConsensusConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
@@ -251,6 +266,7 @@ impl Default for WalConfig {
             group_bytes_max: 8 << 20,
             tail_bytes_max: 64 << 20,
             idle_close: Duration::from_millis(500),
+            keep_bytes: 64 << 20,
             disk_free_bytes_min: 512 << 20,
         }
     }
@@ -258,7 +274,7 @@ impl Default for WalConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { segment_size: 64 << 20 }
+        Self { segment_size: 64 << 20, max_cache_size: 128 << 20, unsealed_bytes_max: 512 << 20 }
     }
 }
 

@@ -295,6 +295,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("storage", "Segments and caches."),
     ("storage.s3", "The object store for archived segments."),
     ("storage.tiering", "When segments move to the archive, and how."),
+    ("ledger", "The log as verifiers see it."),
     ("consensus", "Raft."),
     ("cluster", "Finding and trusting the other nodes."),
     ("security.tls", "Encryption of client connections."),
@@ -385,13 +386,27 @@ pub static KEYS: &[Key] = &[
         time(Duration::from_millis(1), HOUR),
         "Idle time after which the last group is certified by a closing one."
     ),
+    key!(
+        wal.keep_bytes,
+        size(0, 16 * TIB),
+        "Log kept although its records are sealed, for members that are a little behind."
+    ),
     key!(wal.disk_free_bytes_min, size(0, 16 * TIB), "Free disk space below which writes stop; reads go on."),
     key!(
         storage.segment_size,
         size(4 * KIB, GIB),
         "Record bytes of a segment; seeds the cluster setting of a new ledger."
     ),
-    not_built("storage.max_cache_size", size(0, TIB), Today::Int(0), "Memory of all read caches."),
+    key!(
+        storage.max_cache_size,
+        size(MIB, TIB),
+        "Memory of all read caches: blocks of segments, and the index's rows and blocks."
+    ),
+    key!(
+        storage.unsealed_bytes_max,
+        size(64 * KIB, 64 * GIB),
+        "Memory of records that are not in segments yet; above it writes wait. At least four segments."
+    ),
     not_built("storage.s3.bucket", Kind::Text, Today::Text(""), "Bucket; empty = no object store.")
         .older(&[renamed("storage.s3_bucket")]),
     not_built("storage.s3.region", Kind::Text, Today::Text("us-east-1"), "Region of the bucket.")
@@ -436,6 +451,12 @@ pub static KEYS: &[Key] = &[
         size(0, 1_024 * TIB),
         Today::Int(0),
         "Disk for cold blocks.",
+    ),
+    key!(
+        ledger.origin,
+        Kind::Text,
+        "Name of the log in its signed checkpoints, a URL without scheme for a public one; empty = made of the \
+         cluster's id. Never change it: verifiers know the log by it."
     ),
     key!(
         consensus.election_timeout_ms,

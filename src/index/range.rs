@@ -59,8 +59,20 @@ impl KeyRange {
         self
     }
 
+    /// The first key that it may hold.
+    #[must_use]
+    pub fn first(&self) -> &[u8] {
+        &self.from
+    }
+
+    /// Whether a key is before its end.
+    #[must_use]
+    pub fn ends_after(&self, key: &[u8]) -> bool {
+        self.end.as_ref().is_none_or(|end| *key < end[..])
+    }
+
     /// Whether no key can be in it.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| self.from >= end)
     }
 

@@ -6,7 +6,10 @@
 use super::Ledger;
 use crate::{
     error::{Error, Result},
-    proof::merkle_map::{MerkleProof, MerkleTree},
+    proof::{
+        Hash,
+        merkle_map::{MerkleProof, MerkleTree},
+    },
 };
 
 impl Ledger {
@@ -29,7 +32,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::get`].
-    pub fn compute_merkle_root(&self) -> Result<[u8; 32]> {
+    pub fn compute_merkle_root(&self) -> Result<Hash> {
         Ok(self.merkle_tree()?.root_hash())
     }
 

@@ -121,7 +121,10 @@ impl Iterator for Scan<'_> {
                 return Some(Ok(record));
             }
             let scan = self.next.take()?;
-            let page = self.reader.scan(&scan);
+            let page = match self.reader.scan(&scan) {
+                Ok(page) => page,
+                Err(error) => return Some(Err(error)),
+            };
             // A page of nothing but tombstones is empty and not the last one.
             self.next = page.next.map(|after| read::Scan { after: Some(after), ..scan });
             self.page = page.records.into_iter();
@@ -153,7 +156,11 @@ impl Iterator for History<'_> {
         if let Some(record) = self.page.next() {
             return Some(Ok(record));
         }
-        let versions = self.reader.history(&self.key, Some(self.before.take()?), PAGE_RECORDS_MAX);
+        let before = Some(self.before.take()?);
+        let versions = match self.reader.history(&self.key, before, PAGE_RECORDS_MAX, PAGE_BYTES_MAX) {
+            Ok(versions) => versions,
+            Err(error) => return Some(Err(error)),
+        };
         self.before = versions.last().map(|oldest| oldest.seq);
         self.page = versions.into_iter();
         self.page.next().map(Ok)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::gauge::Gauge;
+use super::{gauge::Gauge, worker::Bell};
 use crate::{
     error::{Code, Error, Result},
     raft::Replica,
@@ -19,6 +19,7 @@ use crate::{
         outcome::Outcome,
         settings::Settings,
     },
+    types::LogId,
 };
 
 /// The stage.
@@ -26,13 +27,14 @@ use crate::{
 pub struct Apply {
     state: Arc<State>,
     gauge: Arc<Gauge>,
+    prove: Bell,
 }
 
 impl Apply {
-    /// Applies to `state`.
+    /// Applies to `state` and wakes `prove`.
     #[must_use]
-    pub fn new(state: Arc<State>, gauge: Arc<Gauge>) -> Self {
-        Self { state, gauge }
+    pub fn new(state: Arc<State>, gauge: Arc<Gauge>, prove: Bell) -> Self {
+        Self { state, gauge, prove }
     }
 }
 
@@ -41,7 +43,7 @@ impl Replica for Apply {
         let _stay = self.gauge.enter(1, entry.len() as u64);
         match entry.first() {
             Some(&KIND_BATCH) => {
-                without_blocking_others(entry.len(), || Ok(self.state.apply(&BatchView::open(entry)?)))
+                without_blocking_others(entry.len(), || self.state.apply(&BatchView::open(entry)?))
             }
             Some(&KIND_SETTINGS) => {
                 self.state.apply_settings(Settings::decode(&entry)?);
@@ -54,5 +56,11 @@ impl Replica for Apply {
                 ),
             )),
         }
+    }
+
+    fn end_entry(&self, id: LogId, bytes: u64, membership: &dyn Fn() -> Result<Vec<u8>>) -> Result<()> {
+        self.state.end_entry(id, bytes, membership)?;
+        self.prove.ring();
+        Ok(())
     }
 }

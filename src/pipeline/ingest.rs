@@ -2,7 +2,8 @@
 //!
 //! Takes requests from the servers, gives them to `batch`, and hands the caller its answer. It owns the
 //! byte budget of the pipeline: a request asks for room before its body is read and gives the room back
-//! when it is answered, so memory is bounded however slow the disk is. It does not own what is in a
+//! when it is answered, so memory is bounded however slow the disk is; and it waits while too much is applied
+//! and not yet sealed, so that apply never has to. It does not own what is in a
 //! request ([`Draft`]) nor when it is proposed.
 
 use std::{
@@ -20,6 +21,7 @@ use super::{
     gauge::{Gauge, Stay},
     message::{ToBatch, Write, Written},
     stage::Inbox,
+    unsealed::Unsealed,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -43,6 +45,7 @@ struct Admission {
     consensus: Consensus,
     batch: Inbox<ToBatch>,
     gauge: Arc<Gauge>,
+    unsealed: Unsealed,
 }
 
 /// Room in the pipeline for one request; given back when it is answered or given up.
@@ -62,9 +65,10 @@ impl Ingest {
         consensus: Consensus,
         batch: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
+        unsealed: Unsealed,
     ) -> Self {
-        let budget = Budget::new(bytes_max);
-        Self(Arc::new(Admission { budget, stopping: AtomicBool::new(false), wal, consensus, batch, gauge }))
+        let (budget, stopping) = (Budget::new(bytes_max), AtomicBool::new(false));
+        Self(Arc::new(Admission { budget, stopping, wal, consensus, batch, gauge, unsealed }))
     }
 
     /// Asks for room before a body is read. `bytes` is what is known of its size, 0 if nothing is.
@@ -140,6 +144,7 @@ impl Permit {
             return Err(Error::new(Code::Malformed, "the request holds no operations"));
         }
         self.cover(draft.bytes())?;
+        self.admission.unsealed.wait_for_room().await?;
         let (reply, answer) = oneshot::channel();
         let write = Write { draft, reply, room: self.room, stay: self.stay };
         if self.admission.batch.send(ToBatch::Write(write)).is_err() {

@@ -7,10 +7,10 @@
 //!  holds is given back   │ of requests, from here                                    │ quorum
 //!  with its answer       ▼ to the answer                                             ▼
 //!                      answer ◄──────────────────────────────────────────────────── apply
-//!                                                                                    ╎
-//!                                                         (not built yet)  seal ◄╌╌╌╌┘
-//!                                                                            ╎
-//!                                                                          archive
+//!                      (nobody waits from here on)                              │ applied records
+//!                                                                                    ▼
+//!   segments ◄── index ◄── files ── seal ◄─────────────── full and proven ──────── prove ──► checkpoints
+//!                                     ≤ storage.unsealed_bytes_max in memory, or writes wait
 //! ```
 //!
 //! Positions, in this order always: proposed ≥ committed ≥ applied ≥ proven ≥ sealed ≥ archived.
@@ -19,14 +19,20 @@
 //! queue; what may wait in it is bounded in bytes by the permits of `ingest`.
 
 pub mod apply;
+pub mod background;
 pub mod batch;
 pub mod budget;
 pub mod entry_clock;
 pub mod gauge;
+pub mod index;
 pub mod ingest;
 pub mod message;
+pub mod prove;
 pub mod replicate;
+pub mod seal;
 pub mod stage;
+pub mod unsealed;
+pub mod worker;
 
 use std::sync::Arc;
 
@@ -39,6 +45,7 @@ use self::{
     ingest::Ingest,
     replicate::Replicate,
     stage::Running,
+    unsealed::Unsealed,
 };
 use crate::{
     config::{LimitsConfig, PipelineConfig},
@@ -56,6 +63,9 @@ pub struct Gauges {
     replicate: Arc<Gauge>,
     /// For [`apply::Apply`], which Raft drives.
     pub apply: Arc<Gauge>,
+    prove: Arc<Gauge>,
+    seal: Arc<Gauge>,
+    index: Arc<Gauge>,
 }
 
 impl Default for Gauges {
@@ -65,6 +75,9 @@ impl Default for Gauges {
             batch: Gauge::new("batch"),
             replicate: Gauge::new("replicate"),
             apply: Gauge::new("apply"),
+            prove: Gauge::new("prove"),
+            seal: Gauge::new("seal"),
+            index: Gauge::new("index"),
         }
     }
 }
@@ -82,8 +95,9 @@ impl Gauges {
         self.all().map(|gauge| (gauge.name(), gauge.stays_us())).into()
     }
 
-    fn all(&self) -> [&Arc<Gauge>; 4] {
-        [&self.ingest, &self.batch, &self.replicate, &self.apply]
+    fn all(&self) -> [&Arc<Gauge>; 7] {
+        let Self { ingest, batch, replicate, apply, prove, seal, index } = self;
+        [ingest, batch, replicate, apply, prove, seal, index]
     }
 }
 
@@ -104,6 +118,7 @@ impl Pipeline {
         wal: Wal,
         consensus: Consensus,
         state: Arc<State>,
+        unsealed: Unsealed,
         gauges: &Gauges,
     ) -> Self {
         let (inbox, queue) = stage::inbox();
@@ -112,7 +127,8 @@ impl Pipeline {
             Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
         let batch = BatchStage::new(config.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
-        let ingest = Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone());
+        let ingest =
+            Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
         Self { ingest, batch }
     }
 

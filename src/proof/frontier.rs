@@ -102,6 +102,11 @@ impl Frontier {
         Ok(Self { size, peaks: peaks.iter().copied().map(Hash).collect() })
     }
 
+    /// The peaks, largest first.
+    pub(super) fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
     /// The frontier of `size` leaves with these peaks, largest first.
     pub(super) fn from_peaks(size: u64, peaks: Vec<Hash>) -> Self {
         debug_assert_eq!(peaks.len(), size.count_ones() as usize);

@@ -28,7 +28,7 @@ pub const LEAF_BYTES: usize = 91;
 const VERSION: u8 = 1;
 
 /// What the value commitment of a delete is.
-const NO_VALUE: Hash = Hash([0; HASH_BYTES]);
+pub const NO_VALUE: Hash = Hash([0; HASH_BYTES]);
 
 /// What a leaf says about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ pub mod consistency;
 mod encoding;
 pub mod error;
 pub mod frontier;
+pub mod growth;
 pub mod hash;
 pub mod inclusion;
 pub mod key;

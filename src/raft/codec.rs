@@ -44,6 +44,39 @@ pub fn to_raft_id(id: wal::LogId) -> LogId {
     LogId { leader_id: id.term.into(), index: id.index.0 }
 }
 
+/// A membership with the entry that set it, for a segment's boundary.
+///
+/// ```text
+/// set by an entry u8 | term u64 | index u64 | 3 | rkyv archive
+/// ```
+///
+/// # Errors
+/// As [`entry::encode`].
+pub fn encode_stored_membership(membership: &super::state_machine::Membership) -> Result<Vec<u8>> {
+    let id = membership.log_id().map(to_wal_id);
+    let (term, index) = id.map_or((0, 0), |id| (id.term, id.index.0));
+    let mut out = vec![u8::from(id.is_some())];
+    out.extend_from_slice(&term.to_le_bytes());
+    out.extend_from_slice(&index.to_le_bytes());
+    out.extend_from_slice(&encode_membership(membership.membership())?);
+    Ok(out)
+}
+
+/// Reads what [`encode_stored_membership`] writes.
+///
+/// # Errors
+/// [`Code::Corrupt`] for anything else.
+pub fn decode_stored_membership(bytes: &[u8]) -> Result<super::state_machine::Membership> {
+    let parts = bytes.split_first().and_then(|(is_set, rest)| Some((is_set, rest.split_at_checked(16)?)));
+    let Some((is_set, (id, membership))) = parts else {
+        return Err(Error::new(Code::Corrupt, "a segment's boundary holds no membership"));
+    };
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| id[at + n]));
+    let id = wal::LogId { term: word(0), index: LogIndex(word(8)) };
+    let id = (*is_set != 0).then(|| to_raft_id(id));
+    Ok(super::state_machine::Membership::new(id, decode_membership(membership)?))
+}
+
 /// The entry as the log stores it. A proposal's bytes are shared, not copied.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use tokio::time::Instant;
 
-pub use self::state_machine::{Boundary, Replica};
+pub use self::state_machine::{Boundaries, Boundary, Replica};
 use self::{
     log_store::LogStore,
     network::Peers,
@@ -207,9 +207,12 @@ impl Consensus {
         config: &ConsensusConfig,
         wal: Wal,
         replica: Arc<dyn Replica>,
+        boundaries: Boundaries,
+        keep_bytes: u64,
     ) -> Result<Self> {
         let log = LogStore::new(wal.clone(), me);
-        let mut state_machine = StateMachine::from_boundary(replica, Boundary::default());
+        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone())?;
+        check_continues(&wal, boundaries.borrow().as_ref())?;
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
 
@@ -245,6 +248,7 @@ impl Consensus {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
+        tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep_bytes));
         Ok(Self { raft, me, sole_voter })
     }
 
@@ -344,6 +348,58 @@ impl Consensus {
     }
 }
 
+/// Checks that the log goes on where the newest sealed segment ends.
+fn check_continues(wal: &Wal, newest: Option<&Boundary>) -> Result<()> {
+    let WalState { first, last, .. } = wal.state();
+    let lost = |what: String| {
+        Err(Error::new(
+            Code::Corrupt,
+            format!(
+                "{what}: files of the write-ahead log or of segments are missing; restore them from a backup"
+            ),
+        ))
+    };
+    match newest {
+        None if first.0 > 0 => {
+            lost(format!("the log begins at entry {first}, and no segment holds what was before"))
+        }
+        Some(Boundary { log, .. }) if first.0 > log.index.0 + 1 => lost(format!(
+            "the log begins at entry {first}, and the newest segment ends with entry {}",
+            log.index
+        )),
+        Some(Boundary { log, .. }) if last.is_none_or(|last| last < *log) => {
+            lost(format!("the log ends before entry {}, with which the newest segment ends", log.index))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells openraft of every new boundary, and gives up the log before it but for `keep_bytes`.
+async fn purge_what_is_sealed(
+    raft: Raft<TypeConfig, StateMachine>,
+    wal: Wal,
+    mut boundaries: Boundaries,
+    keep_bytes: u64,
+) {
+    boundaries.mark_changed();
+    while boundaries.changed().await.is_ok() {
+        let Some(Boundary { log, .. }) = boundaries.borrow_and_update().clone() else { continue };
+        let Some(up_to) = wal.purge_point(log.index, keep_bytes) else { continue };
+        // openraft purges only what it knows to be in a snapshot. Each step fails only when it has stopped.
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        let waiting = raft.wait(None);
+        let in_snapshot = waiting.metrics(
+            |metrics| metrics.snapshot.is_some_and(|snapshot| snapshot.index >= log.index.0),
+            "the newest boundary is a snapshot",
+        );
+        if in_snapshot.await.is_err() || raft.trigger().purge_log(up_to.0).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Answers other members' requests from `raft`.
 ///
 /// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
@@ -376,6 +432,7 @@ fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine) -> Result
     // A member may know that more is committed than it has on disk itself: the rest comes from its peers.
     let end = committed.min(last).map_or(0, |id| id.index.0 + 1);
     let mut next = state_machine.applied().map_or(0, |id| id.index + 1);
+
     while next < end {
         let entries =
             log.entries(next, end, CHUNK_BYTES).map_err(|e| Error::io("reading the log for replay", &e))?;

@@ -12,39 +12,67 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 
-use super::{Entry, LogId, Member, Proposal, TypeConfig};
-use crate::{error::Result, state::outcome::Outcome, types::NodeId};
+use tokio::sync::watch;
+
+use super::{Entry, LogId, Member, Proposal, TypeConfig, codec};
+use crate::{error::Result, state::outcome::Outcome, types::NodeId, wal};
 
 /// What applies committed entries, in order, each exactly once a process.
 pub trait Replica: Send + Sync + 'static {
     /// Applies a proposal's bytes.
     ///
     /// # Errors
-    /// Bytes that no proposer could have written, or an entry of a newer feature level. Either stops
-    /// this member: applying on would make it another ledger.
+    /// Bytes that no proposer could have written, an entry of a newer feature level, a disk that does not give
+    /// what the entry's conditions ask for. Each stops this member: applying on would make it another ledger.
     fn apply(&self, proposal: Bytes) -> Result<Outcome>;
+
+    /// Every entry ends here, those that are not proposals too: its place, its bytes, and a way to the membership
+    /// in force, encoded.
+    ///
+    /// # Errors
+    /// As [`Replica::apply`].
+    fn end_entry(&self, id: wal::LogId, bytes: u64, membership: &dyn Fn() -> Result<Vec<u8>>) -> Result<()>;
 }
 
-type Membership = StoredMembership<openraft::alias::CommittedLeaderIdOf<TypeConfig>, NodeId, Member>;
+pub type Membership = StoredMembership<openraft::alias::CommittedLeaderIdOf<TypeConfig>, NodeId, Member>;
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Boundary>;
 
-/// What a snapshot carries and a restart begins from: the state at a segment boundary. There are no
-/// segments yet, so the only boundary is the empty ledger and the log is never purged behind it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Boundary {}
+/// What a snapshot carries and a restart begins from: the end of a sealed segment. The state itself is in that
+/// segment and those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boundary {
+    /// The segment's last entry.
+    pub log: wal::LogId,
+    /// The membership as of that entry, encoded.
+    pub membership: Vec<u8>,
+}
+
+/// The newest boundary; none before the first segment is sealed.
+pub type Boundaries = watch::Receiver<Option<Boundary>>;
 
 /// One member's state machine.
 pub struct StateMachine {
     replica: Arc<dyn Replica>,
     applied: Option<LogId>,
     membership: Membership,
+    boundaries: Boundaries,
 }
 
 impl StateMachine {
     /// Starts from the newest boundary.
-    pub fn from_boundary(replica: Arc<dyn Replica>, _boundary: Boundary) -> Self {
-        Self { replica, applied: None, membership: Membership::default() }
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::error::Code::Corrupt) when its membership cannot be read.
+    pub fn from_boundary(replica: Arc<dyn Replica>, boundaries: Boundaries) -> Result<Self> {
+        let newest = boundaries.borrow().clone();
+        let (applied, membership) = match newest {
+            None => (None, Membership::default()),
+            Some(Boundary { log, membership }) => {
+                (Some(codec::to_raft_id(log)), codec::decode_stored_membership(&membership)?)
+            }
+        };
+        Ok(Self { replica, applied, membership, boundaries })
     }
 
     /// Position of the last applied entry.
@@ -62,14 +90,20 @@ impl StateMachine {
     /// # Errors
     /// As [`Replica::apply`].
     pub fn apply_entry(&mut self, entry: Entry) -> Result<Outcome> {
+        let mut entry_bytes = 0;
         let outcome = match entry.payload {
             EntryPayload::Blank => Outcome::default(),
-            EntryPayload::Normal(Proposal { bytes, .. }) => self.replica.apply(bytes)?,
+            EntryPayload::Normal(Proposal { bytes, .. }) => {
+                entry_bytes = bytes.len() as u64;
+                self.replica.apply(bytes)?
+            }
             EntryPayload::Membership(membership) => {
                 self.membership = Membership::new(Some(entry.log_id), membership);
                 Outcome::default()
             }
         };
+        let membership = || codec::encode_stored_membership(&self.membership);
+        self.replica.end_entry(codec::to_wal_id(entry.log_id), entry_bytes, &membership)?;
         self.applied = Some(entry.log_id);
         Ok(outcome)
     }
@@ -77,7 +111,7 @@ impl StateMachine {
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = Boundary;
-    type SnapshotBuilder = NoSnapshots;
+    type SnapshotBuilder = Newest;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
         Ok((self.applied, self.membership.clone()))
@@ -97,35 +131,44 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<NoSnapshots> {
-        Some(NoSnapshots)
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Newest> {
+        Some(Newest(self.boundaries.clone()))
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
-        NoSnapshots
+    async fn get_snapshot_builder(&mut self) -> Newest {
+        Newest(self.boundaries.clone())
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _boundary: Boundary) -> io::Result<()> {
-        Err(no_boundary())
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this version does not take segments from other members",
+        ))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Ok(None)
+        Newest(self.boundaries.clone()).snapshot()
     }
 }
 
-/// The builder of snapshots before there are boundaries to build them from. Nothing asks for one: the
-/// policy is "never" and the log keeps every entry.
-pub struct NoSnapshots;
+/// The builder of snapshots. There is nothing to build: the newest sealed segment is one.
+pub struct Newest(Boundaries);
 
-impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
+impl Newest {
+    fn snapshot(&self) -> io::Result<Option<Snapshot>> {
+        let Some(boundary) = self.0.borrow().clone() else { return Ok(None) };
+        let last_membership =
+            codec::decode_stored_membership(&boundary.membership).map_err(io::Error::other)?;
+        let meta = SnapshotMeta { last_log_id: Some(codec::to_raft_id(boundary.log)), last_membership };
+        Ok(Some(Snapshot { meta, snapshot: boundary }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Newest {
     type SnapshotData = Boundary;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        Err(no_boundary())
+        let none = || io::Error::new(io::ErrorKind::Unsupported, "no segment is sealed yet");
+        self.snapshot()?.ok_or_else(none)
     }
-}
-
-fn no_boundary() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this version has no segment boundaries to take a snapshot at")
 }

@@ -12,10 +12,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-use crate::{
-    state::{State, record::Scan},
-    types::Seq,
-};
+use crate::{error::Result, state::State, types::Seq};
 
 /// A ledger of at most this many records is counted by whoever asks, within milliseconds.
 const COUNTED_AT_ONCE: u64 = 50_000;
@@ -23,8 +20,8 @@ const COUNTED_AT_ONCE: u64 = 50_000;
 /// After a count, the next one begins at the earliest after so many times what it took.
 const REST: u32 = 19;
 
-/// Keys looked at without letting go of the state.
-const PAGE_KEYS: usize = 4_096;
+/// When to count again after keys could not be read.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// The counter. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -82,18 +79,30 @@ impl LiveKeys {
 impl Inner {
     fn count(&self) {
         let began = Instant::now();
-        let mut keys = 0;
-        let mut scan = Scan { limit: PAGE_KEYS, bytes_max: usize::MAX, ..Scan::default() };
-        let position = loop {
-            let page = self.state.scan(&scan);
-            keys += page.records.len() as u64;
-            if page.next.is_none() {
-                break page.position;
+        match count(&self.state) {
+            Ok((keys, position)) => {
+                self.keys.store(keys, Ordering::Relaxed);
+                let rest: Duration = began.elapsed() * REST;
+                *self.schedule.lock() = Schedule { position, next: Some(Instant::now() + rest) };
             }
-            scan = Scan { after: page.next, position: Some(page.position), ..scan };
-        };
-        self.keys.store(keys, Ordering::Relaxed);
-        let rest: Duration = began.elapsed() * REST;
-        *self.schedule.lock() = Schedule { position, next: Some(Instant::now() + rest) };
+            Err(error) => {
+                tracing::warn!(%error, "keys could not be counted");
+                self.schedule.lock().next = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+}
+
+/// Counts the keys that are live now, and says as of which position that is.
+pub(super) fn count(state: &State) -> Result<(u64, Seq)> {
+    let position = state.applied();
+    let (mut keys, mut after) = (0, None);
+    loop {
+        let (live, next) = state.count_live(after.as_deref(), position)?;
+        keys += live;
+        match next {
+            None => return Ok((keys, position)),
+            next => after = next,
+        }
     }
 }

@@ -42,39 +42,57 @@ impl Reader {
         self.state.applied()
     }
 
-    /// Keys that are not deleted, exactly; it costs one load.
-    #[must_use]
-    pub fn live_keys(&self) -> u64 {
-        self.state.live_keys()
-    }
-
     /// The newest version of a key; a tombstone is returned as such.
-    #[must_use]
-    pub fn newest(&self, key: &[u8]) -> Option<Record> {
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
         self.state.newest(key)
     }
 
     /// The version of a key as of position `at`, inclusive.
-    #[must_use]
-    pub fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn as_of(&self, key: &[u8], at: Seq) -> Result<Option<Record>> {
         self.state.as_of(key, at)
     }
 
-    /// Versions of a key, newest first, with seq < `before`.
-    #[must_use]
-    pub fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
-        self.state.history(key, before, limit)
+    /// Versions of a key, newest first, with seq < `before`; as many as have `bytes_max` bytes, but one.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn history(
+        &self,
+        key: &[u8],
+        before: Option<Seq>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>> {
+        self.state.history(key, before, limit, bytes_max)
     }
 
     /// The record at a position.
-    #[must_use]
-    pub fn record(&self, seq: Seq) -> Option<Record> {
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn record(&self, seq: Seq) -> Result<Option<Record>> {
         self.state.record(seq)
     }
 
+    /// How many keys are live now. It goes through all of them, some million a second.
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn count_live(&self) -> Result<u64> {
+        live_keys::count(&self.state).map(|(keys, _)| keys)
+    }
+
     /// A page of live keys. The first scan after many new keys sorts them: call it where blocking is fine.
-    #[must_use]
-    pub fn scan(&self, scan: &Scan) -> Page {
+    ///
+    /// # Errors
+    /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment that has to be read.
+    pub fn scan(&self, scan: &Scan) -> Result<Page> {
         self.state.scan(scan)
     }
 }

@@ -15,7 +15,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
     BLOCK_BYTES, IDEMPOTENCY_BYTES_MAX, INLINE_VALUE_BYTES_MAX, KEY_BLOCK_BYTES, LEAF_HASH_BYTES,
-    LEAVES_PER_BLOCK, SegmentHead, SegmentSummary,
+    LEAVES_PER_BLOCK, RECORDS_MAX, SUBTREE_LEAVES, SegmentHead, SegmentSummary,
 };
 use crate::types::{KEY_BYTES_MAX, LogId, LogIndex, VALUE_BYTES_MAX};
 
@@ -37,6 +37,8 @@ pub(super) enum Kind {
     KeyIndex = 6,
     /// The key filter.
     Filter = 7,
+    /// Roots of the complete subtrees of 256 leaves whose last leaf is here, 32 bytes each.
+    Subtrees = 8,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             5 => Some(Self::Keys),
             6 => Some(Self::KeyIndex),
             7 => Some(Self::Filter),
+            8 => Some(Self::Subtrees),
             _ => None,
         }
     }
@@ -62,6 +65,7 @@ impl Kind {
             Self::Leaves => LEAVES_PER_BLOCK * LEAF_HASH_BYTES,
             Self::Keys => 2 * KEY_BLOCK_BYTES + KEY_BYTES_MAX,
             Self::Idempotency => IDEMPOTENCY_BYTES_MAX,
+            Self::Subtrees => (RECORDS_MAX as usize / SUBTREE_LEAVES as usize + 1) * LEAF_HASH_BYTES,
             // A filter of RECORDS_MAX keys, an index of 4 GiB of keys: both are below this.
             Self::KeyIndex | Self::Filter => 1 << 30,
         }
@@ -81,6 +85,8 @@ pub(super) struct Facts {
     pub(super) last_timestamp_ms: u64,
     pub(super) root_after: [u8; 32],
     pub(super) frontier_before: Vec<u8>,
+    pub(super) high_subtrees: Vec<[u8; 32]>,
+    pub(super) boundary: Vec<u8>,
 }
 
 impl Facts {
@@ -98,6 +104,8 @@ impl Facts {
             raw_bytes: self.raw_bytes,
             file_bytes,
             frontier_before: self.frontier_before,
+            high_subtrees: self.high_subtrees,
+            boundary: self.boundary,
             root_after: self.root_after,
             digest,
         }

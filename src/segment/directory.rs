@@ -36,6 +36,7 @@ pub(super) struct Directory {
     pub(super) idempotency: u32,
     pub(super) key_index: u32,
     pub(super) filter: u32,
+    pub(super) subtrees: u32,
 }
 
 impl Directory {
@@ -107,6 +108,7 @@ impl Directory {
             idempotency: only(Kind::Idempotency)?,
             key_index: only(Kind::KeyIndex)?,
             filter: only(Kind::Filter)?,
+            subtrees: only(Kind::Subtrees)?,
             facts,
             blocks,
         })
@@ -174,6 +176,8 @@ mod tests {
             last_timestamp_ms: 2,
             root_after: [7; 32],
             frontier_before: vec![1, 2, 3],
+            high_subtrees: Vec::new(),
+            boundary: vec![4],
         }
     }
 
@@ -191,8 +195,8 @@ mod tests {
         (contents, rkyv::to_bytes::<rancor::Error>(&Places { blocks: places }).unwrap().to_vec(), align(end))
     }
 
-    const ENDS: [(Kind, u32, u32); 3] =
-        [(Kind::Idempotency, 0, 5), (Kind::KeyIndex, 0, 8), (Kind::Filter, 0, 32)];
+    const ENDS: [(Kind, u32, u32); 4] =
+        [(Kind::Idempotency, 0, 5), (Kind::KeyIndex, 0, 8), (Kind::Filter, 0, 32), (Kind::Subtrees, 0, 0)];
 
     fn decode(records: u32, blocks: &[(Kind, u32, u32)]) -> Result<Directory, &'static str> {
         let (contents, places, offset) = footer(records, blocks);

@@ -8,7 +8,7 @@
 //!                                     └─► hash checked ──┴─► BlockCache (bytes_max, shared by all segments)
 //!
 //!  header │ records  records  leaves  value  records … │ idempotency │ keys keys … │ key index │ filter │
-//!         contents │ places │ trailer
+//!         subtrees │ contents │ places │ trailer
 //! ```
 //!
 //! Takes records by borrowed views and writes them under a temporary name; after sync and rename the file never
@@ -74,6 +74,12 @@ pub const LEAVES_PER_BLOCK: usize = 2_048;
 /// Size of a leaf hash.
 pub const LEAF_HASH_BYTES: usize = 32;
 
+/// Leaves of a subtree whose root is kept beside the leaf hashes: a level-0 tile.
+pub const SUBTREE_LEAVES: u64 = 1 << 8;
+
+/// Leaves of a subtree whose root is kept in the footer, so that an open segment has it at hand: a level-1 tile.
+pub const HIGH_SUBTREE_LEAVES: u64 = 1 << 16;
+
 /// The most bytes of idempotency outcomes that one segment carries.
 pub const IDEMPOTENCY_BYTES_MAX: usize = 1 << 30;
 
@@ -134,6 +140,10 @@ pub struct SegmentSummary {
     pub frontier_before: Vec<u8>,
     /// Root of the tree of all records up to `end_seq`.
     pub root_after: [u8; 32],
+    /// Roots of the complete subtrees of [`HIGH_SUBTREE_LEAVES`] leaves whose last leaf is here, in order.
+    pub high_subtrees: Vec<[u8; 32]>,
+    /// What the caller wants to find again at the end of the newest segment.
+    pub boundary: Vec<u8>,
     /// BLAKE3(header ‖ contents): the identity of all this, whatever way the blocks are stored.
     pub digest: [u8; 32],
 }

@@ -15,7 +15,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    BlockCache, KeyHash, LEAF_HASH_BYTES, LEAVES_PER_BLOCK, SegmentHead, SegmentSummary, Version,
+    BlockCache, HIGH_SUBTREE_LEAVES, KeyHash, LEAF_HASH_BYTES, LEAVES_PER_BLOCK, SUBTREE_LEAVES, SegmentHead,
+    SegmentSummary, Version,
     cache::BlockKey,
     contents::Kind,
     directory::{Block, Directory},
@@ -106,6 +107,18 @@ impl Segment {
             return Err(source.corrupt(filter_at.offset, "the key filter has another size than its keys"));
         }
         let summary = directory.facts.clone().summary(head, trailer.digest, file_bytes);
+        let subtrees_at = directory.block(directory.subtrees);
+        let closing = |leaves: u64| {
+            let (first, records) = (head.first_seq.0, u64::from(directory.facts.records));
+            ((first + records) / leaves - first / leaves) as usize
+        };
+        if subtrees_at.bytes as usize != closing(SUBTREE_LEAVES) * LEAF_HASH_BYTES
+            || directory.facts.high_subtrees.len() != closing(HIGH_SUBTREE_LEAVES)
+        {
+            return Err(
+                source.corrupt(subtrees_at.offset, "there are more or fewer subtrees than close here")
+            );
+        }
         let number = cache.next_file();
         Ok(Self {
             path: name.to_path_buf(),
@@ -194,6 +207,15 @@ impl Segment {
         Ok(joined.into())
     }
 
+    /// Roots of the complete subtrees of [`SUBTREE_LEAVES`] leaves whose last leaf is here, one behind the other;
+    /// the first is that of subtree number first seq / [`SUBTREE_LEAVES`].
+    ///
+    /// # Errors
+    /// [`Code::Io`], [`Code::Corrupt`].
+    pub fn subtrees(&self) -> Result<Bytes> {
+        self.block(self.directory.subtrees)
+    }
+
     /// Whether it may hold versions of this key; `false` is certain. Reads nothing.
     #[must_use]
     pub fn may_contain(&self, key: KeyHash) -> bool {
@@ -222,6 +244,14 @@ impl Segment {
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         Keys::new(self)
+    }
+
+    /// Keys in byte order from `start` on, each with its newest version here, through the cache.
+    ///
+    /// # Errors
+    /// [`Code::Io`], [`Code::Corrupt`] when the first block cannot be read; later errors come as items.
+    pub fn keys_from(&self, start: &[u8]) -> Result<Keys<'_>> {
+        Keys::from(self, start)
     }
 
     /// The idempotency outcomes, as the caller gave them. Not kept.
@@ -281,7 +311,12 @@ impl Segment {
         match at.kind {
             Kind::Records => RecordBlockView::check(&block, self.directory.records_in(number)).map(drop),
             Kind::Keys => KeyBlockView::check(&block).map(drop),
-            Kind::Value | Kind::Leaves | Kind::Idempotency | Kind::KeyIndex | Kind::Filter => Ok(()),
+            Kind::Value
+            | Kind::Leaves
+            | Kind::Idempotency
+            | Kind::KeyIndex
+            | Kind::Filter
+            | Kind::Subtrees => Ok(()),
         }
         .map_err(|what| self.corrupt(at.offset, what))?;
         Ok(block)

@@ -117,10 +117,12 @@ pub struct KeyEntry {
     pub newest: Version,
 }
 
-/// All keys in order; [`Segment::keys`].
+/// Keys in order; [`Segment::keys`], [`Segment::keys_from`].
 #[derive(Debug)]
 pub struct Keys<'a> {
     segment: &'a Segment,
+    /// Whether its blocks stay in the cache.
+    cached: bool,
     /// The place of the next block among key blocks, and the rows of this one that are still to come.
     next_block: usize,
     block: Bytes,
@@ -131,7 +133,20 @@ pub struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     pub(super) fn new(segment: &'a Segment) -> Self {
-        Self { segment, next_block: 0, block: Bytes::new(), rows: 0..0, pending: None }
+        Self { segment, cached: false, next_block: 0, block: Bytes::new(), rows: 0..0, pending: None }
+    }
+
+    /// Goes on at the first key that is not less than `start`.
+    pub(super) fn from(segment: &'a Segment, start: &[u8]) -> Result<Self> {
+        let mut keys = Self { cached: true, ..Self::new(segment) };
+        keys.next_block = segment.key_index()?.block_of(start, PackedVersion(0)).unwrap_or(0);
+        while let Some(row) = keys.row()? {
+            if row.key[..] >= *start {
+                keys.pending = Some(row);
+                break;
+            }
+        }
+        Ok(keys)
     }
 
     /// The next row, from the next block if it must be.
@@ -139,7 +154,7 @@ impl<'a> Keys<'a> {
         let segment = self.segment;
         if self.rows.is_empty() {
             let Some(number) = segment.directory.keys.get(self.next_block) else { return Ok(None) };
-            self.block = segment.load(*number)?;
+            self.block = if self.cached { segment.block(*number)? } else { segment.load(*number)? };
             self.next_block += 1;
             self.rows = 0..self.view(*number)?.len();
         }

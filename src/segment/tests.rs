@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     env::real::RealIo,
+    proof::{Hash, frontier::Frontier},
     types::{LogIndex, VALUE_BYTES_MAX},
 };
 
@@ -33,12 +34,17 @@ fn write(path: &Path, records: u64) {
         writer.push(&record, &[2; 32]).unwrap();
     }
     let log_id = LogId { term: 1, index: LogIndex(1) };
+    let mut frontier = Frontier::default();
+    frontier.extend(&[Hash::default(); 5]);
     let info = FinishInfo {
         first_log: log_id,
         last_log: log_id,
-        frontier_before: b"f",
+        frontier_before: &frontier.encode(),
         root_after: [3; 32],
+        subtrees: &[],
+        high_subtrees: &[],
         idempotency: b"outcomes",
+        boundary: b"boundary",
     };
     writer.finish(info).unwrap();
 }

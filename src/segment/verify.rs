@@ -3,12 +3,10 @@
 //! Reads the file once from end to end, around the cache. Besides every block's hash it checks what no single
 //! block can show: that positions, times and counts fit, that every large value belongs to one record, that the
 //! leaf hashes are those of the records, that key table, index and filter are exactly those that a writer makes
-//! of the records, and that only zeros lie between blocks. It does not own the tree: the caller gets the leaf
-//! hashes, in order, and grows its own.
+//! of the records, that the tree grows by them from the frontier before to the root after, and that only zeros
+//! lie between blocks. That this frontier is where the last segment ended is for the caller to say.
 
 use std::collections::VecDeque;
-
-use sha2::{Digest, Sha256};
 
 use super::{
     LEAF_HASH_BYTES, Segment,
@@ -21,7 +19,12 @@ use super::{
 };
 use crate::{
     error::Result,
-    proof::leaf::{leaf_hash, leaf_of_commitments},
+    proof::{
+        Hash,
+        frontier::Frontier,
+        growth::Growth,
+        leaf::{Leaf, NO_VALUE},
+    },
     types::{Op, Seq},
 };
 
@@ -32,12 +35,20 @@ impl Segment {
     /// # Errors
     /// [`Code::Corrupt`](crate::error::Code::Corrupt) with the first thing that is wrong;
     /// [`Code::Io`](crate::error::Code::Io).
-    pub fn verify(&self, on_leaf: impl FnMut(&[u8; LEAF_HASH_BYTES])) -> Result<()> {
+    pub fn verify(&self, on_leaf: impl FnMut(&Hash)) -> Result<()> {
         // The ends may have rotted since the segment was opened.
         let segment = Self::from_file(self.file.clone(), &self.path, self.cache.clone())?;
+        let summary = segment.summary();
+        let frontier = Frontier::decode(&summary.frontier_before)
+            .ok()
+            .filter(|frontier| frontier.size() == summary.head.first_seq.0)
+            .ok_or_else(|| segment.corrupt(HEADER_BYTES as u64, "the tree before its records is not one"))?;
         let mut walk = Walk {
             segment: &segment,
             on_leaf,
+            tree: Growth::from_frontier(&frontier),
+            subtrees: Vec::new(),
+            high_subtrees: Vec::new(),
             keys: KeyTable::default(),
             values: VecDeque::new(),
             hashes: Vec::new(),
@@ -71,9 +82,12 @@ impl Segment {
 struct Walk<'a, F> {
     segment: &'a Segment,
     on_leaf: F,
+    tree: Growth,
+    subtrees: Vec<[u8; LEAF_HASH_BYTES]>,
+    high_subtrees: Vec<[u8; LEAF_HASH_BYTES]>,
     keys: KeyTable,
     /// Numbers and commitments of large values whose records are still to come.
-    values: VecDeque<(u32, [u8; 32])>,
+    values: VecDeque<(u32, Hash)>,
     /// Leaf hashes of records, still to be compared.
     hashes: Vec<u8>,
     records: u32,
@@ -83,11 +97,11 @@ struct Walk<'a, F> {
     last_timestamp_ms: u64,
 }
 
-impl<F: FnMut(&[u8; LEAF_HASH_BYTES])> Walk<'_, F> {
+impl<F: FnMut(&Hash)> Walk<'_, F> {
     fn block(&mut self, number: u32, at: &Block) -> Result<()> {
         let segment = self.segment;
         match at.kind {
-            Kind::Value => self.values.push_back((number, Sha256::digest(segment.load(number)?).into())),
+            Kind::Value => self.values.push_back((number, Hash::of(&segment.load(number)?))),
             Kind::Records => {
                 let block = segment.load(number)?;
                 let view = RecordBlockView::open(&block).map_err(|what| segment.corrupt(at.offset, what))?;
@@ -108,21 +122,21 @@ impl<F: FnMut(&[u8; LEAF_HASH_BYTES])> Walk<'_, F> {
             }
             Kind::Idempotency => drop(segment.load(number)?),
             // Compared when all records have been seen.
-            Kind::Keys | Kind::KeyIndex | Kind::Filter => {}
+            Kind::Keys | Kind::KeyIndex | Kind::Filter | Kind::Subtrees => {}
         }
         Ok(())
     }
 
     fn record(&mut self, row: &Row<'_>) -> Result<(), &'static str> {
-        let (value_commitment, value_bytes) = match row.value {
-            ValuePlace::Inline(_) if row.op == Op::Delete => ([0; 32], 0),
-            ValuePlace::Inline(value) => (Sha256::digest(value).into(), value.len() as u32),
+        let (value_commit, value_bytes) = match row.value {
+            ValuePlace::Inline(_) if row.op == Op::Delete => (NO_VALUE, 0),
+            ValuePlace::Inline(value) => (Hash::of(value), value.len() as u32),
             ValuePlace::Block(number, bytes) => match self.values.pop_front() {
                 Some((next, commitment)) if next == number => (commitment, bytes),
                 _ => return Err("large values are not in the order of their records"),
             },
         };
-        if row.value_commitment.is_some_and(|stored| *stored != value_commitment) {
+        if row.value_commitment.is_some_and(|stored| *stored != value_commit.0) {
             return Err("a value is not the one that its commitment stands for");
         }
         if row.timestamp_ms < self.last_timestamp_ms {
@@ -132,11 +146,17 @@ impl<F: FnMut(&[u8; LEAF_HASH_BYTES])> Walk<'_, F> {
             return Err("a segment holds more keys than its format can");
         }
         let seq = Seq(self.segment.summary().head.first_seq.0 + u64::from(self.records));
-        let key_commitment = Sha256::digest(row.key).into();
-        let leaf = leaf_of_commitments(row.op, seq, row.timestamp_ms, &key_commitment, &value_commitment);
-        let hash = leaf_hash(&leaf);
+        let Row { op, timestamp_ms, .. } = *row;
+        let leaf = Leaf { op, seq, timestamp_ms, key_commit: Hash::of(row.key), value_commit };
+        let hash = leaf.hash();
         (self.on_leaf)(&hash);
-        self.hashes.extend_from_slice(&hash);
+        let Self { tree, subtrees, high_subtrees, .. } = self;
+        tree.append(hash, |level, root| match level {
+            1 => subtrees.push(root.0),
+            2 => high_subtrees.push(root.0),
+            _ => {}
+        });
+        self.hashes.extend_from_slice(&hash.0);
         self.keys.push(row.key, PackedVersion::new(self.records, row.op));
         if self.records == 0 {
             self.first_timestamp_ms = row.timestamp_ms;
@@ -167,6 +187,14 @@ impl<F: FnMut(&[u8; LEAF_HASH_BYTES])> Walk<'_, F> {
             }
         }
         let facts = &directory.facts;
+        let subtrees = segment.load(directory.subtrees)?;
+        if subtrees != self.subtrees.as_flattened() || facts.high_subtrees != self.high_subtrees {
+            let offset = directory.block(directory.subtrees).offset;
+            return Err(segment.corrupt(offset, "the subtrees are not those of the records"));
+        }
+        if self.tree.root().0 != facts.root_after {
+            return Err(segment.corrupt(HEADER_BYTES as u64, "the root is not that of the records"));
+        }
         let counts_fit = (facts.records, facts.keys, facts.deletes, facts.raw_bytes)
             == (self.records, table.keys, self.deletes, self.raw_bytes);
         let times_fit = (facts.first_timestamp_ms, facts.last_timestamp_ms)

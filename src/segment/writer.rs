@@ -40,8 +40,15 @@ pub struct FinishInfo<'a> {
     pub frontier_before: &'a [u8],
     /// Root of the tree of all records up to its end.
     pub root_after: [u8; 32],
+    /// Roots of the complete subtrees of [`SUBTREE_LEAVES`](super::SUBTREE_LEAVES) leaves whose last leaf is
+    /// here, in order.
+    pub subtrees: &'a [[u8; LEAF_HASH_BYTES]],
+    /// The same of [`HIGH_SUBTREE_LEAVES`](super::HIGH_SUBTREE_LEAVES) leaves.
+    pub high_subtrees: &'a [[u8; LEAF_HASH_BYTES]],
     /// The idempotency outcomes to carry, at most [`IDEMPOTENCY_BYTES_MAX`].
     pub idempotency: &'a [u8],
+    /// What else a restart at the end of this segment begins from; opaque.
+    pub boundary: &'a [u8],
 }
 
 /// A segment being written. One that is dropped leaves an unfinished file, which the next writer of the same
@@ -191,6 +198,7 @@ impl SegmentWriter {
         let table = std::mem::take(&mut self.keys).write(|block| sink.block(Kind::Keys, 0, block))?;
         sink.block(Kind::KeyIndex, 0, &table.index)?;
         sink.block(Kind::Filter, 0, &table.filter)?;
+        sink.block(Kind::Subtrees, 0, info.subtrees.as_flattened())?;
         let facts = Facts {
             records: self.records,
             keys: table.keys,
@@ -202,6 +210,8 @@ impl SegmentWriter {
             last_timestamp_ms: self.last_timestamp_ms,
             root_after: info.root_after,
             frontier_before: info.frontier_before.to_vec(),
+            high_subtrees: info.high_subtrees.to_vec(),
+            boundary: info.boundary.to_vec(),
         };
         let (facts, digest) = self.write_footer(facts)?;
         self.sink.sync()?;

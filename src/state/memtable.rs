@@ -19,8 +19,8 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::{
     keys::{KeyOrder, Run},
     newest::Newest,
-    record::Record,
-    records::{NO_SEQ, Records},
+    record::{Record, Versions},
+    records::{NO_SEQ, Records, Span},
 };
 use crate::types::{Op, Seq};
 
@@ -47,6 +47,11 @@ impl Memtable {
     /// Position of its first record, if it has one.
     pub fn first_seq(&self) -> Seq {
         self.first_seq
+    }
+
+    /// At most `count_max` records from `from` on, sharing their entries' bytes: to go through without a lock.
+    pub fn span(&self, from: Seq, count_max: usize) -> Span {
+        self.records.read().span(from, count_max)
     }
 
     /// Its records, to look at.
@@ -81,15 +86,15 @@ impl Memtable {
         self.seq_below(&records, key, &candidates, position).map(|seq| records.record(seq))
     }
 
-    /// Adds a key's versions below `position` to `versions`, newest first, until it holds `limit`.
-    pub fn versions_below(&self, key: &[u8], position: Seq, limit: usize, versions: &mut Vec<Record>) {
+    /// Adds a key's versions below `position` to `versions`, newest first, until it is full.
+    pub fn versions_below(&self, key: &[u8], position: Seq, versions: &mut Versions) {
         let candidates = self.newest.candidates(self.newest.hash(key));
         let mut next = {
             let records = self.records.read();
             self.seq_below(&records, key, &candidates, position)
         };
         while let Some(seq) = next
-            && versions.len() < limit
+            && !versions.is_full()
         {
             // A lock each: a long history must not hold up who appends.
             let records = self.records.read();

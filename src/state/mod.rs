@@ -5,7 +5,8 @@
 //!                        └► writer           settings, time, idempotency answers
 //!                        ─► applied          published last: readers see whole entries or nothing of them
 //!
-//! View { open, closed … }   what can be read; a new one is published when a memtable is closed
+//! View { open, closed … }   what can be read in memory; a new one is published when a segment is full
+//!        └► Sealed          all that is older, in files
 //! ```
 //!
 //! Takes entries in log order, gives [`Outcome`]s and reads. Determinism is its law: no clock, no
@@ -15,6 +16,7 @@
 //! Locks are taken in the order writer, then a memtable's.
 
 pub mod batch;
+pub mod boundary;
 pub mod entry;
 mod idempotency;
 mod keys;
@@ -23,6 +25,7 @@ mod newest;
 pub mod outcome;
 pub mod record;
 mod records;
+mod segment;
 pub mod settings;
 mod view;
 
@@ -35,27 +38,38 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::{
     batch::{BatchView, Condition, OpCondition},
+    boundary::Boundary,
     idempotency::{Lookup, Table},
     memtable::{Appending, Memtable},
     outcome::{Answer, Outcome, Skipped, Why},
-    record::{Page, Record, Scan},
+    record::{Page, Record, Scan, Versions},
+    segment::Filling,
     settings::Settings,
     view::View,
 };
-use crate::types::{Op, Seq, TimestampMs};
+pub use self::{records::Span, segment::ClosedSegment};
+use crate::{
+    error::Result,
+    sealed::Sealed,
+    types::{LogId, Op, SegmentId, Seq, TimestampMs},
+};
 
 /// The state of one replica. Applying is for one caller at a time; reading is for anyone.
 #[derive(Debug)]
 pub struct State {
+    sealed: Arc<Sealed>,
     view: ArcSwap<View>,
     writer: Mutex<Writer>,
     /// One past the newest record that readers may see.
     applied: AtomicU64,
     last_time_ms: AtomicU64,
+    /// About the memory of all memtables.
+    unsealed_bytes: AtomicU64,
     hash_seed: u64,
 }
 
@@ -65,6 +79,7 @@ struct Writer {
     settings: Option<Settings>,
     idempotency: Table,
     last_time_ms: TimestampMs,
+    filling: Filling,
 }
 
 /// Sizes for status and metrics.
@@ -72,24 +87,40 @@ struct Writer {
 pub struct Sizes {
     /// Records ever applied.
     pub records: u64,
-    /// Bytes of entries held in memory.
-    pub bytes: u64,
+    /// About the bytes of memory that hold what is not sealed yet.
+    pub unsealed_bytes: u64,
     /// Idempotency answers remembered.
     pub idempotency_answers: u64,
 }
 
+/// What a record in a memtable takes beside its entry's bytes: its slot, its row, its leaf hash, the order of keys.
+const RECORD_OVERHEAD_BYTES: u64 = 96;
+
 impl State {
-    /// The empty state, before the first entry. `hash_seed` only spreads keys over buckets.
-    #[must_use]
-    pub fn new(hash_seed: u64) -> Self {
-        let open = Arc::new(Memtable::new(Seq(0), hash_seed));
-        Self {
-            view: ArcSwap::from_pointee(View { open, closed: Arc::new([]) }),
-            writer: Mutex::default(),
-            applied: AtomicU64::new(0),
-            last_time_ms: AtomicU64::new(0),
-            hash_seed,
+    /// The state at the end of the newest sealed segment; without segments, before the first entry. `hash_seed`
+    /// only spreads keys over buckets.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::error::Code::Corrupt) when a segment does not say what the state was.
+    pub fn open(sealed: Arc<Sealed>, hash_seed: u64) -> Result<Self> {
+        let first_seq = sealed.end_seq();
+        let mut writer = Writer { filling: Filling::new(sealed.next_id()), ..Writer::default() };
+        if let Some(newest) = sealed.segments().last() {
+            let Boundary { last_time_ms, settings, .. } = Boundary::decode(&newest.summary().boundary)?;
+            (writer.settings, writer.last_time_ms) = (settings, last_time_ms);
+            let settings = settings.unwrap_or(Settings::BUILT_IN);
+            writer.idempotency = remembered(&sealed, last_time_ms, &settings)?;
         }
+        let open = Arc::new(Memtable::new(first_seq, hash_seed));
+        Ok(Self {
+            sealed,
+            view: ArcSwap::from_pointee(View { open, closed: Arc::new([]) }),
+            last_time_ms: AtomicU64::new(writer.last_time_ms),
+            writer: Mutex::new(writer),
+            applied: AtomicU64::new(first_seq.0),
+            unsealed_bytes: AtomicU64::new(0),
+            hash_seed,
+        })
     }
 
     /// Applies a settings entry.
@@ -104,9 +135,13 @@ impl State {
     }
 
     /// Applies a batch: numbers its records, decides its conditions and retries, makes it readable.
-    pub fn apply(&self, batch: &BatchView) -> Outcome {
+    ///
+    /// # Errors
+    /// When a condition's key has to be looked up among sealed records and cannot be. The state is then of no
+    /// more use: whoever guessed would build another ledger.
+    pub fn apply(&self, batch: &BatchView) -> Result<Outcome> {
         let mut writer = self.writer.lock();
-        let Writer { settings, idempotency, last_time_ms } = &mut *writer;
+        let Writer { settings, idempotency, last_time_ms, filling } = &mut *writer;
         // A log whose first entry is not its settings was not written by a node; its batches still have
         // one meaning on every replica, so the built-in values stand in.
         let settings = settings.unwrap_or(Settings::BUILT_IN);
@@ -121,19 +156,21 @@ impl State {
             batch_number: into.records().push_batch(now, batch.clone()),
             into,
             view: &view,
+            sealed: &self.sealed,
             batch,
             skipped: Vec::new(),
+            record_bytes: 0,
         };
         let mut conditions = batch.conditions().peekable();
         let mut next_op = 0;
         for group in batch.groups() {
-            run.append(next_op..group.first_op, &mut conditions);
+            run.append(next_op..group.first_op, &mut conditions)?;
             next_op = group.first_op + group.op_count;
             let skip = |why| Skipped { first_op: group.first_op, op_count: group.op_count, why };
             match idempotency.look_up(&group, &settings) {
                 Lookup::New => {
-                    let answer = run.append(group.first_op..next_op, &mut conditions);
-                    idempotency.remember(&group, answer, now);
+                    let answer = run.append(group.first_op..next_op, &mut conditions)?;
+                    idempotency.remember(&group, answer, now, &mut filling.answers);
                     continue;
                 }
                 Lookup::Seen(answer) => run.skipped.push(skip(Why::Replayed(answer))),
@@ -142,26 +179,97 @@ impl State {
             }
             while conditions.next_if(|c| c.op < next_op).is_some() {}
         }
-        run.append(next_op..batch.len() as u32, &mut conditions);
+        run.append(next_op..batch.len() as u32, &mut conditions)?;
 
-        let Run { first_seq, mut into, skipped, .. } = run;
+        let Run { first_seq, mut into, skipped, record_bytes, .. } = run;
+        let mut bytes = 0;
         if into.is_empty() {
             // Nobody will ever point at its bytes: failing conditions must not fill the memory.
             into.records().pop_batch();
+        } else {
+            bytes = batch.bytes() as u64 + (into.next_seq() - first_seq) * RECORD_OVERHEAD_BYTES;
         }
+        filling.record_bytes += record_bytes;
+        self.unsealed_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.last_time_ms.store(now, Ordering::Relaxed);
         // From here on readers see the whole batch.
         self.applied.store(into.finish().0, Ordering::Release);
-        Outcome { first_seq: Seq(first_seq), skipped }
+        Ok(Outcome { first_seq: Seq(first_seq), skipped })
     }
 
-    /// Closes the open memtable, between two entries; what comes goes into a new one.
-    pub fn close_memtable(&self) {
-        let _nobody_applies = self.writer.lock();
+    /// Ends an entry of the log of this many bytes, after what it says has been applied. Where the open segment
+    /// is full it is closed, and what comes goes into the next one; `membership` gives the one in force.
+    /// Whether it was.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) when memory is short.
+    pub fn end_entry(
+        &self,
+        log: LogId,
+        bytes: u64,
+        membership: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<bool> {
+        let mut writer = self.writer.lock();
+        writer.filling.note_entry(log, bytes);
         let View { open, closed } = &**self.view.load();
-        let closed = std::iter::once(open).chain(&**closed).cloned().collect();
+        let records = self.applied().0 - open.first_seq().0;
+        let settings = writer.settings.unwrap_or(Settings::BUILT_IN);
+        if !writer.filling.is_full(records, &settings) {
+            return Ok(false);
+        }
+        let boundary = Boundary {
+            last_time_ms: writer.last_time_ms,
+            settings: writer.settings,
+            membership: membership()?,
+        };
+        let next = Filling::new(SegmentId(writer.filling.id.0 + 1));
+        let Filling { id, first_log, answers, .. } = std::mem::replace(&mut writer.filling, next);
+        let full = ClosedSegment {
+            id,
+            first_log: first_log.unwrap_or(log),
+            last_log: log,
+            settings,
+            boundary: boundary.encode()?,
+            answers,
+            table: Arc::clone(open),
+        };
+        let closed = std::iter::once(Arc::new(full)).chain(closed.iter().cloned()).collect();
         let open = Arc::new(Memtable::new(self.applied(), self.hash_seed));
         self.view.store(Arc::new(View { open, closed }));
+        Ok(true)
+    }
+
+    /// The segment that has to become a file next, and one past its last record.
+    #[must_use]
+    pub fn oldest_closed(&self) -> Option<(Arc<ClosedSegment>, Seq)> {
+        let View { open, closed } = &**self.view.load();
+        let oldest = closed.last()?;
+        let next = closed.len().checked_sub(2).map_or(open, |next| &closed[next].table);
+        Some((Arc::clone(oldest), next.first_seq()))
+    }
+
+    /// Lets go of the oldest closed segment: its records are sealed.
+    pub fn release_oldest_closed(&self) {
+        let _nobody_applies = self.writer.lock();
+        let View { open, closed } = &**self.view.load();
+        if let Some((oldest, rest)) = closed.split_last() {
+            let records = oldest.table.records();
+            let count = records.next_seq() - oldest.table.first_seq().0;
+            let bytes = records.bytes() + count * RECORD_OVERHEAD_BYTES;
+            drop(records);
+            self.unsealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.view.store(Arc::new(View { open: Arc::clone(open), closed: rest.into() }));
+        }
+    }
+
+    /// At most `count_max` records from `from` on that are applied and in memory; none when they are sealed.
+    #[must_use]
+    pub fn span(&self, from: Seq, count_max: usize) -> Span {
+        let left = self.applied().0.saturating_sub(from.0);
+        let count_max = count_max.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let view = self.view.load();
+        let table = view.memtables().find(|table| table.first_seq() <= from);
+        table.map_or_else(Span::default, |table| table.span(from, count_max))
     }
 
     /// One past the newest record that readers see.
@@ -170,77 +278,133 @@ impl State {
         Seq(self.applied.load(Ordering::Acquire))
     }
 
+    /// What is sealed.
+    #[must_use]
+    pub fn sealed(&self) -> &Arc<Sealed> {
+        &self.sealed
+    }
+
     /// Time of the last applied batch.
     #[must_use]
     pub fn last_time_ms(&self) -> TimestampMs {
         self.last_time_ms.load(Ordering::Relaxed)
     }
 
-    /// Keys that are not deleted, as of the last applied batch: one load, however many there are.
+    /// About the bytes of memory that hold what is not sealed yet.
     #[must_use]
-    pub fn live_keys(&self) -> u64 {
-        // Published before the end of the ledger that readers see, so it is never older than that.
-        u64::try_from(self.live_keys.load(Ordering::Acquire)).unwrap_or(0)
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.unsealed_bytes.load(Ordering::Relaxed)
     }
 
     /// Sizes, gathered without stopping anyone for long.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        // One lock after the other: apply holds the writer's while it waits for the records.
         let idempotency_answers = self.writer.lock().idempotency.len() as u64;
-        let bytes = self.view.load().memtables().map(|table| table.records().bytes()).sum();
-        Sizes { records: self.applied().0, bytes, idempotency_answers }
+        Sizes { records: self.applied().0, unsealed_bytes: self.unsealed_bytes(), idempotency_answers }
     }
 
     /// The newest version of a key, tombstones included.
-    #[must_use]
-    pub fn newest(&self, key: &[u8]) -> Option<Record> {
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io) and [`Code::Corrupt`](crate::error::Code::Corrupt) of a segment that
+    /// has to be read, as all reads here.
+    pub fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
         let position = self.applied();
-        self.view.load().version_below(key, position)
+        self.view.load().version_below(&self.sealed, key, position)
     }
 
     /// The version of a key that was newest when `at` was the newest record.
-    #[must_use]
-    pub fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn as_of(&self, key: &[u8], at: Seq) -> Result<Option<Record>> {
         let position = at.plus(1).min(self.applied());
-        self.view.load().version_below(key, position)
+        self.view.load().version_below(&self.sealed, key, position)
     }
 
-    /// Versions of a key below `before`, newest first.
-    #[must_use]
-    pub fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
+    /// Versions of a key below `before`, newest first: at most `limit`, and no more behind the one that brings
+    /// their values to `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn history(
+        &self,
+        key: &[u8],
+        before: Option<Seq>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>> {
         let position = before.unwrap_or(Seq(u64::MAX)).min(self.applied());
-        self.view.load().versions_below(key, position, limit)
+        let mut versions = Versions::at_most(limit, bytes_max);
+        self.view.load().versions_below(&self.sealed, key, position, &mut versions)?;
+        Ok(versions.into_records())
+    }
+
+    /// How many of the next keys behind `after` are live at `position`, and where to go on.
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn count_live(&self, after: Option<&[u8]>, position: Seq) -> Result<(u64, Option<Bytes>)> {
+        self.view.load().count_live(&self.sealed, after, position)
     }
 
     /// The record at a position.
-    #[must_use]
-    pub fn record(&self, seq: Seq) -> Option<Record> {
-        (seq < self.applied()).then(|| self.view.load().record(seq)).flatten()
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn record(&self, seq: Seq) -> Result<Option<Record>> {
+        if seq >= self.applied() {
+            return Ok(None);
+        }
+        match self.view.load().record(seq) {
+            Some(record) => Ok(Some(record)),
+            None => self.sealed.record(seq),
+        }
     }
 
     /// A page of live keys in byte order, as of one position.
-    #[must_use]
-    pub fn scan(&self, scan: &Scan) -> Page {
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn scan(&self, scan: &Scan) -> Result<Page> {
         let position = scan.position.unwrap_or(Seq(u64::MAX)).min(self.applied());
-        self.view.load().scan(scan, position)
+        self.view.load().scan(&self.sealed, scan, position)
     }
 
     /// A digest of everything that replicas must hold in common: equal logs give equal digests.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
+    ///
+    /// # Errors
+    /// As [`State::newest`].
+    pub fn digest(&self) -> Result<[u8; 32]> {
         let writer = self.writer.lock();
         let mut hasher = blake3::Hasher::new();
         for seq in 0..self.applied().0 {
-            let Some(record) = self.record(Seq(seq)) else { break };
+            let Some(record) = self.record(Seq(seq))? else { break };
             hasher.update(&record.timestamp_ms.to_le_bytes()).update(&[record.op as u8]);
             hasher.update(&(record.key.len() as u64).to_le_bytes()).update(&record.key);
             hasher.update(&(record.value.len() as u64).to_le_bytes()).update(&record.value);
         }
         hasher.update(format!("{:?} {}", writer.settings, writer.last_time_ms).as_bytes());
         writer.idempotency.digest(&mut hasher);
-        *hasher.finalize().as_bytes()
+        Ok(*hasher.finalize().as_bytes())
     }
+}
+
+/// The answers that are still remembered at the end of the newest segment.
+fn remembered(sealed: &Sealed, now: TimestampMs, settings: &Settings) -> Result<Table> {
+    let segments = sealed.segments();
+    let oldest = now.saturating_sub(settings.idempotency_window_ms);
+    let mut from = segments.len();
+    // A segment's answers are no younger than its end.
+    while from > 0 && Boundary::decode(&segments[from - 1].summary().boundary)?.last_time_ms >= oldest {
+        from -= 1;
+    }
+    let mut table = Table::default();
+    for segment in &segments[from..] {
+        table.restore(&segment.idempotency()?, settings)?;
+    }
+    table.expire(now, settings);
+    Ok(table)
 }
 
 /// Operations after which apply lets waiting readers in: about 200 microseconds.
@@ -250,10 +414,13 @@ const OPS_BETWEEN_READERS: u32 = 1 << 10;
 struct Run<'a> {
     into: Appending<'a>,
     view: &'a View,
+    sealed: &'a Sealed,
     batch: &'a BatchView,
     batch_number: u32,
     first_seq: u64,
     skipped: Vec<Skipped>,
+    /// Bytes of the keys and values it appended.
+    record_bytes: u64,
 }
 
 impl Run<'_> {
@@ -263,7 +430,7 @@ impl Run<'_> {
         &mut self,
         ops: Range<u32>,
         conditions: &mut std::iter::Peekable<impl Iterator<Item = OpCondition>>,
-    ) -> Answer {
+    ) -> Result<Answer> {
         let first_seq = self.into.next_seq();
         let mut failed = None;
         for number in ops {
@@ -273,7 +440,7 @@ impl Run<'_> {
             }
             let op = self.batch.op(number as usize);
             if let Some(OpCondition { condition, .. }) = conditions.next_if(|c| c.op == number) {
-                let newest = self.live_version(op.key);
+                let newest = self.live_version(op.key)?;
                 let holds = match condition {
                     Condition::Absent => newest.is_none(),
                     Condition::Present => newest.is_some(),
@@ -287,18 +454,22 @@ impl Run<'_> {
                 }
             }
             self.into.push(self.batch_number, number, op.key);
+            self.record_bytes += (op.key.len() + op.value.len()) as u64;
         }
         let count = self.into.next_seq() - first_seq;
-        match failed {
+        Ok(match failed {
             Some(newest) if count == 0 => Answer::PreconditionFailed { newest },
             _ => Answer::Written { first_seq: Seq(first_seq), count },
-        }
+        })
     }
 
     /// Position of the key's newest version unless that is a tombstone.
-    fn live_version(&self, key: &[u8]) -> Option<Seq> {
-        let (seq, op) = self.into.newest(key).or_else(|| self.view.closed_newest(key))?;
-        (op == Op::Put).then_some(seq)
+    fn live_version(&self, key: &[u8]) -> Result<Option<Seq>> {
+        let newest = match self.into.newest(key).or_else(|| self.view.closed_newest(key)) {
+            None => self.sealed.newest(key)?,
+            newest => newest,
+        };
+        Ok(newest.filter(|(_, op)| *op == Op::Put).map(|(seq, _)| seq))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-pub use crate::types::Record;
 use crate::types::Seq;
+pub use crate::types::{Record, Versions};
 
 /// A page of keys in byte order, all as of one position.
 #[derive(Clone, Debug, Default)]

@@ -77,6 +77,37 @@ struct Applied {
     view: BatchView,
 }
 
+/// Records that follow each other, out of a memtable, sharing their entries' bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    first_seq: Seq,
+    batches: Vec<(TimestampMs, BatchView)>,
+    /// Of every record, its batch in here and its operation in that.
+    slots: Vec<(u32, u32)>,
+}
+
+impl Span {
+    /// How many records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The records: position, time, operation.
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, TimestampMs, OpView<'_>)> {
+        (self.first_seq.0..).zip(&self.slots).map(|(seq, (batch, op))| {
+            let (timestamp_ms, view) = &self.batches[*batch as usize];
+            (Seq(seq), *timestamp_ms, view.op(*op as usize))
+        })
+    }
+}
+
 /// The records from some position on.
 #[derive(Debug)]
 pub struct Records {
@@ -133,6 +164,23 @@ impl Records {
     /// The operation recorded in a slot.
     pub fn op(&self, slot: Slot) -> OpView<'_> {
         self.batches[slot.batch as usize].view.op(slot.op as usize)
+    }
+
+    /// At most `count_max` records from `from` on.
+    pub fn span(&self, from: Seq, count_max: usize) -> Span {
+        let end = self.next_seq().min(from.0.saturating_add(count_max as u64));
+        let mut span = Span { first_seq: from, ..Span::default() };
+        let mut last_batch = None;
+        for seq in from.0..end {
+            let slot = self.slot(seq);
+            if last_batch != Some(slot.batch) {
+                last_batch = Some(slot.batch);
+                let Applied { timestamp_ms, view } = &self.batches[slot.batch as usize];
+                span.batches.push((*timestamp_ms, view.clone()));
+            }
+            span.slots.push((span.batches.len() as u32 - 1, slot.op));
+        }
+        span
     }
 
     /// The whole record at a position, sharing its entry's bytes.

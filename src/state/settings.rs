@@ -2,7 +2,7 @@
 //! client's, and later entries that change it. A node's own configuration only seeds it.
 
 use bytes::Bytes;
-use rkyv::{Archive, Serialize, rancor};
+use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use crate::{
     error::{Code, Error, Result},
@@ -13,7 +13,7 @@ use crate::{
 pub const FEATURE_LEVEL: u32 = 1;
 
 /// Replicated settings. Two nodes that differ in any of them would build different ledgers.
-#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Entry kinds and file formats in use; no entry needs more than this.
     pub feature_level: u32,

@@ -117,6 +117,19 @@ impl LogMap {
         Ok(())
     }
 
+    /// The last index, `up_to` at most, behind which at least `keep_bytes` of payloads remain; none when that is
+    /// before the first entry.
+    pub(super) fn purge_point(&self, up_to: u64, keep_bytes: u64) -> Option<u64> {
+        let mut behind = 0;
+        let from_the_end = self.slots.iter().rev().take_while(|slot| {
+            let keep = behind < keep_bytes;
+            behind += u64::from(slot.bytes);
+            keep
+        });
+        let point = self.next().checked_sub(from_the_end.count() as u64 + 1)?.min(up_to);
+        (point >= self.first).then_some(point)
+    }
+
     /// Cuts everything behind `last`.
     pub(super) fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let keep = match last {

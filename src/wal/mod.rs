@@ -270,6 +270,13 @@ impl Wal {
         self.inner.shared.log.lock().map.log_id(index)
     }
 
+    /// Up to which entry, `up_to` at most, the log may be purged so that the entries behind it have at least
+    /// `keep_bytes`; none when nothing is to be purged.
+    #[must_use]
+    pub fn purge_point(&self, up_to: LogIndex, keep_bytes: u64) -> Option<LogIndex> {
+        self.inner.shared.log.lock().map.purge_point(up_to.0, keep_bytes).map(LogIndex)
+    }
+
     /// Whether it takes writes. Asks the file system for free space at most once a second.
     #[must_use]
     pub fn health(&self) -> WalHealth {

@@ -24,7 +24,7 @@ use scribe_ledger::{
     pipeline::message::Written,
     read::{Consistency, Page, Record, Scan},
     state::batch::{Batch, BatchView, Condition, Draft},
-    types::{Op, Seq},
+    types::{Op, Seq, Versions},
 };
 use tokio::sync::oneshot;
 
@@ -153,34 +153,40 @@ impl Backend for Fake {
         Seq(self.0.lock().unwrap().records.len() as u64)
     }
 
-    fn newest(&self, key: &[u8]) -> Option<Record> {
+    fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
         assert_ne!(key, PANICS.as_bytes(), "as asked for");
-        self.0.lock().unwrap().newest(key, u64::MAX).cloned()
+        Ok(self.0.lock().unwrap().newest(key, u64::MAX).cloned())
     }
 
-    fn as_of(&self, key: &[u8], at: Seq) -> Option<Record> {
-        self.0.lock().unwrap().newest(key, at.0 + 1).cloned()
+    fn as_of(&self, key: &[u8], at: Seq) -> Result<Option<Record>> {
+        Ok(self.0.lock().unwrap().newest(key, at.0 + 1).cloned())
     }
 
-    fn history(&self, key: &[u8], before: Option<Seq>, limit: usize) -> Vec<Record> {
+    fn history(
+        &self,
+        key: &[u8],
+        before: Option<Seq>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>> {
         let ledger = self.0.lock().unwrap();
         let before = before.unwrap_or(Seq(u64::MAX));
-        ledger
-            .records
-            .iter()
-            .rev()
-            .filter(|record| record.key == key && record.seq < before)
-            .take(limit)
-            .cloned()
-            .collect()
+        let mut versions = Versions::at_most(limit, bytes_max);
+        for record in ledger.records.iter().rev().filter(|record| record.key == key && record.seq < before) {
+            if versions.is_full() {
+                break;
+            }
+            versions.push(record.clone());
+        }
+        Ok(versions.into_records())
     }
 
-    fn record(&self, seq: Seq) -> Option<Record> {
-        self.0.lock().unwrap().records.get(usize::try_from(seq.0).ok()?).cloned()
+    fn record(&self, seq: Seq) -> Result<Option<Record>> {
+        Ok(usize::try_from(seq.0).ok().and_then(|at| self.0.lock().unwrap().records.get(at).cloned()))
     }
 
-    fn scan(&self, scan: &Scan) -> Page {
-        self.0.lock().unwrap().scan(scan)
+    fn scan(&self, scan: &Scan) -> Result<Page> {
+        Ok(self.0.lock().unwrap().scan(scan))
     }
 }
 
@@ -191,7 +197,7 @@ impl Room for FakeRoom {
 
     async fn submit(self, draft: Draft) -> Result<Written> {
         let outcome = self.0.0.lock().unwrap().apply(draft);
-        let stalls = self.0.newest(STALLS.as_bytes()).is_some();
+        let stalls = self.0.newest(STALLS.as_bytes()).unwrap().is_some();
         if stalls {
             std::future::pending::<()>().await;
         }

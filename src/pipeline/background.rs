@@ -1,0 +1,92 @@
+//! The stages behind the answer, wired and running: prove, seal, index.
+//!
+//! They are started before the log is replayed, which closes segments as it did the first time.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{
+    Gauges,
+    index::FeedIndex,
+    prove::{Checkpoints, Prove},
+    seal::Seal,
+    worker::{self, Bell, Running},
+};
+use crate::{
+    error::Result,
+    proof::key::Signer,
+    raft::{Boundaries, Boundary},
+    state::{State, boundary},
+    tree::Tree,
+    wal::Driver,
+};
+
+/// The running stages.
+#[derive(Debug)]
+pub struct Background {
+    state: Arc<State>,
+    prove: Running,
+    seal: Running,
+    index: Running,
+    /// Wakes `prove`.
+    pub bell: Bell,
+    /// The newest signed checkpoint.
+    pub checkpoints: Checkpoints,
+    /// The newest sealed segment's end.
+    pub boundaries: Boundaries,
+}
+
+impl Background {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::error::Code::Corrupt) when the newest segment has no boundary.
+    pub fn start(
+        state: Arc<State>,
+        tree: Arc<Tree>,
+        signer: Option<Signer>,
+        driver: Driver,
+        gauges: &Gauges,
+    ) -> Result<Self> {
+        let (bell, to_seal, to_index) = (Bell::default(), Bell::default(), Bell::default());
+        let newest = match state.sealed().segments().last().map(|segment| segment.summary()) {
+            None => None,
+            Some(newest) => {
+                let membership = boundary::Boundary::decode(&newest.boundary)?.membership;
+                Some(Boundary { log: newest.last_log, membership })
+            }
+        };
+        let (tell_boundaries, boundaries) = watch::channel(newest);
+        let index = FeedIndex::new(Arc::clone(state.sealed()), to_seal.clone(), gauges.index.clone());
+        let index = worker::spawn(index, to_index.clone(), driver);
+        let (seal_gauge, prove_gauge) = (gauges.seal.clone(), gauges.prove.clone());
+        let seal = Seal::new(state.clone(), tree.clone(), tell_boundaries, to_index.clone(), seal_gauge);
+        let seal = worker::spawn(seal, to_seal.clone(), driver);
+        let (prove, checkpoints) = Prove::new(state.clone(), tree, signer, to_seal, prove_gauge);
+        let prove = worker::spawn(prove, bell.clone(), driver);
+        // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
+        bell.ring();
+        to_index.ring();
+        Ok(Self { state, prove, seal, index, bell, checkpoints, boundaries })
+    }
+
+    /// Waits until one of them has stopped and says why, if there is a why.
+    pub async fn stopped(&self) -> Option<String> {
+        tokio::select! {
+            biased;
+            why = self.prove.stopped() => why,
+            why = self.seal.stopped() => why,
+            why = self.index.stopped() => why,
+        }
+    }
+
+    /// Stops them where they are: what is not sealed is in the log.
+    pub async fn stop(mut self) -> Option<String> {
+        // A run may wait for the index to merge earlier ones.
+        self.state.sealed().close();
+        let (prove, seal) = (self.prove.stop().await, self.seal.stop().await);
+        let index = self.index.stop().await;
+        prove.or(seal).or(index)
+    }
+}

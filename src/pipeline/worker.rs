@@ -1,0 +1,194 @@
+//! Stages behind the answer: what they do is heavy and nobody waits for it, so each runs apart from the tasks
+//! that serve clients.
+//!
+//! A stage is a [`Worker`]: one bounded piece of work at a time. Waiting, stopping and panics are solved here,
+//! once: on a thread of its own in a node, on a task in a simulation, where the same seed must give the same
+//! order.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, watch};
+
+use crate::{error::Result, wal::Driver};
+
+/// A stage's own work.
+pub trait Worker: Send + 'static {
+    /// Its name in logs and metrics.
+    const NAME: &'static str;
+
+    /// How long it lets work gather once it has been woken.
+    const LINGER: Duration;
+
+    /// Does the next piece of work, if there is one; whether there may be more.
+    ///
+    /// # Errors
+    /// What it cannot go on after: the node stops.
+    fn work(&mut self) -> Result<bool>;
+}
+
+/// Wakes a stage. Cheap to clone; waking one that is awake costs one load.
+#[derive(Clone, Debug, Default)]
+pub struct Bell(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    rung: AtomicBool,
+    closed: AtomicBool,
+    sleeping: Mutex<()>,
+    wake: Condvar,
+    notify: Notify,
+}
+
+impl Bell {
+    /// There is something to do.
+    pub fn ring(&self) {
+        if !self.0.rung.load(Ordering::Relaxed) && !self.0.rung.swap(true, Ordering::AcqRel) {
+            drop(self.0.sleeping.lock());
+            self.0.wake.notify_one();
+            self.0.notify.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        drop(self.0.sleeping.lock());
+        self.0.wake.notify_one();
+        self.0.notify.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> bool {
+        self.0.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Sleeps until it rings; then lets work gather.
+    fn sleep(&self, linger: Duration) {
+        let mut sleeping = self.0.sleeping.lock();
+        while !self.0.rung.load(Ordering::Acquire) && !self.is_closed() {
+            self.0.wake.wait(&mut sleeping);
+        }
+        if !linger.is_zero() && !self.is_closed() {
+            // Rung as it is, nobody wakes it before its time.
+            self.0.wake.wait_for(&mut sleeping, linger);
+        }
+    }
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub struct Running {
+    bell: Bell,
+    ended: watch::Receiver<Option<Option<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Runs a worker until it is stopped, fails or panics.
+///
+/// # Panics
+/// When the system has no thread left.
+pub fn spawn<W: Worker>(worker: W, bell: Bell, driver: Driver) -> Running {
+    let (end, ended) = watch::channel(None);
+    let rung = bell.clone();
+    let thread = if driver == Driver::Thread {
+        let run = move || {
+            let why = run_thread(worker, &rung);
+            drop(end.send(Some(why)));
+        };
+        Some(
+            std::thread::Builder::new()
+                .name(W::NAME.into())
+                .spawn(run)
+                .expect("the system has a thread left"),
+        )
+    } else {
+        tokio::spawn(async move {
+            let why = run_task(worker, &rung).await;
+            drop(end.send(Some(why)));
+        });
+        None
+    };
+    Running { bell, ended, thread }
+}
+
+fn run_thread<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+    while !bell.is_closed() {
+        bell.sleep(W::LINGER);
+        bell.take();
+        while !bell.is_closed() {
+            match piece(&mut worker) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(why) => return Some(why),
+            }
+        }
+    }
+    None
+}
+
+async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+    while !bell.is_closed() {
+        if !bell.0.rung.load(Ordering::Acquire) {
+            bell.0.notify.notified().await;
+        }
+        tokio::time::sleep(W::LINGER).await;
+        bell.take();
+        while !bell.is_closed() {
+            match piece(&mut worker) {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => break,
+                Err(why) => return Some(why),
+            }
+        }
+    }
+    None
+}
+
+fn piece<W: Worker>(worker: &mut W) -> std::result::Result<bool, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| worker.work())) {
+        Ok(Ok(more)) => Ok(more),
+        Ok(Err(error)) => Err(format!("stage {}: {error}", W::NAME)),
+        Err(panic) => {
+            let what = panic.downcast_ref::<&str>().copied().map(String::from);
+            let what = what.or(panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(format!("stage {} panicked: {what}", W::NAME))
+        }
+    }
+}
+
+impl Running {
+    /// Waits until it has stopped and says why, if there is a why.
+    pub async fn stopped(&self) -> Option<String> {
+        let mut ended = self.ended.clone();
+        let ended = ended.wait_for(Option::is_some).await;
+        ended.ok().and_then(|why| why.clone().flatten())
+    }
+
+    /// Stops it after the piece of work it is at.
+    pub async fn stop(&mut self) -> Option<String> {
+        self.bell.close();
+        let why = self.stopped().await;
+        if let Some(thread) = self.thread.take() {
+            // It has said why it ended; what is left of it is its return.
+            let _ = thread.join();
+        }
+        why
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.bell.close();
+    }
+}

@@ -1,0 +1,277 @@
+//! Everything that is sealed, as one layer: the segments from the first record on, and the index over them.
+//!
+//! ```text
+//! newest(key)   segments that are not in the index yet, newest first, by their filters ─► index ─► record
+//! older(key)    segments from the position downwards, by their filters
+//! record(seq)   the segment that holds it
+//! keys(range)   index ⊕ key tables of the segments that are not in it
+//!
+//! install(segment) ─► list of segments (ArcSwap) … feed_index: several key tables merged into one run
+//! ```
+//!
+//! Takes finished segments in order, gives records and positions. Nothing in here ever changes, so a reader that
+//! has the list needs no lock. It does not own what is not sealed yet (`state`), the tree, or when a segment is
+//! cut. The index may be lost at any time: it is built again from the segments, whose key tables answer
+//! meanwhile.
+
+mod feed;
+mod open;
+mod scan;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+pub use self::{open::SealedOptions, scan::Keys};
+use crate::{
+    env::Io,
+    error::Result,
+    index::{Index, IndexError, IndexOptions},
+    segment::{BlockCache, KeyHash, Segment, file_name},
+    types::{Op, Record, SegmentId, Seq, Versions},
+};
+
+/// The segments in order: number `n` is at `n`, and each begins where the one before ends.
+pub type Segments = Arc<Vec<Arc<Segment>>>;
+
+/// See the head of this module.
+pub struct Sealed {
+    io: Arc<dyn Io>,
+    dir: PathBuf,
+    cache: Arc<BlockCache>,
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    index: ArcSwap<Index>,
+    /// Where the index is; none for one in memory.
+    index_dir: Option<PathBuf>,
+    index_options: IndexOptions,
+    /// Whether an answer of the index could not be had: it is to be built anew.
+    doubted: AtomicBool,
+}
+
+/// What is sealed at one moment.
+pub struct Pinned {
+    segments: Segments,
+    index: Arc<Index>,
+    /// Segments below this are in the index.
+    indexed: usize,
+}
+
+impl Sealed {
+    /// The directory of the segments.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The disk they are on.
+    #[must_use]
+    pub fn io(&self) -> &Arc<dyn Io> {
+        &self.io
+    }
+
+    /// All segments, in order.
+    #[must_use]
+    pub fn segments(&self) -> Segments {
+        self.segments.load_full()
+    }
+
+    /// One past the last sealed record.
+    #[must_use]
+    pub fn end_seq(&self) -> Seq {
+        self.segments.load().last().map_or(Seq(0), |segment| segment.summary().end_seq)
+    }
+
+    /// The number of the next segment.
+    #[must_use]
+    pub fn next_id(&self) -> SegmentId {
+        SegmentId(self.segments.load().len() as u64)
+    }
+
+    /// Opens the segment that has just been written and adds it.
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt): the disk did not
+    /// give back what was written.
+    pub fn install(&self, id: SegmentId) -> Result<Arc<Segment>> {
+        let path = self.dir.join(file_name(id));
+        let segment = Arc::new(Segment::open(&*self.io, &path, Arc::clone(&self.cache))?);
+        let segments = self.segments.load();
+        open::check_follows(segments.last().map(|last| last.summary()), segment.summary(), &path)?;
+        let all = segments.iter().cloned().chain([Arc::clone(&segment)]).collect();
+        // From here on readers find its records here.
+        self.segments.store(Arc::new(all));
+        Ok(segment)
+    }
+
+    /// The newest sealed version of a key, tombstones included.
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    pub fn newest(&self, key: &[u8]) -> Result<Option<(Seq, Op)>> {
+        self.newest_in(&self.pin(), key)
+    }
+
+    /// What is sealed now.
+    #[must_use]
+    pub fn pin(&self) -> Pinned {
+        let index = self.index.load_full();
+        // The position first: segments that come in meanwhile are then looked at in vain, never passed over.
+        let indexed = index.position().map_or(0, |position| position.segment.0 as usize + 1);
+        Pinned { segments: self.segments(), index, indexed }
+    }
+
+    fn newest_in(&self, pinned: &Pinned, key: &[u8]) -> Result<Option<(Seq, Op)>> {
+        let hash = KeyHash::of(key);
+        let Pinned { segments, index, indexed } = pinned;
+        for segment in segments.get(*indexed..).unwrap_or_default().iter().rev() {
+            if segment.may_contain(hash)
+                && let Some(version) = segment.newest(key, Seq(u64::MAX))?
+            {
+                return Ok(Some((version.seq, version.op)));
+            }
+        }
+        match index.newest(key) {
+            Ok(newest) => Ok(newest.map(|newest| (newest.seq, op_of(newest.is_tombstone)))),
+            Err(error) => {
+                self.doubt(&error);
+                self.newest_without_index(segments, *indexed, key, hash)
+            }
+        }
+    }
+
+    /// Notes that the index did not answer.
+    fn doubt(&self, error: &IndexError) {
+        if !self.doubted.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "the index does not answer; segments do in its place until it is built anew");
+        }
+    }
+
+    /// The same from the key tables alone: slow, and right whatever has become of the index.
+    fn newest_without_index(
+        &self,
+        segments: &Segments,
+        below: usize,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Result<Option<(Seq, Op)>> {
+        for segment in segments.iter().take(below).rev().filter(|segment| segment.may_contain(hash)) {
+            if let Some(version) = segment.newest(key, Seq(u64::MAX))? {
+                return Ok(Some((version.seq, version.op)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest version of a key below `position`, tombstones included.
+    ///
+    /// # Errors
+    /// As [`Sealed::newest`].
+    pub fn version_below(&self, key: &[u8], position: Seq) -> Result<Option<Record>> {
+        if position >= self.end_seq() {
+            let newest = self.newest(key)?;
+            match newest {
+                None => return Ok(None),
+                // A segment that was installed meanwhile may have a newer one than was asked for.
+                Some((seq, _)) if seq < position => return self.record(seq),
+                Some(_) => {}
+            }
+        }
+        let mut versions = Versions::at_most(1, usize::MAX);
+        self.versions_below(key, position, &mut versions)?;
+        Ok(versions.into_records().pop())
+    }
+
+    /// Adds a key's versions below `position` to `versions`, newest first, until it is full.
+    ///
+    /// # Errors
+    /// As [`Sealed::newest`].
+    pub fn versions_below(&self, key: &[u8], position: Seq, versions: &mut Versions) -> Result<()> {
+        let hash = KeyHash::of(key);
+        let segments = self.segments();
+        let below = segments.partition_point(|segment| segment.summary().head.first_seq < position);
+        for segment in segments[..below].iter().rev().filter(|segment| segment.may_contain(hash)) {
+            for version in segment.versions(key, position) {
+                if versions.is_full() {
+                    return Ok(());
+                }
+                versions.push(segment.record(version?.seq)?.record);
+            }
+        }
+        Ok(())
+    }
+
+    /// The record at a sealed position; `None` beyond the last.
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    pub fn record(&self, seq: Seq) -> Result<Option<Record>> {
+        self.segment_of(seq).map(|segment| Ok(segment.record(seq)?.record)).transpose()
+    }
+
+    /// The segment that holds a position; `None` beyond the last.
+    #[must_use]
+    pub fn segment_of(&self, seq: Seq) -> Option<Arc<Segment>> {
+        let segments = self.segments.load();
+        let at = segments.partition_point(|segment| segment.summary().end_seq <= seq);
+        segments.get(at).cloned()
+    }
+
+    /// Sizes for status and metrics.
+    #[must_use]
+    pub fn sizes(&self) -> SealedSizes {
+        let Pinned { segments, index, indexed } = self.pin();
+        SealedSizes {
+            segments: segments.len() as u64,
+            segment_bytes: segments.iter().map(|segment| segment.summary().file_bytes).sum(),
+            raw_bytes: segments.iter().map(|segment| segment.summary().raw_bytes).sum(),
+            resident_bytes: segments.iter().map(|segment| segment.resident_bytes()).sum(),
+            unindexed_segments: segments.len().saturating_sub(indexed) as u64,
+            index_bytes: index.disk_bytes(),
+            cache_bytes: self.cache.bytes(),
+        }
+    }
+
+    /// Ends the index's work in the background.
+    pub fn close(&self) {
+        self.index.load().close();
+    }
+}
+
+/// How much is sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealedSizes {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
+    /// Bytes of their keys and values.
+    pub raw_bytes: u64,
+    /// Bytes of their filters and directories in memory.
+    pub resident_bytes: u64,
+    /// Those that the index does not cover yet.
+    pub unindexed_segments: u64,
+    /// Bytes of the index's files.
+    pub index_bytes: u64,
+    /// Bytes of cached blocks.
+    pub cache_bytes: u64,
+}
+
+fn op_of(is_tombstone: bool) -> Op {
+    if is_tombstone { Op::Delete } else { Op::Put }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed")
+            .field("dir", &self.dir)
+            .field("end_seq", &self.end_seq())
+            .finish_non_exhaustive()
+    }
+}

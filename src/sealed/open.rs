@@ -1,0 +1,124 @@
+//! Opening what is sealed: the segments follow each other without a gap, or the node does not start.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use arc_swap::ArcSwap;
+
+use super::Sealed;
+use crate::{
+    env::Io,
+    error::{Code, Error, Result},
+    index::{Index, IndexError, IndexOptions},
+    segment::{BlockCache, Segment, SegmentSummary, file_name, parse_name, remove_unfinished},
+    types::{SegmentId, Seq},
+};
+
+/// How what is sealed is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedOptions {
+    /// Memory for blocks of segments.
+    pub block_cache_bytes: u64,
+    /// The index's.
+    pub index: IndexOptions,
+}
+
+impl Sealed {
+    /// Opens the segments and the index of a data directory; nothing, at first.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] when a segment is missing, damaged, or does not continue the one before;
+    /// [`Code::Io`] when the disk fails. An index that is damaged is begun anew.
+    pub fn open(io: Arc<dyn Io>, data_dir: &Path, options: SealedOptions) -> Result<Self> {
+        let dir = data_dir.join("segments");
+        let in_dir = |what: &str| format!("{what} {}", dir.display());
+        io.create_dir_all(&dir).map_err(|e| Error::io(in_dir("creating"), &e))?;
+        io.sync_dir(data_dir).map_err(|e| Error::io(in_dir("making durable the name of"), &e))?;
+        remove_unfinished(&*io, &dir)?;
+        let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+        let segments = open_segments(&*io, &dir, &cache)?;
+        let index_dir = data_dir.join("index");
+        // The index does its own I/O: where only a simulated disk is, it is in memory.
+        let index_dir = io.native_path(&index_dir);
+        let index = match &index_dir {
+            Some(path) => open_index(path, options.index, &segments)?,
+            None => Index::in_memory(options.index),
+        };
+        Ok(Self {
+            io,
+            dir,
+            cache,
+            segments: ArcSwap::from_pointee(segments),
+            index: ArcSwap::from_pointee(index),
+            index_dir,
+            index_options: options.index,
+            doubted: AtomicBool::new(false),
+        })
+    }
+}
+
+fn open_segments(io: &dyn Io, dir: &Path, cache: &Arc<BlockCache>) -> Result<Vec<Arc<Segment>>> {
+    let names = io.list(dir).map_err(|e| Error::io(format!("listing {}", dir.display()), &e))?;
+    let mut segments: Vec<Arc<Segment>> = Vec::new();
+    for id in names.iter().filter_map(|name| parse_name(name)) {
+        let expected = SegmentId(segments.len() as u64);
+        if id != expected {
+            let missing = dir.join(file_name(expected));
+            return Err(Error::new(
+                Code::Corrupt,
+                format!(
+                    "{} is missing, and later segments are there: restore it from a backup, another member or \
+                     the archive",
+                    missing.display()
+                ),
+            ));
+        }
+        let path = dir.join(file_name(id));
+        let segment = Segment::open(io, &path, Arc::clone(cache))?;
+        check_follows(segments.last().map(|last| last.summary()), segment.summary(), &path)?;
+        segments.push(Arc::new(segment));
+    }
+    Ok(segments)
+}
+
+/// Checks that a segment continues the one before it: positions, log and tree.
+pub(super) fn check_follows(last: Option<&SegmentSummary>, next: &SegmentSummary, path: &Path) -> Result<()> {
+    let expected_id = last.map_or(0, |last| last.head.id.0 + 1);
+    let expected_seq = last.map_or(Seq(0), |last| last.end_seq);
+    let log_continues = last.is_none_or(|last| last.last_log.index < next.first_log.index);
+    if next.head.id.0 == expected_id && next.head.first_seq == expected_seq && log_continues {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Corrupt,
+        format!(
+            "{} does not continue the segment before it (number {} from position {}, expected {expected_id} from \
+             {expected_seq}): it belongs to another ledger; restore the right one",
+            path.display(),
+            next.head.id,
+            next.head.first_seq
+        ),
+    ))
+}
+
+/// Opens the index, or begins it anew when it is damaged or of other segments than these.
+fn open_index(path: &Path, options: IndexOptions, segments: &[Arc<Segment>]) -> Result<Index> {
+    let why = match Index::open(path, options) {
+        Ok(index) if covers(&index, segments) => return Ok(index),
+        Ok(_) => "it is of other segments".to_owned(),
+        Err(error @ IndexError::Damaged { .. }) => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    tracing::warn!(path = %path.display(), why, "the index is built anew from the segments");
+    Ok(Index::rebuild_from_scratch(path, options)?)
+}
+
+/// Whether the index ends with one of these segments.
+fn covers(index: &Index, segments: &[Arc<Segment>]) -> bool {
+    index.position().is_none_or(|position| {
+        let last = segments.get(position.segment.0 as usize);
+        last.is_some_and(|last| last.summary().end_seq == position.end_seq)
+    })
+}
