@@ -417,15 +417,15 @@ fn leaves_and_commitments_that_are_not_the_records_are_found() {
     let seq = Seq(FIRST_SEQ);
     let right_leaf = leaf_hash(&leaf(Op::Put, seq, 5, b"k", &value));
     for (commitment, leaf, right) in
-        [(good, right_leaf, true), ([1; 32], right_leaf, false), (good, [1; 32], false)]
+        [(good, right_leaf, true), ([1; 32], right_leaf, false), (good, Hash([1; 32]), false)]
     {
         let io = SimIo::new(1);
         let mut writer = SegmentWriter::create(Arc::new(io.clone()), Path::new(PATH), head()).unwrap();
         let value_commitment = Some(&commitment);
         let record =
             RecordRef { seq, op: Op::Put, timestamp_ms: 5, key: b"k", value: &value, value_commitment };
-        writer.push(&record, &leaf).unwrap();
-        writer.finish(info()).unwrap();
+        writer.push(&record, &leaf.0).unwrap();
+        writer.finish(info(&gained(FIRST_SEQ, [leaf]))).unwrap();
         assert_eq!(open(&io).unwrap().verify(|_| ()).is_ok(), right);
     }
 }
