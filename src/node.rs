@@ -28,13 +28,12 @@ use crate::{
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
-        prove::Checkpoints, unsealed::Unsealed,
+        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest, unsealed::Unsealed,
     },
-    proof::key::VerifierKey,
+    proof::Hash,
     raft::{Consensus, Member, Positions},
-    read::{LiveKeys, Reader},
-    sealed::{Sealed, SealedOptions},
+    read::{LiveKeys, Proofs, Reader},
+    sealed::{Sealed, SealedOptions, SealedSizes},
     state::{
         Sizes, State,
         settings::{FEATURE_LEVEL, Settings},
@@ -73,8 +72,6 @@ pub struct NodeInfo {
     gauges: Gauges,
     live_keys: LiveKeys,
     tree: Arc<Tree>,
-    checkpoints: Checkpoints,
-    verifier_key: Option<VerifierKey>,
     started: Instant,
 }
 
@@ -95,6 +92,24 @@ impl NodeInfo {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         self.state.sizes()
+    }
+
+    /// Size and root of the tree over all records that are proven.
+    #[must_use]
+    pub fn tree_head(&self) -> (Seq, Hash) {
+        self.tree.head()
+    }
+
+    /// One past the newest sealed record.
+    #[must_use]
+    pub fn sealed(&self) -> Seq {
+        self.state.sealed().end_seq()
+    }
+
+    /// Sizes of what is sealed.
+    #[must_use]
+    pub fn sealed_sizes(&self) -> SealedSizes {
+        self.state.sealed().sizes()
     }
 
     /// How many keys are not deleted; of a large ledger, as of some time ago.
@@ -143,6 +158,7 @@ pub struct Node {
     pipeline: Pipeline,
     background: Background,
     reader: Reader,
+    proofs: Proofs,
     shutdown_timeout: Duration,
     _lock: Box<dyn Send + Sync>,
 }
@@ -196,7 +212,7 @@ impl Node {
             Founding::Embedded => None,
             _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
         };
-        let verifier_key = signer.as_ref().map(|signer| signer.verifier_key().clone());
+        let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
         let background = Background::start(state.clone(), tree.clone(), signer, driver, &gauges)?;
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
@@ -233,6 +249,7 @@ impl Node {
         }
 
         let reader = Reader::new(consensus.clone(), state.clone());
+        let proofs = Proofs::new(state.clone(), tree.clone(), background.checkpoints.clone(), keys);
         let (clock, limits) = (env.clock.clone(), &config.limits);
         let pipeline = Pipeline::start(
             &config.pipeline,
@@ -246,7 +263,6 @@ impl Node {
         );
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
-        let checkpoints = background.checkpoints.clone();
         let info = NodeInfo {
             identity,
             profile,
@@ -256,8 +272,6 @@ impl Node {
             gauges,
             live_keys,
             tree,
-            checkpoints,
-            verifier_key,
             started,
         };
         Ok(Self {
@@ -265,6 +279,7 @@ impl Node {
             pipeline,
             background,
             reader,
+            proofs,
             shutdown_timeout: config.limits.shutdown_timeout,
             _lock: lock,
         })
@@ -280,6 +295,12 @@ impl Node {
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// What it gives to whoever checks it.
+    #[must_use]
+    pub fn proofs(&self) -> Proofs {
+        self.proofs.clone()
     }
 
     /// What it can tell about itself.

@@ -11,7 +11,7 @@ use crate::{
         ingest::{Ingest, Permit},
         message::Written,
     },
-    read::{Consistency, Page, Reader, Record, Scan},
+    read::{Consistency, Page, Proofs, Reader, Record, Scan},
     state::batch::Draft,
     types::Seq,
 };
@@ -63,6 +63,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As there.
     fn scan(&self, scan: &Scan) -> Result<Page>;
+
+    /// What is proven.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::error::Code::Unavailable) while nothing is.
+    fn proofs(&self) -> Result<&Proofs>;
 }
 
 /// Room in the pipeline for one request.
@@ -85,6 +91,8 @@ pub struct Live {
     pub ingest: Ingest,
     /// The way back out.
     pub reader: Reader,
+    /// What lets a stranger check it.
+    pub proofs: Proofs,
 }
 
 impl Backend for Live {
@@ -126,6 +134,10 @@ impl Backend for Live {
 
     fn scan(&self, scan: &Scan) -> Result<Page> {
         self.reader.scan(scan)
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Ok(&self.proofs)
     }
 }
 

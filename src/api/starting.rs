@@ -16,7 +16,7 @@ use crate::{
     error::{Code, Error, Result},
     metrics::MetricsSnapshot,
     pipeline::message::Written,
-    read::{Consistency, Page, Record, Scan},
+    read::{Consistency, Page, Proofs, Record, Scan},
     state::batch::Draft,
     types::{NodeId, Seq},
 };
@@ -101,6 +101,10 @@ impl Backend for Starting {
 
     fn scan(&self, _scan: &Scan) -> Result<Page> {
         Ok(Page::default())
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Err(self.refusal())
     }
 }
 

@@ -137,7 +137,7 @@ async fn serve(config: &Config) -> Result<()> {
     };
     let mut node = started?;
     let info = node.info();
-    let live = Live { ingest: node.ingest(), reader: node.reader() };
+    let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
     let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,

@@ -4,10 +4,14 @@
 //! are the state's. It never waits for a writer.
 
 mod live_keys;
+mod proofs;
 
 use std::sync::Arc;
 
-pub use self::live_keys::LiveKeys;
+pub use self::{
+    live_keys::LiveKeys,
+    proofs::{Consistency as ConsistencyProof, Inclusion, Proofs},
+};
 use crate::{error::Result, raft::Consensus, state::State, types::Seq};
 pub use crate::{
     raft::Consistency,

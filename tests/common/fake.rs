@@ -22,7 +22,7 @@ use scribe_ledger::{
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
     pipeline::message::Written,
-    read::{Consistency, Page, Record, Scan},
+    read::{Consistency, Page, Proofs, Record, Scan},
     state::batch::{Batch, BatchView, Condition, Draft},
     types::{Op, Seq, Versions},
 };
@@ -187,6 +187,10 @@ impl Backend for Fake {
 
     fn scan(&self, scan: &Scan) -> Result<Page> {
         Ok(self.0.lock().unwrap().scan(scan))
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Err(Error::new(Code::Unavailable, "a vector proves nothing"))
     }
 }
 

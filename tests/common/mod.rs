@@ -18,6 +18,8 @@ pub struct Setup {
     pub max_batch_request_bytes: Option<usize>,
     pub max_connections: Option<usize>,
     pub max_requests_per_client_per_sec: Option<u32>,
+    /// The real node only: `storage.segment_size`.
+    pub segment_size: Option<&'static str>,
     /// The real node only: `wal.io`.
     pub wal_io: Option<&'static str>,
     /// The real node only: how much memory it may lock, in KiB.

@@ -61,6 +61,9 @@ pub fn start_in(dir: &Path, setup: &Setup) -> Node {
     if setup.adopt_embedded {
         command.arg("--adopt-embedded");
     }
+    if let Some(size) = setup.segment_size {
+        command.env("SCRIBE_STORAGE_SEGMENT_SIZE", size);
+    }
     if let Some(io) = setup.wal_io {
         command.env("SCRIBE_WAL_IO", io);
     }
