@@ -82,8 +82,8 @@ pub async fn put<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Bo
             Ok((key, draft, options?))
         };
         let (permit, (key, draft, options)) = read_json(&app, &parts.headers, body, parse).await?;
-        let written = write::submit(&app, permit, draft, options).await?;
-        Ok(write::answer(StatusCode::OK, &key, written))
+        let done = write::submit(&app, permit, draft, options).await?;
+        Ok(write::answer(StatusCode::OK, &key, &done))
     };
     app.timed(Operation::Put, put).await
 }

@@ -49,6 +49,7 @@ mod pace;
 pub mod problem;
 mod proofs;
 mod query;
+mod receipt;
 mod route;
 mod scan;
 mod segments;

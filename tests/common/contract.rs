@@ -735,18 +735,10 @@ pub fn not_built_yet(server: &mut impl Server) {
     let mut client = server.client();
     for path in [
         "/api/v1/watch",
-        "/api/v1/segments",
-        "/checkpoint",
-        "/tile/0/000",
-        "/api/v1/proofs/inclusion/0",
-        "/verify/k",
-        "/api/v1/keys",
     ] {
         let problem = client.get(path).is_problem(404, "no-such-route");
         assert!(problem["detail"].as_str().unwrap().contains("not built"), "{problem}");
     }
-    client.call("PUT", "/k", &[("Scribe-Receipt", "true")], b"v").is_problem(400, "malformed");
-    client.get("/k").is_problem(404, "not-found");
 }
 
 pub fn half_closed_sockets(server: &mut impl Server) {
