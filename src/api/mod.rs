@@ -59,6 +59,7 @@ mod status;
 mod tiles;
 mod verify;
 mod view;
+mod watch;
 mod watchdog;
 mod write;
 

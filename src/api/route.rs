@@ -17,7 +17,7 @@ use hyper::{Method, header::ALLOW};
 
 use super::{
     App, Reply, backend::Backend, batch, body::RequestBody, cluster, history, kv, names, problem::Problem,
-    proofs, query::percent_decode, scan, segments, status, tiles, verify,
+    proofs, query::percent_decode, scan, segments, status, tiles, verify, watch,
 };
 use crate::{error::Code, types::is_reserved_segment};
 
@@ -44,6 +44,7 @@ pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
         row("/api/v1/kv/{key}/history", GET, get(history::get::<B>)),
         row("/api/v1/batch", &["post"], post(batch::post::<B>)),
         row("/api/v1/records/{seq}", GET, get(kv::record::<B>)),
+        row("/api/v1/watch", GET, get(watch::get::<B>)),
         row("/api/v1/segments", GET, get(segments::get::<B>)),
         row("/api/v1/proofs/inclusion/{seq}", GET, get(proofs::inclusion::<B>)),
         row("/api/v1/proofs/consistency", GET, get(proofs::consistency::<B>)),
@@ -106,12 +107,11 @@ pub(super) fn finish(response: Response) -> Response {
 }
 
 /// Paths of the contract that this version does not have.
-const NOT_BUILT: [&str; 9] = [
+const NOT_BUILT: [&str; 8] = [
     "/ui",
     "/init",
     "/add-learner",
     "/change-membership",
-    "/api/v1/watch",
     "/api/v1/cluster/",
     "/cluster/",
     "/docs",

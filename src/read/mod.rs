@@ -3,12 +3,14 @@
 //! Takes keys and positions, gives records. Freshness is Raft's to say ([`Reader::barrier`]), contents
 //! are the state's. It never waits for a writer.
 
+mod follow;
 mod live_keys;
 mod proofs;
 
 use std::sync::Arc;
 
 pub use self::{
+    follow::Stretch,
     live_keys::LiveKeys,
     proofs::{Consistency as ConsistencyProof, Inclusion, Proofs},
 };
