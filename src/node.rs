@@ -28,7 +28,8 @@ use crate::{
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest, unsealed::Unsealed,
+        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
+        unsealed::Unsealed,
     },
     proof::Hash,
     raft::{Consensus, Member, Positions},
@@ -263,17 +264,7 @@ impl Node {
         );
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
-        let info = NodeInfo {
-            identity,
-            profile,
-            consensus,
-            state,
-            wal,
-            gauges,
-            live_keys,
-            tree,
-            started,
-        };
+        let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
         Ok(Self {
             info,
             pipeline,

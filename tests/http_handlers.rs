@@ -40,7 +40,8 @@ fn a_write_that_gets_no_receipt_stands_and_says_so() {
     let mut client = server.client();
     let receipt = [("Scribe-Receipt", "true"), ("Content-Type", "application/x-ndjson")];
     let put = client.call("PUT", "/k", &receipt[..1], b"v").is(201).json();
-    let batch = client.call("POST", "/api/v1/batch", &receipt, b"{\"key\":\"l\",\"value\":\"w\"}\n").is(200).json();
+    let batch =
+        client.call("POST", "/api/v1/batch", &receipt, b"{\"key\":\"l\",\"value\":\"w\"}\n").is(200).json();
     assert_eq!((put["seq"].as_u64(), batch["last_seq"].as_u64()), (Some(0), Some(1)));
     for answer in [put, batch] {
         assert!(answer.as_object().unwrap()["receipt"].is_null(), "{answer}");

@@ -172,11 +172,9 @@ async fn run<B: Backend>(app: &App<B>, request: Request<Body>) -> Reply {
     };
     let Done { written, receipts } = write::submit(app, permit, draft, options).await?;
     let last_seq = written.first_seq.0 + written.count.saturating_sub(1);
-    let mut answer = format!(
-        "{{\"first_seq\":{},\"last_seq\":{last_seq},\"count\":{}",
-        written.first_seq, written.count
-    )
-    .into_bytes();
+    let mut answer =
+        format!("{{\"first_seq\":{},\"last_seq\":{last_seq},\"count\":{}", written.first_seq, written.count)
+            .into_bytes();
     if let Some(receipts) = receipts {
         receipts.write_both(&mut answer);
     }

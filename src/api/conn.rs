@@ -7,9 +7,9 @@
 //! A connection that has not sent a byte costs a small task and no buffers.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
-    future::Future,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},

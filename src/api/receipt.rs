@@ -23,8 +23,7 @@ pub(super) enum Receipts {
 impl Receipts {
     /// Waits for the receipts of what was written.
     pub async fn of<B: Backend>(app: &App<B>, written: Written) -> Self {
-        let (first, last) =
-            (written.first_seq, written.first_seq.plus(written.count.saturating_sub(1)));
+        let (first, last) = (written.first_seq, written.first_seq.plus(written.count.saturating_sub(1)));
         let none = |why: &str| {
             Self::None(format!(
                 "it is written, and has no receipt: {why}; GET /api/v1/proofs/inclusion/{last} and /checkpoint give its \

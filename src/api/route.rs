@@ -107,16 +107,8 @@ pub(super) fn finish(response: Response) -> Response {
 }
 
 /// Paths of the contract that this version does not have.
-const NOT_BUILT: [&str; 8] = [
-    "/ui",
-    "/init",
-    "/add-learner",
-    "/change-membership",
-    "/api/v1/cluster/",
-    "/cluster/",
-    "/docs",
-    "/v3/",
-];
+const NOT_BUILT: [&str; 8] =
+    ["/ui", "/init", "/add-learner", "/change-membership", "/api/v1/cluster/", "/cluster/", "/docs", "/v3/"];
 
 async fn unknown<B: Backend>(
     axum::extract::State(app): axum::extract::State<Arc<App<B>>>,
@@ -196,7 +188,12 @@ mod tests {
             limits: LimitsConfig::default(),
         });
         for row in table::<Starting>() {
-            let path = row.path.replace("{seq}", "0").replace("{key}", "k").replace("{*key}", "k").replace("{*path}", "0/000");
+            let path = row
+                .path
+                .replace("{seq}", "0")
+                .replace("{key}", "k")
+                .replace("{*key}", "k")
+                .replace("{*path}", "0/000");
             let mut served: BTreeSet<String> = row.methods.iter().map(|name| name.to_uppercase()).collect();
             if served.contains("GET") {
                 served.insert("HEAD".into());

@@ -94,9 +94,7 @@ struct Watch<B> {
 }
 
 /// The next bytes, and the watcher behind them; none behind the last.
-async fn piece<B: Backend>(
-    watch: Option<Watch<B>>,
-) -> Option<(Result<Bytes, Infallible>, Option<Watch<B>>)> {
+async fn piece<B: Backend>(watch: Option<Watch<B>>) -> Option<(Result<Bytes, Infallible>, Option<Watch<B>>)> {
     let mut watch = watch?;
     loop {
         if let Some(piece) = watch.events.as_mut().and_then(Pieces::piece) {
@@ -118,7 +116,11 @@ async fn piece<B: Backend>(
             Ok(Stretch { records, .. }) if records.is_empty() => tokio::task::yield_now().await,
             Ok(Stretch { records, .. }) => watch.events = Some(Pieces::new(Events::of(records))),
             Err(problem) => {
-                tracing::warn!(next = watch.next.0, why = problem.detail(), "a watch ends: records cannot be read");
+                tracing::warn!(
+                    next = watch.next.0,
+                    why = problem.detail(),
+                    "a watch ends: records cannot be read"
+                );
                 return Some((Ok(format!("event: error\ndata: {}\n\n", problem.document()).into()), None));
             }
         }
@@ -161,7 +163,9 @@ impl Document for Events {
             out.extend_from_slice(rest.as_bytes());
         }
         let Some(record) = self.records.next() else { return Next::End };
-        out.extend_from_slice(format!("id: {}\nevent: {}\ndata: {{", record.seq, record.op.name()).as_bytes());
+        out.extend_from_slice(
+            format!("id: {}\nevent: {}\ndata: {{", record.seq, record.op.name()).as_bytes(),
+        );
         json::write_key(out, &record.key);
         let Record { op, value, .. } = self.open.insert(record);
         if *op == Op::Delete {

@@ -54,14 +54,16 @@ pub async fn submit<B: Backend>(
     }
     let written = match timeout(app.limits.write_timeout, permit.submit(draft)).await {
         Ok(outcome) => outcome?,
-        Err(_) => return Err(Problem::new(
-            Code::OutcomeUnknown,
-            format!(
-                "the write did not finish within {:?} and may still happen; repeating it with the same \
+        Err(_) => {
+            return Err(Problem::new(
+                Code::OutcomeUnknown,
+                format!(
+                    "the write did not finish within {:?} and may still happen; repeating it with the same \
                  Idempotency-Key is safe",
-                app.limits.write_timeout
-            ),
-        )),
+                    app.limits.write_timeout
+                ),
+            ));
+        }
     };
     let receipts = match options.wants_receipt {
         // Boxed: the common write does not carry it.

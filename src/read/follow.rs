@@ -45,7 +45,8 @@ impl Reader {
     /// # Errors
     /// [`Io`](crate::error::Code::Io) and [`Corrupt`](crate::error::Code::Corrupt) of a segment.
     pub fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
-        let mut stretch = Gathering { prefix, stretch: Stretch { next: from, ..Stretch::default() }, bytes: 0 };
+        let mut stretch =
+            Gathering { prefix, stretch: Stretch { next: from, ..Stretch::default() }, bytes: 0 };
         let span = self.state.span(from, RECORDS_MAX);
         if !span.is_empty() {
             for (n, (_, _, op)) in span.iter().enumerate() {

@@ -189,9 +189,10 @@ impl Proofs {
                 }
                 at = end;
             } else {
-                leaves.extend(span.iter().map(|(seq, timestamp_ms, op)| {
-                    Leaf::of(op.op, seq, timestamp_ms, op.key, op.value)
-                }));
+                leaves.extend(
+                    span.iter()
+                        .map(|(seq, timestamp_ms, op)| Leaf::of(op.op, seq, timestamp_ms, op.key, op.value)),
+                );
                 at = at.plus(span.len() as u64);
             }
         }
@@ -204,8 +205,6 @@ fn leaf_of(record: &Record, value_commit: Option<Hash>) -> Leaf {
     let Record { seq, op, timestamp_ms, key, value } = record;
     match value_commit.filter(|_| *op == Op::Put) {
         None => Leaf::of(*op, *seq, *timestamp_ms, key, value),
-        Some(value_commit) => {
-            Leaf { value_commit, ..Leaf::of(*op, *seq, *timestamp_ms, key, b"") }
-        }
+        Some(value_commit) => Leaf { value_commit, ..Leaf::of(*op, *seq, *timestamp_ms, key, b"") },
     }
 }

@@ -201,7 +201,10 @@ impl Backend for Fake {
     fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
         let record = self.record(from)?;
         let next = from.plus(record.iter().len() as u64);
-        Ok(Stretch { records: record.into_iter().filter(|record| record.key.starts_with(prefix)).collect(), next })
+        Ok(Stretch {
+            records: record.into_iter().filter(|record| record.key.starts_with(prefix)).collect(),
+            next,
+        })
     }
 
     fn proofs(&self) -> Result<&Proofs> {
