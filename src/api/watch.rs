@@ -5,6 +5,8 @@
 //! event: put                        or delete
 //! data: {"key":…,"value":…,"op":…,"seq":…,"timestamp_ms":…}
 //! (an empty line)
+//!
+//! : next <seq>                      every 5 s at least: everything before it has been sent
 //! ```
 //!
 //! Takes a position, gives an answer that has no end of its own. It is pulled: the next stretch of the ledger is
@@ -103,7 +105,7 @@ async fn piece<B: Backend>(watch: Option<Watch<B>>) -> Option<(Result<Bytes, Inf
         watch.events = None;
         if Instant::now() >= watch.comment_at {
             watch.comment_at = Instant::now() + COMMENT_EVERY;
-            let comment = format!(": the next record is {}\n\n", watch.app.backend.next_seq());
+            let comment = format!(": next {}\n\n", watch.next);
             return Some((Ok(comment.into()), Some(watch)));
         }
         tokio::select! {

@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::print::{Format, Printer};
 use crate::{
-    client::{Client, ClientError, ReadOptions, ScanQuery, WriteOptions, error::BAD_CALL},
+    client::{Client, ClientError, ReadOptions, ScanQuery, Watch, WriteOptions, error::BAD_CALL},
     read::Consistency,
     state::batch::Condition,
     types::{IDEMPOTENCY_KEY_BYTES_MAX, Seq, VALUE_BYTES_MAX},
@@ -80,6 +80,8 @@ enum Command {
     List(ListArgs),
     /// Show the versions of a key, newest first.
     History(HistoryArgs),
+    /// Follow the ledger: a line for every record that is written. Goes on where it was when the server comes back.
+    Watch(WatchArgs),
     /// Show the node's positions, role and stages.
     Status,
     /// Ask whether the node is healthy; exits 1 when it is not.
@@ -175,6 +177,19 @@ struct HistoryArgs {
     before: Option<u64>,
 }
 
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// From this position on; without it, only what is written from now on.
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// Only keys that begin with this.
+    #[arg(long)]
+    prefix: Option<OsString>,
+    /// Stop after this many records.
+    #[arg(long, value_parser = positive)]
+    limit: Option<usize>,
+}
+
 /// Why a command did not do what it was asked.
 enum Failure {
     /// Nothing was sent; exit code 2.
@@ -238,6 +253,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             Command::Delete(args) => delete(&client, &mut printer, args).await,
             Command::List(args) => list(&client, &mut printer, args).await,
             Command::History(args) => history(&client, &mut printer, args).await,
+            Command::Watch(args) => watch(&client, &mut printer, args).await,
             Command::Status => Ok(printer.document(&client.status().await?)?),
             Command::Health => Ok(printer.document(&client.health().await?)?),
             Command::ClusterStatus => Ok(printer.document(&client.cluster_status().await?)?),
@@ -359,6 +375,45 @@ async fn history<W: Write>(
     Ok(printer.history(&key, &versions)?)
 }
 
+/// How long a watch waits before it connects again.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
+
+async fn watch<W: Write>(client: &Client, printer: &mut Printer<W>, args: WatchArgs) -> Result<(), Failure> {
+    let prefix = args.prefix.map(OsString::into_vec).unwrap_or_default();
+    let mut watch = client.watch(args.from.map(Seq), &prefix).await?;
+    printer.begin_records()?;
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    while left > 0 {
+        match watch.next().await {
+            Ok(record) => {
+                printer.record(&record)?;
+                left -= 1;
+                // Whoever reads along is not to wait for a buffer to fill.
+                if !watch.has_more() {
+                    printer.flush()?;
+                }
+            }
+            Err(error) if error.is_retryable() => {
+                let _ = writeln!(io::stderr().lock(), "scribe: {error}; going on when it is back");
+                resume(&mut watch).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Connects until it works, or never will.
+async fn resume(watch: &mut Watch) -> Result<(), ClientError> {
+    loop {
+        tokio::time::sleep(RESUME_AFTER).await;
+        match watch.resume().await {
+            Err(error) if error.is_retryable() => {}
+            ended => return ended,
+        }
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 =
         text.parse().map_err(|_| "expected a number of seconds, such as 5 or 0.5".to_owned())?;
@@ -406,7 +461,8 @@ mod tests {
             &["--timeout", "0", "health"],
             &["--timeout", "nan", "health"],
             &["--protocol", "carrier-pigeon", "health"],
-            &["watch"],
+            &["watch", "--from", "-1"],
+            &["watch", "--limit", "0"],
         ] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }

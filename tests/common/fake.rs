@@ -195,7 +195,7 @@ impl Backend for Fake {
     }
 
     fn is_sealed(&self, position: Seq) -> bool {
-        position.0 % 2 == 0
+        position.0.is_multiple_of(2)
     }
 
     fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
