@@ -6,6 +6,8 @@
 mod common;
 
 use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -453,4 +455,29 @@ fn a_slow_watcher_costs_one_stretch() {
         let (id, _, data) = slow.event();
         assert_eq!((id, data["value"].as_str().map(str::len)), (seq, Some(value.len())));
     }
+}
+
+#[test]
+fn the_command_line_follows_the_ledger() {
+    let server = node::start(&Setup { segment_size: Some(SMALL_SEGMENTS), ..Setup::default() });
+    let mut client = server.client();
+    write_batch(&mut client, 0, 300);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_scribe"))
+        .args(["watch", "--from", "10", "--prefix", "k1", "--limit", "37", "--format", "json", "--server"])
+        .arg(format!("http://{}", server.addr()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let wanted = (10..400).filter(|seq| format!("k{}", seq % 97).starts_with("k1"));
+    for (n, seq) in wanted.take(37).enumerate() {
+        // The first 300 records have 33 of them.
+        if n == 33 {
+            write_batch(&mut client, 300, 100);
+        }
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!((line["seq"].as_u64(), line["op"].as_str()), (Some(seq), Some("put")));
+        assert_eq!(line["value"], format!("v{seq}"));
+    }
+    assert!(child.wait().unwrap().success());
 }

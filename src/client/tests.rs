@@ -200,3 +200,32 @@ async fn calls_that_cannot_be_said_are_refused_here() {
         assert_eq!(client.put(b"k", Bytes::new(), &options).await.unwrap_err().slug(), BAD_CALL);
     }
 }
+
+#[tokio::test]
+async fn a_watch_goes_on_where_it_broke_off() {
+    let (client, seen) = stub(vec![
+        "200 OK|: next 4\n\n",
+        "200 OK|id: 4\nevent: put\ndata: {\"key\":\"a/k\",\"value\":\"v\",\"op\":\"put\",\"seq\":4,\"timestamp_ms\":1}\n\nid: 5\nev",
+        "503 Service Unavailable|{\"type\":\"unavailable\",\"detail\":\"stopping\"}",
+        "200 OK|id: 5\nevent: delete\ndata: {\"key\":\"a/l\",\"value\":null,\"op\":\"delete\",\"seq\":5,\"timestamp_ms\":2}\n\n",
+        "400 Bad Request|{\"type\":\"malformed\",\"detail\":\"beyond the end\"}",
+    ])
+    .await;
+    let mut asked = || seen.recv().unwrap().lines().next().unwrap().to_owned();
+    let mut watch = client.watch(None, b"a/").await.unwrap();
+    assert_eq!(asked(), "GET /api/v1/watch?prefix=a%2F HTTP/1.1");
+    // Nothing was written yet, and what will be must not be missed.
+    assert_eq!(watch.next().await.unwrap_err().slug(), BROKEN);
+    watch.resume().await.unwrap();
+    assert_eq!(asked(), "GET /api/v1/watch?from=4&prefix=a%2F HTTP/1.1");
+    let record = watch.next().await.unwrap();
+    assert_eq!((record.seq, &record.key[..], &record.value[..]), (Seq(4), &b"a/k"[..], &b"v"[..]));
+    // The second event broke off: it comes again, whole.
+    assert!(watch.next().await.unwrap_err().is_retryable());
+    assert!(watch.next().await.unwrap_err().is_retryable(), "it stays broken until it is resumed");
+    assert!(watch.resume().await.unwrap_err().is_retryable());
+    watch.resume().await.unwrap();
+    assert!([asked(), asked()].iter().all(|line| line.contains("from=5&")));
+    assert_eq!(watch.next().await.unwrap().seq, Seq(5));
+    assert!(!watch.resume().await.unwrap_err().is_retryable());
+}

@@ -110,7 +110,8 @@ impl Watch {
 
     async fn chunk(&mut self) -> Result<Bytes, ClientError> {
         let server = &self.client.authority;
-        let broken = |why: &str| ClientError::local(BROKEN, format!("the watch of {server} broke off: {why}"));
+        let broken =
+            |why: &str| ClientError::local(BROKEN, format!("the watch of {server} broke off: {why}"));
         let stream = self.stream.as_mut().ok_or_else(|| broken("it is not connected"))?;
         match timeout(SILENCE_MAX, stream.frame()).await {
             Err(_) => {
@@ -167,7 +168,7 @@ struct Events {
 
 impl Events {
     fn feed(&mut self, chunk: &[u8]) -> Result<(), ClientError> {
-        if self.bytes.len() + chunk.len() > EVENT_BYTES_MAX + chunk.len().min(1 << 20) {
+        if self.bytes.len() > EVENT_BYTES_MAX {
             return Err(ClientError::local(BAD_ANSWER, "the watch holds an event that does not end"));
         }
         self.bytes.extend_from_slice(chunk);
