@@ -67,7 +67,7 @@ mod uring;
 mod writer;
 
 pub use driver::Driver;
-pub use metrics::{WalHealth, WalMetrics};
+pub use metrics::{DiskFull, WalHealth, WalMetrics};
 #[doc(hidden)]
 pub use options::Sabotage;
 pub use options::WalOptions;
