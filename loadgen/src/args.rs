@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     check::CheckArgs,
+    http::Patience,
     run::pacing::Arrivals,
     workload::{keys::Order, requests::Format, values::Sizes},
 };
@@ -83,12 +84,8 @@ pub struct Common {
     /// Run this long before measuring.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = time_or_none)]
     pub warmup: Duration,
-    /// Give a request up when its answer takes this long: its outcome is then unknown.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub timeout: Duration,
-    /// Give the run up when nothing at all is answered for this long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub stall: Duration,
+    #[command(flatten)]
+    pub patience: Waiting,
     /// Bytes of a key.
     #[arg(long, default_value_t = 16)]
     pub key_bytes: usize,
@@ -116,6 +113,23 @@ pub struct Common {
     /// Say nothing while it runs, unless on a terminal.
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// How long servers are borne with.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Waiting {
+    /// Give a request up when its answer takes this long; what a write has come to is then unknown.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub timeout: Duration,
+    /// Give everything up when nothing at all is answered for this long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub stall: Duration,
+}
+
+impl From<Waiting> for Patience {
+    fn from(waiting: Waiting) -> Self {
+        Self { timeout: waiting.timeout, stall: waiting.stall }
+    }
 }
 
 /// Closed loop, open loop, or a search.
@@ -316,6 +330,8 @@ pub struct VerifyArgs {
     pub in_order: bool,
     #[command(flatten)]
     pub reads: Reads,
+    #[command(flatten)]
+    pub patience: Waiting,
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,

@@ -9,6 +9,7 @@ mod args;
 mod check;
 mod http;
 mod journal;
+mod ledger;
 mod lines;
 mod load;
 mod machine;
@@ -37,7 +38,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     args::{Cli, Command, Consistency, LoadArgs, VerifyArgs},
-    http::Target,
+    http::{Patience, Target},
     load::LoadPlan,
     machine::Machine,
     measured::{Measured, Truth},
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Load(args) => load(args),
         Command::Verify(args) => match args.journal.clone() {
-            Some(journal) => verify_journal(&journal, args.url, args.json),
+            Some(journal) => verify_journal(&journal, args),
             None => verify(args),
         },
         Command::Check(args) => check::check(&args),
@@ -107,6 +108,7 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
     if let Some(path) = &task.report {
         report::try_page(path).map_err(Failure::Usage)?;
     }
+    block_on(ledger::agree(&task.plan.targets, None, task.plan.timeout)).map_err(Failure::Usage)?;
     if task.fill {
         fill_keys(&task)?;
     }
@@ -158,7 +160,8 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
             Some(path) => journal::reader::open(path).map(|journal| journal.entries),
             None => Ok(entries),
         };
-        let question = |entries| truth::Question { spec, entries, writes_end, targets };
+        let patience = task.plan.patience();
+        let question = |entries| truth::Question { spec, entries, writes_end, targets, patience };
         // What was measured is worth showing even when nothing can be read any more.
         match truth.and_then(|entries| block_on(read_back(question(entries)))) {
             Ok(truth) => measured.truth = Some(truth),
@@ -215,6 +218,9 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
 
 /// Reads back what was acknowledged, unless somebody presses Ctrl-C.
 async fn read_back(question: truth::Question) -> Result<Truth, String> {
+    // Other servers may listen there by now.
+    let cluster_id = question.spec.cluster_id.as_deref();
+    ledger::agree(&question.targets, cluster_id, question.patience.timeout).await?;
     tokio::select! {
         truth = truth::check(question) => truth,
         _ = tokio::signal::ctrl_c() => Err("interrupted while reading back: nothing is said about the rest".to_owned()),
@@ -274,6 +280,7 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         url,
         file: args.file.unwrap_or_default(),
         connections: usize::from(args.connections),
+        patience: args.patience.into(),
         first_seq: args.first_seq,
         in_order: args.in_order,
         read_query: Consistency::query(args.reads.consistency).to_owned(),
@@ -292,21 +299,20 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<ExitCode, Failure> {
+fn verify_journal(path: &Path, args: VerifyArgs) -> Result<ExitCode, Failure> {
     let journal = journal::reader::open(path).map_err(Failure::Failed)?;
     if let Some(warning) = journal.warning() {
         note(&format!("{}: {warning}", path.display()));
     }
-    let url = url.unwrap_or_else(|| journal.spec.url.clone());
-    let target = Target::resolve(&url).map_err(Failure::Usage)?;
-    let question = truth::Question {
-        spec: journal.spec,
-        entries: journal.entries,
-        writes_end: 0,
-        targets: vec![target],
-    };
+    let url = args.url.unwrap_or_else(|| journal.spec.url.clone());
+    let targets = vec![Target::resolve(&url).map_err(Failure::Usage)?];
+    let patience = Patience::from(args.patience);
+    let cluster_id = journal.spec.cluster_id.as_deref();
+    block_on(ledger::agree(&targets, cluster_id, patience.timeout)).map_err(Failure::Usage)?;
+    let (spec, entries) = (journal.spec, journal.entries);
+    let question = truth::Question { spec, entries, writes_end: 0, targets, patience };
     let truth = block_on(read_back(question)).map_err(Failure::Failed)?;
-    if as_json {
+    if args.json {
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();
         document["torn_bytes"] = journal.torn_bytes.into();

@@ -4,7 +4,13 @@
 //! byte for byte, a position that is not exactly one record's. Expects what `load` of a file with distinct
 //! keys leaves behind: each line's record is its key's newest.
 
-use std::{borrow::Cow, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Write,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use scribe_ledger::client::{Client, ClientError, KeyPath};
@@ -12,7 +18,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
-    http::{Connection, Target},
+    http::{Connection, Patience, Target},
     lines::Chunks,
 };
 
@@ -20,8 +26,7 @@ use crate::{
 const SHOWN_MAX: usize = 10;
 const GROUP_RECORDS: u64 = 256;
 const GROUPS_AHEAD: usize = 16;
-/// How long a read is tried again while the server refuses it or is not there.
-const RETRIES: u32 = 50;
+/// Between two tries of a read that was refused.
 const BACKOFF: Duration = Duration::from_millis(200);
 /// `total_records` may be counted in the background.
 const TOTAL_TRIES: u32 = 30;
@@ -33,6 +38,7 @@ pub struct VerifyPlan {
     pub url: String,
     pub file: PathBuf,
     pub connections: usize,
+    pub patience: Patience,
     /// The position of the file's first record.
     pub first_seq: u64,
     /// Each record's position has to follow from its line, as one connection loads them.
@@ -171,7 +177,8 @@ pub async fn verify(plan: VerifyPlan) -> Result<Verdict, String> {
     verdict.first_seq = plan.first_seq;
     check_seqs(&mut verdict, &mut seqs, plan.in_order);
     let total_expected = plan.first_seq + verdict.records;
-    verdict.total_records = total_records(&plan.url, total_expected).await?.filter(|&t| t != total_expected);
+    let total = total_records(&plan.url, total_expected, plan.patience).await?;
+    verdict.total_records = total.filter(|&total| total != total_expected);
     Ok(verdict)
 }
 
@@ -198,8 +205,8 @@ fn check_seqs(verdict: &mut Verdict, seqs: &mut [(u64, u64)], in_order: bool) {
 }
 
 /// The server's count, once it is as expected or has had time to become so.
-async fn total_records(url: &str, expected: u64) -> Result<Option<u64>, String> {
-    let client = Client::new(url).map_err(|error| error.to_string())?;
+async fn total_records(url: &str, expected: u64, patience: Patience) -> Result<Option<u64>, String> {
+    let client = Client::new(url).map_err(|error| error.to_string())?.with_timeout(patience.timeout);
     let mut total = None;
     for _ in 0..TOTAL_TRIES {
         let metrics =
@@ -252,7 +259,7 @@ impl Reader {
         let (path_text, authority) = (path.as_str(), &self.plan.target.authority);
         let request =
             format!("GET {path_text}{} HTTP/1.1\r\nHost: {authority}\r\n\r\n", self.plan.read_query);
-        let mut tries = 0;
+        let since = Instant::now();
         loop {
             let why = match self.attempt(connection, request.as_bytes(), body).await {
                 Ok(head) if head.status == 200 => match path {
@@ -274,8 +281,7 @@ impl Reader {
                 }
                 Err(why) => why,
             };
-            tries += 1;
-            if tries > RETRIES {
+            if since.elapsed() >= self.plan.patience.stall {
                 return Err(format!("GET {path_text}: {why}"));
             }
             tokio::time::sleep(BACKOFF).await;
@@ -290,10 +296,14 @@ impl Reader {
     ) -> Result<crate::http::Head, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => self.plan.target.connect().await.map_err(|error| self.plan.target.unreachable(&error))?,
+            None => self
+                .plan
+                .target
+                .connect(self.plan.patience.timeout)
+                .await
+                .map_err(|error| self.plan.target.unreachable(&error))?,
         };
-        let exchange = tokio::time::timeout(Duration::from_secs(30), live.exchange(request, body)).await;
-        let head = exchange.map_err(|_| "no answer within 30 s")?.map_err(|broken| broken.to_string())?;
+        let head = live.exchange(request, body).await.map_err(|broken| broken.to_string())?;
         if !head.close {
             *connection = Some(live);
         }

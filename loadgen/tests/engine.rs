@@ -177,6 +177,54 @@ async fn a_ledger_that_ends_early_has_lost_what_is_behind_its_end() {
 }
 
 #[tokio::test]
+async fn another_ledger_is_not_taken_for_a_loss() {
+    let (first, _, first_url) = stub([]).await;
+    let (second, _, second_url) = stub([]).await;
+    first.belong_to("first");
+    second.belong_to("second");
+    let dir = tempfile::tempdir().unwrap();
+    let journal = path(&dir, "j");
+    let urls = format!("{first_url},{second_url}");
+    let mixed = loadgen(&["put", "--count", "20", "--url", &urls, "--verify"]).await;
+    assert_eq!((mixed.status.code(), first.total() + second.total()), (Some(2), 0));
+    assert!(stderr(&mixed).contains("different ledgers"), "{}", stderr(&mixed));
+
+    run("put --count 20", &first_url, &["--journal", &journal]).await;
+    let elsewhere = loadgen(&["verify", "--journal", &journal, "--url", &second_url]).await;
+    assert_eq!((elsewhere.status.code(), stdout(&elsewhere)), (Some(2), ""));
+    assert!(stderr(&elsewhere).contains("is of ledger second"), "{}", stderr(&elsewhere));
+
+    // A server that does not say which ledger it is of is taken at its word.
+    let (_third, _, third_url) = stub([]).await;
+    let unnamed = loadgen(&["verify", "--journal", &journal, "--url", &third_url]).await;
+    assert!(stdout(&unnamed).starts_with("20 acknowledged, 20 lost"), "{}", stdout(&unnamed));
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_given_up() {
+    let (_stub, _, url) = stub([]).await;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("http://{}", mute.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (file, journal) = (path(&dir, "f"), path(&dir, "j"));
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    run("put --count 20", &url, &["--journal", &journal]).await;
+    for words in [
+        &["verify", "--journal", &journal][..],
+        &["verify", &file],
+        &["put", "--verify"],
+        &["put", "--duration", "600"],
+        &["put", "--http", "2", "--connections", "2", "--duration", "600"],
+    ] {
+        // Without these it would go on for half an hour, and longer than a test may take.
+        let words = [words, &["--url", &mute, "--timeout", "100ms", "--stall", "300ms"]].concat();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(!stderr(&output).is_empty() && !stderr(&output).contains("panic"), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test]
 async fn promises_that_are_broken_are_wrong() {
     // A write that was refused and is there, and a batch of which half is there.
     for (workload, fault, says) in [

@@ -89,8 +89,8 @@ struct Cost {
 
 /// Begins to watch what the servers cost.
 pub fn watch_servers(plan: &Plan) -> ServerWatch {
-    let servers: Vec<_> = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
-    ServerWatch::begin(&servers)
+    let servers = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
+    ServerWatch::begin(servers, plan.timeout)
 }
 
 impl Collector {

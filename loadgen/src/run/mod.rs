@@ -30,8 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use scribe_ledger::client::Client;
-
 use self::{
     collect::{Collector, End, Interrupt},
     desk::Keep,
@@ -41,12 +39,16 @@ use self::{
     thread::Job,
 };
 use crate::{
-    http::Target,
+    http::{Patience, Target},
     journal::{Entry, OwnFile, Spec, writer::Writer},
+    ledger::{self, Ledger},
     measured::Measured,
     observe::Observer,
     workload::{Records, requests::Format},
 };
+
+/// How long making a connection may take at most.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What requests do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,6 +142,18 @@ pub struct Plan {
     pub journal: Option<PathBuf>,
 }
 
+impl Plan {
+    /// How long making a connection may take.
+    pub fn connect_time(&self) -> Duration {
+        self.timeout.min(CONNECT_TIME_MAX)
+    }
+
+    /// How long servers are borne with that are asked about this run.
+    pub const fn patience(&self) -> Patience {
+        Patience { timeout: self.timeout, stall: self.stall }
+    }
+}
+
 /// What became of a run.
 pub struct Outcome {
     pub measured: Measured,
@@ -159,13 +173,9 @@ pub struct Outcome {
 
 /// How the writes of this plan can be found again.
 async fn spec(plan: &Plan) -> Result<Spec, String> {
-    let url = plan.targets[0].url();
-    let client = Client::new(&url).map_err(|error| error.to_string())?;
-    let status = client.get_json("/api/v1/status").await;
-    let status =
-        status.map_err(|error| format!("where the ledger ends (/api/v1/status of {url}): {error}"))?;
-    let end = status.get("records").and_then(|records| records.get("applied")?.as_u64());
+    let Ledger { url, cluster_id, end } = any_ledger(plan).await?;
     Ok(Spec {
+        cluster_id,
         first_seq: end
             .ok_or_else(|| format!("/api/v1/status of {url} does not say where the ledger ends"))?,
         batch: plan.workload.batch() as u32,
@@ -174,12 +184,24 @@ async fn spec(plan: &Plan) -> Result<Spec, String> {
     })
 }
 
+/// The ledger, as the first server says that can be asked.
+async fn any_ledger(plan: &Plan) -> Result<Ledger, String> {
+    let mut first = None;
+    for target in &plan.targets {
+        match ledger::ask(target, plan.timeout).await {
+            Ok(ledger) => return Ok(ledger),
+            Err(why) => _ = first.get_or_insert(why),
+        }
+    }
+    Err(first.unwrap_or_default())
+}
+
 /// Runs the plan to its end.
 ///
 /// # Errors
 /// When no server can be reached, or the run cannot be set up. What happens later is in the [`Outcome`].
 pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
-    reach(&plan.targets)?;
+    reach(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -263,10 +285,10 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
 }
 
 /// At least one server has to be there.
-fn reach(targets: &[Target]) -> Result<(), String> {
+fn reach(plan: &Plan) -> Result<(), String> {
     let mut first = None;
-    for target in targets {
-        match TcpStream::connect_timeout(&target.address, Duration::from_secs(5)) {
+    for target in &plan.targets {
+        match TcpStream::connect_timeout(&target.address, plan.connect_time()) {
             Ok(_) => return Ok(()),
             Err(error) => _ = first.get_or_insert_with(|| target.unreachable(&error)),
         }

@@ -59,7 +59,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(plan: Plan, file: Option<mpsc::Receiver<Piece>>) -> Self {
-        let leader = plan.leader_aware.then(|| Leader::new(plan.targets.clone()));
+        let leader = plan.leader_aware.then(|| Leader::new(plan.targets.clone(), plan.timeout));
         Self {
             clock: OnceLock::new(),
             phase: watch::Sender::new(Phase::Going),

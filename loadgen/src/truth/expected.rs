@@ -263,6 +263,7 @@ mod tests {
     fn spec(file: Option<OwnFile>) -> Spec {
         Spec {
             url: "http://h:1".to_owned(),
+            cluster_id: None,
             first_seq: 0,
             seed: 1,
             batch: 2,

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 
 use self::expected::Writes;
 use crate::{
-    http::Target,
+    http::{Patience, Target},
     journal::{Entry, Spec},
     measured::Truth,
     workload::keys::Order,
@@ -38,6 +38,7 @@ pub struct Question {
     pub writes_end: u64,
     /// At least one; reads are spread over them.
     pub targets: Vec<Target>,
+    pub patience: Patience,
 }
 
 /// What was found so far.
@@ -83,7 +84,7 @@ pub fn json(truth: &Truth) -> Json {
 /// When the servers or the user's own file cannot be read, or the journal contradicts itself. What is lost or
 /// wrong is no error but the [`Truth`].
 pub async fn check(question: Question) -> Result<Truth, String> {
-    let Question { spec, entries, writes_end, targets } = question;
+    let Question { spec, entries, writes_end, targets, patience } = question;
     let writes = Writes::new(&entries, writes_end)?;
     let mut findings = Findings {
         truth: Truth { acknowledged: writes.acknowledged(), ..Truth::default() },
@@ -106,6 +107,7 @@ pub async fn check(question: Question) -> Result<Truth, String> {
     for connection in 0..CONNECTIONS {
         let reader = readback::Reader {
             target: targets[connection % targets.len()].clone(),
+            patience,
             queue: Arc::clone(&queue),
             writes: Arc::clone(&writes),
             findings: Arc::clone(&findings),

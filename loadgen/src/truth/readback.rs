@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,20 +16,19 @@ use super::{
     expected::{Expected, Fate, Queue, Writes},
 };
 use crate::{
-    http::{Connection, Head, Target},
+    http::{Connection, Head, Patience, Target},
     verify::from_json,
 };
 
-/// How long reading is tried again while the server refuses it or is not there.
-const RETRIES: u32 = 50;
+/// Between two tries of a read that was refused.
 const BACKOFF: Duration = Duration::from_millis(200);
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pages of one key's history that are looked through for one write.
 const HISTORY_PAGES_MAX: u32 = 20;
 const HISTORY_PAGE: u32 = 500;
 
 pub struct Reader {
     pub target: Target,
+    pub patience: Patience,
     pub queue: Arc<tokio::sync::Mutex<Queue>>,
     pub writes: Arc<Writes>,
     pub findings: Arc<Mutex<Findings>>,
@@ -102,20 +101,17 @@ impl Reader {
     async fn read(&self, connection: &mut Option<Connection>, group: &[Expected]) -> Result<(), String> {
         let mut done = 0;
         let mut behind = Vec::new();
-        let mut tries = 0;
+        let mut answered_at = Instant::now();
         while done < group.len() {
             let before = done;
-            let attempt = self.attempt(connection, group, &mut done, &mut behind);
-            let why = match tokio::time::timeout(ANSWER_TIME_MAX, attempt).await {
-                Ok(Ok(None)) => continue,
-                Ok(Ok(Some(why))) => why,
-                Ok(Err(fatal)) => return Err(fatal),
-                Err(_) => format!("no answer within {} s", ANSWER_TIME_MAX.as_secs()),
-            };
+            let again = self.attempt(connection, group, &mut done, &mut behind).await?;
+            if done > before {
+                answered_at = Instant::now();
+            }
+            let Some(why) = again else { continue };
             // Answers to what else was asked on this connection must not be taken for other ones'.
             *connection = None;
-            tries = if done > before { 0 } else { tries + 1 };
-            if tries > RETRIES {
+            if answered_at.elapsed() >= self.patience.stall {
                 return Err(format!("reading back: {why}"));
             }
             tokio::time::sleep(BACKOFF).await;
@@ -139,7 +135,7 @@ impl Reader {
     ) -> Result<Option<String>, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => match self.target.connect().await {
+            None => match self.target.connect(self.patience.timeout).await {
                 Ok(live) => live,
                 Err(error) => return Ok(Some(self.target.unreachable(&error))),
             },
@@ -293,7 +289,7 @@ impl Reader {
         seq: u64,
     ) -> Result<(), String> {
         let path = format!("{}/history", kv_path(&expected.key));
-        let page = self.history(connection, &path, 1, None, &mut 0).await?;
+        let page = self.history(connection, &path, 1, None).await?;
         let newest = page.versions.first().map(|version| version.seq);
         if newest.is_none_or(|newest| newest <= seq) {
             self.differs(expected, Difference::Hidden(None));
@@ -308,10 +304,11 @@ impl Reader {
         path: &str,
         limit: u32,
         before: Option<u64>,
-        tries: &mut u32,
     ) -> Result<Page, String> {
         let mut body = Vec::new();
+        let since = Instant::now();
         loop {
+            let given_up = since.elapsed() >= self.patience.stall;
             let query = before.map_or_else(String::new, |before| format!("&before={before}"));
             let host = &self.target.authority;
             let request = format!("GET {path}?limit={limit}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -325,14 +322,13 @@ impl Reader {
                 }
                 Ok(head) => {
                     let error = ClientError::from_answer(head.status, None, &body);
-                    if !error.is_retryable() || *tries > RETRIES {
+                    if !error.is_retryable() || given_up {
                         return Err(format!("GET {path}: {error}"));
                     }
                 }
-                Err(why) if *tries > RETRIES => return Err(format!("GET {path}: {why}")),
+                Err(why) if given_up => return Err(format!("GET {path}: {why}")),
                 Err(_) => *connection = None,
             }
-            *tries += 1;
             tokio::time::sleep(BACKOFF).await;
         }
     }
@@ -345,9 +341,8 @@ impl Reader {
     ) -> Result<(), String> {
         let path = format!("{}/history", kv_path(&expected.key));
         let mut before = None;
-        let mut tries = 0;
         for _ in 0..HISTORY_PAGES_MAX {
-            let page = self.history(connection, &path, HISTORY_PAGE, before, &mut tries).await?;
+            let page = self.history(connection, &path, HISTORY_PAGE, before).await?;
             for version in page.versions {
                 let value = STANDARD.decode(version.value.unwrap_or_default());
                 if value.is_ok_and(|value| value == expected.value) && self.may_be(version.seq) {
@@ -375,10 +370,12 @@ impl Reader {
     ) -> Result<Head, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => self.target.connect().await.map_err(|error| self.target.unreachable(&error))?,
+            None => {
+                let connected = self.target.connect(self.patience.timeout).await;
+                connected.map_err(|error| self.target.unreachable(&error))?
+            }
         };
-        let exchange = tokio::time::timeout(ANSWER_TIME_MAX, live.exchange(request, body)).await;
-        let head = exchange.map_err(|_| "no answer".to_owned())?.map_err(|broken| broken.to_string())?;
+        let head = live.exchange(request, body).await.map_err(|broken| broken.to_string())?;
         if !head.close {
             *connection = Some(live);
         }
