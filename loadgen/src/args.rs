@@ -12,15 +12,19 @@ use crate::{
 };
 
 /// Puts load on Scribe Ledger nodes, and checks that they keep what they acknowledge.
-///
-/// Exits with 1 when the run failed or something acknowledged is lost or wrong, with 2 when it was asked for
-/// something that cannot be.
 #[derive(Debug, Parser)]
-#[command(name = "scribe-loadgen", version, arg_required_else_help = true)]
+#[command(name = "scribe-loadgen", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done, and nothing that was checked is amiss
+    1  it failed: nothing was answered, something acknowledged is lost or wrong, a target is missed
+    2  it was asked for something that cannot be, and did nothing
+  130  ended by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: what was done until then is reported";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -22,12 +22,14 @@ mod report;
 mod run;
 mod scrape;
 mod server;
+mod signals;
 mod sweep;
 mod truth;
 mod verify;
 mod workload;
 
 use std::{
+    fmt,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -46,7 +48,8 @@ use crate::{
     plan::Task,
     progress::Bar,
     report::Page,
-    run::Outcome,
+    run::{Outcome, Plan},
+    signals::{Signal, Signals},
     verify::VerifyPlan,
 };
 
@@ -61,6 +64,27 @@ enum Failure {
     Usage(String),
     /// Exit code 1.
     Failed(String),
+    /// Somebody asked for its end.
+    Interrupted(Signal, &'static str),
+}
+
+impl Failure {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Interrupted(signal, _) => signal.exit_code(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(why) | Self::Failed(why) => f.write_str(why),
+            Self::Interrupted(signal, what) => write!(f, "interrupted by {signal}: {what}"),
+        }
+    }
 }
 
 /// One line on standard error, for a person who watches.
@@ -89,13 +113,10 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         workload => perform(plan::task_of(&workload)),
     };
-    let (message, exit_code) = match outcome {
-        Ok(exit_code) => return exit_code,
-        Err(Failure::Usage(message)) => (message, 2),
-        Err(Failure::Failed(message)) => (message, 1),
-    };
-    note(&message);
-    ExitCode::from(exit_code)
+    outcome.unwrap_or_else(|failure| {
+        note(&failure.to_string());
+        ExitCode::from(failure.exit_code())
+    })
 }
 
 /// Carries a task out: a run, or a sweep of runs.
@@ -108,21 +129,23 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
     if let Some(path) = &task.report {
         report::try_page(path).map_err(Failure::Usage)?;
     }
-    block_on(ledger::agree(&task.plan.targets, None, task.plan.timeout)).map_err(Failure::Usage)?;
+    let Plan { targets, timeout, .. } = &task.plan;
+    block_on(async { ledger::agree(targets, None, *timeout).await.map_err(Failure::Usage) })?;
     if task.fill {
         fill_keys(&task)?;
     }
     if let Some(search) = task.sweep {
         let json = task.json;
-        let say = |line: &str| match if json { Ok(()) } else { print(line) } {
-            Err(Failure::Usage(why) | Failure::Failed(why)) => Err(why),
-            Ok(()) => Ok(()),
-        };
-        let (document, borne) = sweep::sweep(task, search, say).map_err(Failure::Failed)?;
+        let say = |line: &str| if json { Ok(()) } else { print(line).map_err(|failure| failure.to_string()) };
+        let swept = sweep::sweep(task, search, say).map_err(Failure::Failed)?;
         if json {
-            print(&document.to_string())?;
+            print(&swept.document.to_string())?;
         }
-        return Ok(if borne { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return match swept.interrupted {
+            Some(signal) => Err(Failure::Interrupted(signal, "the search was not finished")),
+            None if swept.borne => Ok(ExitCode::SUCCESS),
+            None => Ok(ExitCode::FAILURE),
+        };
     }
     measure(task)
 }
@@ -132,30 +155,36 @@ fn measure(task: Task) -> Result<ExitCode, Failure> {
     let mut bar = Bar::new(task.quiet || task.json);
     let (measured, failure) = carry_out(&task, &mut bar)?;
     show(&task, &measured)?;
-    if let Some(why) = failure {
-        return Err(Failure::Failed(why));
-    }
     let answered = measured.reads.is_some() || measured.writes.is_some() || measured.precondition_failed > 0;
-    let good = answered && measured.truth.as_ref().is_none_or(Truth::holds);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let broken = measured.truth.as_ref().is_some_and(|truth| !truth.holds());
+    match failure {
+        Some(failure @ Failure::Interrupted(..)) if broken => {
+            note(&failure.to_string());
+            Ok(ExitCode::FAILURE)
+        }
+        Some(failure) => Err(failure),
+        None if answered && !broken => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
 }
 
 /// Runs a task, and reads back what was acknowledged if that is a part of it. Gives also why the run ended
 /// before its time, if it did.
-fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Option<String>), Failure> {
-    let Outcome { mut measured, late_us, spec, entries, writes_end, mut failure, interrupted } =
+fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Option<Failure>), Failure> {
+    let Outcome { mut measured, late_us, spec, entries, writes_end, failure, interrupted } =
         run::run(task.plan.clone(), observer).map_err(Failure::Failed)?;
+    let mut failure = failure.map(Failure::Failed);
     measured.plan = task.about.clone();
     if let Some([p50, p99, max]) = late_us {
         measured.plan.insert("sent_late_us".to_owned(), json!({"p50": p50, "p99": p99, "max": max}));
     }
-    if interrupted {
-        note("interrupted: what follows is what was done until then");
+    if let Some(signal) = interrupted {
+        failure.get_or_insert(Failure::Interrupted(signal, "the report says what was done until then"));
         measured.plan.insert("interrupted".to_owned(), true.into());
     }
     if let Some(spec) = spec.filter(|_| task.verify) {
         let targets = task.plan.targets.clone();
-        let truth = match &task.plan.journal {
+        let entries = match &task.plan.journal {
             // What the file says is what has to be there.
             Some(path) => journal::reader::open(path).map(|journal| journal.entries),
             None => Ok(entries),
@@ -163,7 +192,7 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
         let patience = task.plan.patience();
         let question = |entries| truth::Question { spec, entries, writes_end, targets, patience };
         // What was measured is worth showing even when nothing can be read any more.
-        match truth.and_then(|entries| block_on(read_back(question(entries)))) {
+        match entries.map_err(Failure::Failed).and_then(|entries| block_on(read_back(question(entries)))) {
             Ok(truth) => measured.truth = Some(truth),
             Err(why) => _ = failure.get_or_insert(why),
         }
@@ -184,7 +213,7 @@ fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Meas
         (if task.fill { fill_keys(&task) } else { Ok(()) }).and_then(|()| carry_out(&task, observer));
     match outcome {
         Ok((measured, None)) => Ok(measured),
-        Ok((_, Some(why))) | Err(Failure::Usage(why) | Failure::Failed(why)) => Err(why),
+        Ok((_, Some(failure))) | Err(failure) => Err(failure.to_string()),
     }
 }
 
@@ -206,6 +235,9 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     let records = filling.records.keys.space();
     note(&format!("writing {records} keys first"));
     let outcome = run::run(filling, &mut Silent).map_err(Failure::Failed)?;
+    if let Some(signal) = outcome.interrupted {
+        return Err(Failure::Interrupted(signal, "the keys were not all written"));
+    }
     let written = outcome.measured.writes.as_ref().map_or(0, |writes| writes.records);
     if written != records {
         let why = outcome.failure.unwrap_or_else(|| format!("{:?}", outcome.measured.refused));
@@ -216,22 +248,25 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads back what was acknowledged, unless somebody presses Ctrl-C.
-async fn read_back(question: truth::Question) -> Result<Truth, String> {
+/// Reads back what was acknowledged, unless somebody asks for the end.
+async fn read_back(question: truth::Question) -> Result<Truth, Failure> {
+    let failed = |error| Failure::Failed(format!("catching signals: {error}"));
+    let mut signals = Signals::listen().map_err(failed)?;
     // Other servers may listen there by now.
     let cluster_id = question.spec.cluster_id.as_deref();
-    ledger::agree(&question.targets, cluster_id, question.patience.timeout).await?;
+    let agreed = ledger::agree(&question.targets, cluster_id, question.patience.timeout).await;
+    agreed.map_err(Failure::Usage)?;
     tokio::select! {
-        truth = truth::check(question) => truth,
-        _ = tokio::signal::ctrl_c() => Err("interrupted while reading back: nothing is said about the rest".to_owned()),
+        truth = truth::check(question) => truth.map_err(Failure::Failed),
+        signal = signals.next() => Err(Failure::Interrupted(signal, "not everything was read back")),
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the runtime did not start: {error}"))?;
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
     runtime.block_on(work)
 }
 
@@ -248,7 +283,7 @@ fn load(args: LoadArgs) -> Result<ExitCode, Failure> {
         give_up: args.give_up,
         timeout: args.timeout,
     };
-    let loaded = block_on(load::load(plan)).map_err(Failure::Failed)?;
+    let loaded = block_on(async { load::load(plan).await.map_err(Failure::Failed) })?;
     let seconds = loaded.seconds.max(1e-9);
     let (records_per_sec, mb_per_sec) =
         (loaded.records as f64 / seconds, loaded.bytes as f64 / 1e6 / seconds);
@@ -285,7 +320,7 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         in_order: args.in_order,
         read_query: Consistency::query(args.reads.consistency).to_owned(),
     };
-    let verdict = block_on(verify::verify(plan)).map_err(Failure::Failed)?;
+    let verdict = block_on(async { verify::verify(plan).await.map_err(Failure::Failed) })?;
     if args.json {
         let document: Json = json!({
             "command": "verify", "good": verdict.is_good(), "records": verdict.records,
@@ -307,11 +342,9 @@ fn verify_journal(path: &Path, args: VerifyArgs) -> Result<ExitCode, Failure> {
     let url = args.url.unwrap_or_else(|| journal.spec.url.clone());
     let targets = vec![Target::resolve(&url).map_err(Failure::Usage)?];
     let patience = Patience::from(args.patience);
-    let cluster_id = journal.spec.cluster_id.as_deref();
-    block_on(ledger::agree(&targets, cluster_id, patience.timeout)).map_err(Failure::Usage)?;
     let (spec, entries) = (journal.spec, journal.entries);
     let question = truth::Question { spec, entries, writes_end: 0, targets, patience };
-    let truth = block_on(read_back(question)).map_err(Failure::Failed)?;
+    let truth = block_on(read_back(question))?;
     if args.json {
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();

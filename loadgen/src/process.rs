@@ -69,6 +69,11 @@ impl Process {
         mount_of(&self.read("mountinfo")?, &lock)
     }
 
+    /// Whether it was told not to hear this signal.
+    pub fn ignores(self, signal: u8) -> bool {
+        self.read("status").is_some_and(|status| ignores(&status, signal))
+    }
+
     fn read(self, file: &str) -> Option<String> {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()
     }
@@ -94,6 +99,14 @@ fn cpu_secs(stat: &str) -> Option<f64> {
 fn bytes_of(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn ignores(status: &str, signal: u8) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| {
+        signal > 0 && mask.checked_shr(u32::from(signal) - 1).is_some_and(|bit| bit & 1 == 1)
+    })
 }
 
 /// Type and device of the deepest mount that holds `path`; of two at one place the later one hides the other.
@@ -123,6 +136,14 @@ mod tests {
         for garbage in ["", "1 (x", "1 (x) S", "VmHWM: many kB"] {
             assert_eq!((cpu_secs(garbage), bytes_of(garbage, "VmHWM:")), (None, None));
         }
+    }
+
+    #[test]
+    fn ignored_signals_are_bits_of_a_mask() {
+        let status = "SigBlk:\t0000000000000003\nSigIgn:\t0000000000004001\n";
+        let ignored: Vec<u8> = (0..=u8::MAX).filter(|&signal| ignores(status, signal)).collect();
+        assert_eq!(ignored, [1, 15]);
+        assert!(!ignores("", 1) && !ignores("SigIgn:\tx\n", 1));
     }
 
     #[test]

@@ -350,7 +350,7 @@ async fn connections_are_spread_or_go_to_the_leader() {
     second.fail(Fault::Refuse);
     until("the first is written to", || first.total() > before.0 + 50).await;
     signal(child.id(), "INT");
-    assert_eq!(json(&end_of(child).await)["refused"], value!({"503 overloaded": 1}));
+    assert_eq!(document(&end_of(child).await)["refused"], value!({"503 overloaded": 1}));
 
     let (_leaderless, _, url) = stub([]).await;
     let nobody = loadgen(&["put", "--url", &url, "--leader-aware"]).await;
@@ -360,15 +360,22 @@ async fn connections_are_spread_or_go_to_the_leader() {
 #[tokio::test]
 async fn an_interrupted_run_reports_what_it_has_done() {
     let (stub, _, url) = stub([]).await;
-    for carrier in [&["--connections", "4"][..], &["--http", "2"], &["--rate", "300"]] {
-        let before = stub.total();
-        let words = [&["put", "--url", &url, "--duration", "600", "--verify", "--json"], carrier].concat();
-        let child = start(&words);
+    let dir = tempfile::tempdir().unwrap();
+    for (carrier, name, code) in [
+        (&["--connections", "4"][..], "INT", 130),
+        (&["--http", "2"], "TERM", 143),
+        (&["--rate", "300"], "HUP", 129),
+    ] {
+        let (before, journal) = (stub.total(), path(&dir, name));
+        let more = ["--duration", "600", "--verify", "--json", "--journal", &journal];
+        let child = start(&[&["put", "--url", &url], &more[..], carrier].concat());
         until("there is something to report", || stub.total() > before + 100).await;
-        signal(child.id(), "INT");
+        signal(child.id(), name);
         let output = end_of(child).await;
-        let report = json(&output);
-        assert!(stderr(&output).contains("interrupted"), "{}", stderr(&output));
+        let report = document(&output);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(stderr(&output).contains("interrupted by"), "{}", stderr(&output));
+        assert_eq!(json(&loadgen(&["verify", "--journal", &journal, "--json"]).await)["closed"], true);
         assert_eq!(report["truth"]["acknowledged"], stub.total() - before);
         assert_eq!((&report["truth"]["good"], &report["errors"]), (&true.into(), &value!({})));
     }
@@ -391,6 +398,44 @@ async fn a_server_that_falls_silent_ends_the_run_with_a_report() {
         let report = document(&output);
         assert_eq!(report["records"], 30);
         assert!(report["unknown"]["no answer before the end"].as_u64() >= Some(4), "{}", report["unknown"]);
+    }
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_time_whatever_servers_do() {
+    // Otherwise these would go on for ten minutes, longer than a test may take.
+    for carrier in [&[][..], &["--http", "2"], &["--rate", "100"]] {
+        let faults = std::iter::repeat_n(Fault::None, 5).chain(std::iter::repeat_n(Fault::HangAfter, 500));
+        let (_stub, _, url) = stub(faults).await;
+        let more =
+            ["--stall", "600", "--timeout", "600", "--duration", "300ms", "--connections", "2", "--json"];
+        let report = json(&loadgen(&[&["put", "--url", &url], &more[..], carrier].concat()).await);
+        assert_eq!(report["records"], 5, "{carrier:?}");
+        assert!(report["unknown"]["no answer before the end"].as_u64() >= Some(2), "{}", report["unknown"]);
+        if carrier.contains(&"--rate") {
+            let refused = &report["refused"]["not sent: more was offered than was taken"];
+            assert!(refused.as_u64() > Some(10), "{}", report["refused"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_holds_nobody_up() {
+    let (stub, _, url) = stub([]).await;
+    let urls = format!("{url},http://127.0.0.1:1");
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(&dir, "f");
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n".repeat(300)).unwrap();
+    for words in [
+        &["put", "--count", "300"][..],
+        &["put", "--count", "300", "--http", "2"],
+        &["put", "--count", "300", "--threads", "2", "--verify"],
+        &["bulk", "--batch", "10", "--file", &file],
+    ] {
+        let before = stub.total();
+        let more = ["--stall", "600", "--connections", "2", "--json", "--url", &urls];
+        let report = json(&loadgen(&[words, &more].concat()).await);
+        assert_eq!((&report["records"], stub.total()), (&300.into(), before + 300), "{words:?}");
     }
 }
 

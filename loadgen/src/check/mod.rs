@@ -16,9 +16,6 @@ use std::{
     thread,
 };
 
-use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-
 use self::{
     judge::Outcome,
     node::{Node, Nodes},
@@ -30,10 +27,9 @@ use crate::{
     measured::Measured,
     note, print,
     report::{self, Page},
+    signals::Signals,
 };
-
-/// What a shell expects of a program that a signal ended.
-const EXIT_INTERRUPTED: i32 = 130;
+use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -213,20 +209,15 @@ fn stop_on_signal(nodes: &Nodes) -> Result<(), String> {
     let failed = |error| format!("catching signals: {error}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let nodes = nodes.clone();
-    let (mut interrupt, mut terminate) = {
+    let mut signals = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+        Signals::listen().map_err(failed)?
     };
     thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        note("interrupted; stopping the nodes");
+        let signal = runtime.block_on(signals.next());
+        note(&format!("interrupted by {signal}: stopping the nodes"));
         nodes.stop_all();
-        std::process::exit(EXIT_INTERRUPTED);
+        std::process::exit(signal.exit_code().into());
     });
     Ok(())
 }

@@ -179,7 +179,7 @@ impl Lane {
     pub async fn run(mut self, mut wire: Option<Wire>) {
         while !self.over {
             let Some(mut live) = wire.take() else {
-                if self.desk.shared.phase() != super::shared::Phase::Going {
+                if self.desk.feed.is_over(Instant::now()) {
                     return;
                 }
                 wire = self.connect().await;

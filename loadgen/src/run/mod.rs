@@ -31,7 +31,7 @@ use std::{
 };
 
 use self::{
-    collect::{Collector, End, Interrupt},
+    collect::{Collector, End},
     desk::Keep,
     pacing::Pace,
     shared::{Phase, Shared},
@@ -44,6 +44,7 @@ use crate::{
     ledger::{self, Ledger},
     measured::Measured,
     observe::Observer,
+    signals::{Signal, Signals},
     workload::{Records, requests::Format},
 };
 
@@ -167,8 +168,8 @@ pub struct Outcome {
     pub writes_end: u64,
     /// Why it ended before its time, if that is the servers' fault or the journal's.
     pub failure: Option<String>,
-    /// Somebody pressed Ctrl-C.
-    pub interrupted: bool,
+    /// Somebody asked for its end.
+    pub interrupted: Option<Signal>,
 }
 
 /// How the writes of this plan can be found again.
@@ -241,7 +242,11 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         None => Keep::Nothing,
     };
 
-    let interrupt = runtime.block_on(Interrupt::listen());
+    let signals = {
+        let _entered = runtime.enter();
+        // From here on there is something to lose.
+        Signals::listen().map_err(|error| format!("catching signals: {error}"))?
+    };
     let threads = plan.threads.clamp(1, plan.connections);
     let (ready, all_ready) = mpsc::channel();
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
@@ -268,7 +273,7 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
     }
 
     let mut collector = Collector::new(Arc::clone(&shared), clock, tallies, servers);
-    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, interrupt, observer));
+    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, signals, observer));
     shared.close_file();
     let mut failures = failure;
     let mut fail = |why: String| failures.get_or_insert(why).len();

@@ -14,7 +14,6 @@ use super::{
     desk::{Asked, BACKOFF, Desk, Flight},
     feed::{Next, Place, Turn, Work},
     lane::Way,
-    shared::Phase,
 };
 use crate::{
     http::Head,
@@ -142,7 +141,7 @@ impl Slot {
                 live = self.link.get(gone).await;
             }
             let Some(now_live) = &live else {
-                if self.desk.shared.phase() != Phase::Going {
+                if self.desk.feed.is_over(Instant::now()) {
                     return;
                 }
                 tokio::time::sleep(BACKOFF).await;

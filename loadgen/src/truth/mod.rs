@@ -103,10 +103,12 @@ pub async fn check(question: Question) -> Result<Truth, String> {
     let findings = Arc::new(Mutex::new(findings));
     let queue = expected::groups(spec, Arc::clone(&writes));
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
+    let targets: Arc<[Target]> = targets.into();
     let mut readers = tokio::task::JoinSet::new();
     for connection in 0..CONNECTIONS {
         let reader = readback::Reader {
-            target: targets[connection % targets.len()].clone(),
+            targets: Arc::clone(&targets),
+            turn: connection.into(),
             patience,
             queue: Arc::clone(&queue),
             writes: Arc::clone(&writes),

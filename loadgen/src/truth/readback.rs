@@ -3,7 +3,10 @@
 //! It judges each answer by what became of the write; it does not know how writes are made.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,7 +30,10 @@ const HISTORY_PAGES_MAX: u32 = 20;
 const HISTORY_PAGE: u32 = 500;
 
 pub struct Reader {
-    pub target: Target,
+    /// At least one, all of one ledger.
+    pub targets: Arc<[Target]>,
+    /// Which of them is asked.
+    pub turn: AtomicUsize,
     pub patience: Patience,
     pub queue: Arc<tokio::sync::Mutex<Queue>>,
     pub writes: Arc<Writes>,
@@ -89,6 +95,17 @@ enum Seen {
 }
 
 impl Reader {
+    fn target(&self) -> &Target {
+        &self.targets[self.turn.load(Relaxed) % self.targets.len()]
+    }
+
+    /// Nothing more can be had from this connection. Another server may be better.
+    fn turn_away(&self, connection: &mut Option<Connection>) {
+        // Answers to what else was asked on it must not be taken for other ones'.
+        *connection = None;
+        self.turn.fetch_add(1, Relaxed);
+    }
+
     pub async fn run(self) -> Result<(), String> {
         let mut connection = None;
         loop {
@@ -109,8 +126,7 @@ impl Reader {
                 answered_at = Instant::now();
             }
             let Some(why) = again else { continue };
-            // Answers to what else was asked on this connection must not be taken for other ones'.
-            *connection = None;
+            self.turn_away(connection);
             if answered_at.elapsed() >= self.patience.stall {
                 return Err(format!("reading back: {why}"));
             }
@@ -135,16 +151,16 @@ impl Reader {
     ) -> Result<Option<String>, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => match self.target.connect(self.patience.timeout).await {
+            None => match self.target().connect(self.patience.timeout).await {
                 Ok(live) => live,
-                Err(error) => return Ok(Some(self.target.unreachable(&error))),
+                Err(error) => return Ok(Some(self.target().unreachable(&error))),
             },
         };
         let rest = &group[*done..];
         let mut requests = Vec::new();
         for expected in rest {
             for ask in self.asks(expected) {
-                let (path, host) = (ask.path(expected), &self.target.authority);
+                let (path, host) = (ask.path(expected), &self.target().authority);
                 requests.extend(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes());
             }
         }
@@ -310,7 +326,7 @@ impl Reader {
         loop {
             let given_up = since.elapsed() >= self.patience.stall;
             let query = before.map_or_else(String::new, |before| format!("&before={before}"));
-            let host = &self.target.authority;
+            let host = &self.target().authority;
             let request = format!("GET {path}?limit={limit}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
             match self.ask(connection, request.as_bytes(), &mut body).await {
                 Ok(head) if head.status == 200 => {
@@ -327,7 +343,7 @@ impl Reader {
                     }
                 }
                 Err(why) if given_up => return Err(format!("GET {path}: {why}")),
-                Err(_) => *connection = None,
+                Err(_) => self.turn_away(connection),
             }
             tokio::time::sleep(BACKOFF).await;
         }
@@ -371,8 +387,8 @@ impl Reader {
         let mut live = match connection.take() {
             Some(live) => live,
             None => {
-                let connected = self.target.connect(self.patience.timeout).await;
-                connected.map_err(|error| self.target.unreachable(&error))?
+                let connected = self.target().connect(self.patience.timeout).await;
+                connected.map_err(|error| self.target().unreachable(&error))?
             }
         };
         let head = live.exchange(request, body).await.map_err(|broken| broken.to_string())?;
