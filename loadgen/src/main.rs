@@ -156,13 +156,16 @@ fn measure(task: Task) -> Result<ExitCode, Failure> {
     let (measured, failure) = carry_out(&task, &mut bar)?;
     show(&task, &measured)?;
     let answered = measured.reads.is_some() || measured.writes.is_some() || measured.precondition_failed > 0;
-    let broken = measured.truth.as_ref().is_some_and(|truth| !truth.holds());
+    let broken = matches!(&measured.truth, Some(Ok(truth)) if !truth.holds());
     match failure {
         Some(failure @ Failure::Interrupted(..)) if broken => {
             note(&failure.to_string());
             Ok(ExitCode::FAILURE)
         }
         Some(failure) => Err(failure),
+        None if measured.nothing_written() => {
+            Err(Failure::Failed("in the measured time, not one write was acknowledged".to_owned()))
+        }
         None if answered && !broken => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
     }
@@ -193,8 +196,15 @@ fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Opti
         let question = |entries| truth::Question { spec, entries, writes_end, targets, patience };
         // What was measured is worth showing even when nothing can be read any more.
         match entries.map_err(Failure::Failed).and_then(|entries| block_on(read_back(question(entries)))) {
-            Ok(truth) => measured.truth = Some(truth),
-            Err(why) => _ = failure.get_or_insert(why),
+            Ok(truth) => measured.truth = Some(Ok(truth)),
+            Err(not_checked) => {
+                measured.truth = Some(Err(not_checked.to_string()));
+                let after_the_run = match not_checked {
+                    Failure::Usage(why) => Failure::Failed(why),
+                    failure => failure,
+                };
+                failure.get_or_insert(after_the_run);
+            }
         }
     }
     Ok((measured, failure))
@@ -240,7 +250,7 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     }
     let written = outcome.measured.writes.as_ref().map_or(0, |writes| writes.records);
     if written != records {
-        let why = outcome.failure.unwrap_or_else(|| format!("{:?}", outcome.measured.refused));
+        let why = outcome.failure.or_else(|| outcome.measured.most_frequent_failure()).unwrap_or_default();
         return Err(Failure::Failed(format!(
             "filling the key space failed: {written} of {records} written: {why}"
         )));
@@ -354,5 +364,5 @@ fn verify_journal(path: &Path, args: VerifyArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&truth::text(&truth))?;
     }
-    Ok(if truth.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if truth.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a server may take for its counters at most; they are asked for while nothing is measured.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How the histogram of the log's syncs is called beside the stages.
 const WAL_SYNC: &str = "wal sync";

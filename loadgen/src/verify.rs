@@ -116,12 +116,20 @@ struct Expected {
 }
 
 fn expected(number: u64, line: &[u8]) -> Result<Expected, String> {
+    match record_of(number, line)? {
+        (key, Some(value)) => Ok(Expected { number, key, value }),
+        (_, None) => {
+            let record = number + 1;
+            Err(format!("record {record} of the file is a delete; only files of puts can be compared"))
+        }
+    }
+}
+
+/// The key and the value of a line, which is the file's `number`-th record from 0; a delete has no value.
+pub fn record_of(number: u64, line: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
     let record = number + 1;
     let parsed: Line<'_> =
         serde_json::from_slice(line).map_err(|error| format!("record {record} of the file: {error}"))?;
-    if parsed.op.is_some_and(|op| op != "put") {
-        return Err(format!("record {record} of the file is not a put; only files of puts can be compared"));
-    }
     let bytes = |name: &str, text: Option<Cow<'_, str>>, base64: Option<Cow<'_, str>>| match (text, base64) {
         (_, Some(base64)) => STANDARD
             .decode(&*base64)
@@ -130,12 +138,11 @@ fn expected(number: u64, line: &[u8]) -> Result<Expected, String> {
         (None, None) => Err(format!("record {record} of the file has no {name}")),
     };
     let key = bytes("key", parsed.key, parsed.key_b64)?;
-    Ok(Expected { number, key, value: bytes("value", parsed.value, parsed.value_b64)? })
-}
-
-/// The key and the value of a line, which is the file's `number`-th record from 0.
-pub fn key_and_value(number: u64, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    expected(number, line).map(|expected| (expected.key, expected.value))
+    match parsed.op.as_deref() {
+        None | Some("put") => Ok((key, Some(bytes("value", parsed.value, parsed.value_b64)?))),
+        Some("delete") => Ok((key, None)),
+        Some(op) => Err(format!("record {record} of the file has the op {op:?}: expected put or delete")),
+    }
 }
 
 /// Reads every key of the file back.
@@ -390,8 +397,11 @@ mod tests {
     fn lines_are_read_as_the_server_reads_them() {
         let line = expected(0, br#"{"key":"a\"b","value_b64":"/w=="}"#).unwrap();
         assert_eq!((&line.key[..], &line.value[..]), (&b"a\"b"[..], &[0xff][..]));
-        for bad in [&b"{"[..], b"{}", br#"{"key":"k"}"#, br#"{"op":"delete","key":"k","value":""}"#] {
+        for bad in
+            [&b"{"[..], b"{}", br#"{"key":"k"}"#, br#"{"op":"delete","key":"k"}"#, br#"{"op":"x","key":"k"}"#]
+        {
             assert!(expected(4, bad).err().unwrap().contains("record 5"));
         }
+        assert_eq!(record_of(0, br#"{"op":"delete","key":"k"}"#), Ok((b"k".to_vec(), None)));
     }
 }

@@ -115,6 +115,12 @@ async fn conditions_that_do_not_hold_are_counted_apart_and_learnt_from() {
     let create = "cas --create-only --count 30 --key-space 20 --connections 1 --key-bytes 5";
     let create = run(create, &url, &["--verify"]).await;
     assert_eq!((&create["precondition_failed"], &create["truth"]["acknowledged"]), (&10.into(), &20.into()));
+    let again = "cas --create-only --count 20 --key-space 20 --key-bytes 5 --verify --json --url";
+    let again = loadgen(&again.split(' ').chain([url.as_str()]).collect::<Vec<_>>()).await;
+    assert_eq!(again.status.code(), Some(1), "nothing was written, and nothing else was asked for");
+    assert!(stderr(&again).contains("not one write was acknowledged"), "{}", stderr(&again));
+    let again = document(&again);
+    assert_eq!((&again["nothing_written"], &again["truth"]["good"]), (&true.into(), &false.into()));
 }
 
 #[tokio::test]

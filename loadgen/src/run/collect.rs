@@ -295,6 +295,8 @@ impl Collector {
             reads: total.reads.operations(),
             refused: total.refused,
             unknown: total.unknown,
+            details: total.details,
+            writes_begun: self.shared.writes_end() > self.shared.plan.first_write,
             precondition_failed: total.precondition_failed,
             bytes_sent: total.bytes_sent,
             bytes_received: total.bytes_received,

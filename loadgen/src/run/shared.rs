@@ -155,7 +155,11 @@ impl Shared {
     /// The next piece of the user's file.
     pub fn take_piece(&self) -> Result<Piece, mpsc::error::TryRecvError> {
         match &self.file {
-            Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).try_recv(),
+            Some(file) => {
+                let piece = file.lock().unwrap_or_else(PoisonError::into_inner).try_recv()?;
+                self.next_write.fetch_max(piece.first + piece.chunk.records, Ordering::SeqCst);
+                Ok(piece)
+            }
             None => Err(mpsc::error::TryRecvError::Disconnected),
         }
     }

@@ -60,9 +60,14 @@ impl Findings {
 /// One line, and a line for each of the first differences.
 pub fn text(truth: &Truth) -> String {
     let Truth { acknowledged, lost, wrong, unknown, unknown_present, shown } = truth;
-    let mut out = format!(
+    let mut out = if truth.holds() && !truth.is_good() {
+        "nothing was acknowledged, nothing could be looked for: ".to_owned()
+    } else {
+        String::new()
+    };
+    out.push_str(&format!(
         "{acknowledged} acknowledged, {lost} lost, {wrong} wrong, {unknown} unknown ({unknown_present} of them present)"
-    );
+    ));
     for line in shown {
         out.push_str("\n  ");
         out.push_str(line);
@@ -73,7 +78,7 @@ pub fn text(truth: &Truth) -> String {
 /// The same for scripts.
 pub fn json(truth: &Truth) -> Json {
     json!({
-        "good": truth.holds(), "acknowledged": truth.acknowledged, "lost": truth.lost, "wrong": truth.wrong,
+        "good": truth.is_good(), "acknowledged": truth.acknowledged, "lost": truth.lost, "wrong": truth.wrong,
         "unknown": truth.unknown, "unknown_present": truth.unknown_present, "differences": truth.shown,
     })
 }

@@ -210,7 +210,7 @@ impl Reader {
     fn judge(&self, expected: &Expected, ask: Ask, head: &Head, body: &mut Vec<u8>) -> Result<Seen, String> {
         let path = KeyPath::of(&expected.key);
         let seq = match (head.status, ask, &path) {
-            (200, Ask::Record, _) => Some(record(body, &expected.key)?),
+            (200, Ask::Record, _) => Some(record(body, expected)?),
             (200, _, KeyPath::Raw(_)) => Some(head.seq.ok_or("a value came without Scribe-Seq")?),
             (200, _, KeyPath::Json(_)) => Some(from_json(body)?),
             (404, ..) => None,
@@ -226,11 +226,12 @@ impl Reader {
         };
         let Fate::Acked { seq: wanted } = expected.fate else {
             return Ok(match seq {
-                Some(seq) if *body == expected.value && self.may_be(seq) => {
+                Some(seq) if expected.value.as_ref() == Some(body) && self.may_be(seq) => {
                     self.found(expected, Some(seq));
                     Seen::Done
                 }
                 Some(seq) if seq >= self.first_seq => Seen::LookBehind,
+                None if expected.value.is_none() => Seen::LookBehind,
                 Some(_) | None => {
                     self.found(expected, None);
                     Seen::Done
@@ -241,9 +242,9 @@ impl Reader {
             (Ask::NotOlder, Some(seq)) if seq >= wanted => Seen::Done,
             (Ask::NotOlder, None) => Seen::LookBehind,
             (Ask::NotOlder, seq) => Seen::Differs(Difference::Hidden(seq)),
-            (_, Some(seq)) if seq == wanted && *body == expected.value => Seen::Done,
+            (_, Some(seq)) if seq == wanted && body == expected.bytes() => Seen::Done,
             (_, Some(seq)) if seq == wanted => {
-                let at = body.iter().zip(&expected.value).take_while(|(a, b)| a == b).count();
+                let at = body.iter().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
                 Seen::Differs(Difference::Bytes { have: body.len(), at })
             }
             (_, seq) => Seen::Differs(Difference::Missing(seq)),
@@ -264,7 +265,7 @@ impl Reader {
             Difference::Missing(seq) => format!("is not there: in its place is {}", newest(seq)),
             Difference::Hidden(seq) => format!("does not show: its key's newest is {}", newest(seq)),
             Difference::Bytes { have, at } => {
-                let want = expected.value.len();
+                let want = expected.bytes().len();
                 format!("has {have} bytes where {want} were written, the first difference at byte {at}")
             }
         };
@@ -297,7 +298,7 @@ impl Reader {
         }
     }
 
-    /// A key that is not there any more has to have been deleted after the write at `seq`.
+    /// A key that is not there any more has to have been deleted after the write at `seq`, or by it.
     async fn look_for_delete(
         &self,
         connection: &mut Option<Connection>,
@@ -307,7 +308,8 @@ impl Reader {
         let path = format!("{}/history", kv_path(&expected.key));
         let page = self.history(connection, &path, 1, None).await?;
         let newest = page.versions.first().map(|version| version.seq);
-        if newest.is_none_or(|newest| newest <= seq) {
+        let deletes = expected.value.is_none();
+        if newest.is_none_or(|newest| newest < seq || newest == seq && !deletes) {
             self.differs(expected, Difference::Hidden(None));
         }
         Ok(())
@@ -361,7 +363,9 @@ impl Reader {
             let page = self.history(connection, &path, HISTORY_PAGE, before).await?;
             for version in page.versions {
                 let value = STANDARD.decode(version.value.unwrap_or_default());
-                if value.is_ok_and(|value| value == expected.value) && self.may_be(version.seq) {
+                let same = (version.op == "delete") == expected.value.is_none()
+                    && value.is_ok_and(|value| value == expected.bytes());
+                if same && self.may_be(version.seq) {
                     self.found(expected, Some(version.seq));
                     return Ok(());
                 }
@@ -399,15 +403,16 @@ impl Reader {
     }
 }
 
-/// Turns a record's JSON in `body` into its value. Gives its position; of another key's record none that
-/// could be right.
-fn record(body: &mut Vec<u8>, key: &[u8]) -> Result<u64, String> {
+/// Turns a record's JSON in `body` into its value. Gives its position; of another key's record, or of a delete
+/// where a value is expected, none that could be right.
+fn record(body: &mut Vec<u8>, expected: &Expected) -> Result<u64, String> {
     #[derive(Deserialize)]
     struct Record {
         key: Option<String>,
         key_b64: Option<String>,
         value: Option<String>,
         value_b64: Option<String>,
+        op: Option<String>,
         seq: u64,
     }
     let record: Record = serde_json::from_slice(body).map_err(|error| format!("a record's JSON: {error}"))?;
@@ -416,7 +421,9 @@ fn record(body: &mut Vec<u8>, key: &[u8]) -> Result<u64, String> {
         (text, None) => Ok(text.unwrap_or_default().into_bytes()),
     };
     *body = bytes(record.value, record.value_b64)?;
-    Ok(if bytes(record.key, record.key_b64)? == key { record.seq } else { u64::MAX })
+    let same = bytes(record.key, record.key_b64)? == expected.key
+        && (record.op.as_deref() == Some("delete")) == expected.value.is_none();
+    Ok(if same { record.seq } else { u64::MAX })
 }
 
 #[derive(Deserialize)]
@@ -428,5 +435,6 @@ struct Page {
 #[derive(Deserialize)]
 struct Version {
     seq: u64,
+    op: String,
     value: Option<String>,
 }
