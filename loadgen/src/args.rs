@@ -68,7 +68,7 @@ pub struct Common {
     /// HTTP version: 1 is HTTP/1.1, 2 is HTTP/2 with prior knowledge.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub http: u8,
-    /// Requests in flight on an HTTP/1.1 connection [default: 1].
+    /// Requests in flight on an HTTP/1.1 connection, which the server serves one after the other [default: 1].
     #[arg(long, value_name = "DEPTH", value_parser = clap::value_parser!(u16).range(1..))]
     pub pipeline: Option<u16>,
     /// Streams of an HTTP/2 connection, each with one request in flight [default: 16].
@@ -162,7 +162,7 @@ pub struct Pacing {
 
 #[derive(Debug, Args)]
 pub struct Values {
-    /// Bytes of a value, or a range of which every length is as likely, such as 50..4096.
+    /// Bytes of a value, or a range of which every length is as likely, such as 1MiB or 50..4KiB.
     #[arg(long, value_name = "BYTES", default_value = "100")]
     pub value_bytes: Sizes,
 }

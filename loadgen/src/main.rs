@@ -58,6 +58,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8001";
 
+/// Open files beside the connections, with some to spare.
+const OTHER_FILES: u64 = 40;
+
 /// Why the program ends without having done what it was asked.
 enum Failure {
     /// Exit code 2: nothing was sent.
@@ -129,7 +132,13 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
     if let Some(path) = &task.report {
         report::try_page(path).map_err(Failure::Usage)?;
     }
-    let Plan { targets, timeout, .. } = &task.plan;
+    let Plan { targets, timeout, connections, .. } = &task.plan;
+    let files = *connections as u64 + OTHER_FILES;
+    if let Some(allowed) = process::allow_open_files(files) {
+        note(&format!(
+            "{connections} connections need {files} open files, {allowed} are allowed (ulimit -n): some will fail"
+        ));
+    }
     block_on(async { ledger::agree(targets, None, *timeout).await.map_err(Failure::Usage) })?;
     if task.fill {
         fill_keys(&task)?;
@@ -335,6 +344,7 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         let document: Json = json!({
             "command": "verify", "good": verdict.is_good(), "records": verdict.records,
             "missing": verdict.missing, "wrong": verdict.wrong, "bad_seqs": verdict.bad_seqs,
+            "shifted_to": verdict.shifted_to,
             "unexpected_total_records": verdict.total_records, "differences": verdict.shown,
         });
         print(&document.to_string())?;

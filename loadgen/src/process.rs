@@ -2,11 +2,23 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Kernel ticks a second in `/proc/*/stat`: 100 on every Linux ABI that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
 
 /// The kernel counts processor time in hundredths of a second: over less than this it says nothing.
 pub const CPU_SECS_MIN: f64 = 0.2;
+
+/// Asks that this process may have so many files open, connections being files. Gives how many it may have, if
+/// these are fewer.
+pub fn allow_open_files(wanted: u64) -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let now = current.filter(|&now| now < wanted)?;
+    let more = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(more), maximum });
+    Some(if raised.is_ok() { more } else { now }).filter(|&allowed| allowed < wanted)
+}
 
 /// A process to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +147,15 @@ mod tests {
         assert_eq!(bytes_of("Name:\tx\nVmHWM:\t    2048 kB\n", "VmHWM:"), Some(2 << 20));
         for garbage in ["", "1 (x", "1 (x) S", "VmHWM: many kB"] {
             assert_eq!((cpu_secs(garbage), bytes_of(garbage, "VmHWM:")), (None, None));
+        }
+    }
+
+    #[test]
+    fn more_open_files_than_there_can_be_are_not_allowed() {
+        assert_eq!(allow_open_files(3), None);
+        if let Some(maximum) = getrlimit(Resource::Nofile).maximum {
+            assert_eq!(allow_open_files(maximum + 1), Some(maximum));
+            assert_eq!(allow_open_files(maximum), None);
         }
     }
 

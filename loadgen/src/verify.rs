@@ -58,6 +58,8 @@ pub struct Verdict {
     /// The server's own count, if it is another.
     pub total_records: Option<u64>,
     pub first_seq: u64,
+    /// Where the file's records are instead, each of them once: the ledger was not empty before them.
+    pub shifted_to: Option<u64>,
     /// The first few differences, a line each.
     pub shown: Vec<String>,
 }
@@ -78,6 +80,13 @@ impl Verdict {
         }
         for line in &self.shown {
             let _ = write!(out, "\n  {line}");
+        }
+        if let Some(first) = self.shifted_to {
+            let last = first + self.records - 1;
+            let _ = write!(
+                out,
+                "\n  the file's records are all at seqs {first}..{last}: if the ledger was not empty before them, say --first-seq {first}"
+            );
         }
         if let Some(total) = self.total_records {
             let expected = self.first_seq + self.records;
@@ -193,6 +202,11 @@ pub async fn verify(plan: VerifyPlan) -> Result<Verdict, String> {
 fn check_seqs(verdict: &mut Verdict, seqs: &mut [(u64, u64)], in_order: bool) {
     let range = verdict.first_seq..verdict.first_seq + verdict.records;
     seqs.sort_unstable();
+    if let (Some(&(first, _)), Some(&(last, _))) = (seqs.first(), seqs.last()) {
+        let in_one_piece =
+            seqs.windows(2).all(|pair| pair[0].0 < pair[1].0) && last - first + 1 == verdict.records;
+        verdict.shifted_to = Some(first).filter(|&first| in_one_piece && first != range.start);
+    }
     let mut before = None;
     for &(seq, number) in &*seqs {
         let record = number + 1;
@@ -371,6 +385,10 @@ mod tests {
         assert_eq!((twice.bad_seqs, twice.is_good()), (1, false));
         assert!(twice.text().contains("record 2: another record is at seq 0"));
         assert_eq!(verdict(false, vec![(0, 0), (2, 1)]).bad_seqs, 1);
+        assert_eq!(twice.shifted_to, None);
+        let shifted = verdict(true, vec![(7, 0), (8, 1)]);
+        assert_eq!((shifted.bad_seqs, shifted.shifted_to), (2, Some(7)));
+        assert!(shifted.text().contains("at seqs 7..8: ") && shifted.text().contains("--first-seq 7"));
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub enum Kind {
     Bulk,
     Get,
     Mixed,
+    Cas,
 }
 
 /// What a run is held against.
@@ -87,7 +88,7 @@ const fn yes() -> bool {
 /// When it cannot be read or something in it is not a target; the message names the file and the key.
 pub fn read(path: &Path) -> Result<Vec<Target>, String> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("reading the targets: {}: {error} (--targets FILE)", path.display()))?;
+        .map_err(|error| format!("reading the targets: --targets {}: {error}", path.display()))?;
     parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -151,6 +152,7 @@ impl Target {
             Kind::Bulk => "bulk",
             Kind::Get => "get",
             Kind::Mixed => "mixed",
+            Kind::Cas => "cas",
         };
         let mut arguments: Vec<String> = [kind, "--url", url].map(str::to_owned).into();
         let mut flag = |name: &str, value: Option<String>| {
@@ -252,6 +254,16 @@ mod tests {
             "bulk --url http://h:1 --connections 8 --batch 100 --key-space 1000 --count 20000 --fill --verify"
         );
         assert!(target.fresh && target.writes() && target.nodes == 1);
+    }
+
+    #[test]
+    fn every_workload_may_be_a_target() {
+        for kind in ["put", "bulk", "get", "mixed", "cas"] {
+            let target = &parse(&GOOD.replace("bulk", kind)).unwrap()[0];
+            for quick in [false, true] {
+                crate::understood(&target.arguments("http://127.0.0.1:1", quick)).unwrap();
+            }
+        }
     }
 
     #[test]

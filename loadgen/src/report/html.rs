@@ -232,6 +232,13 @@ mod tests {
     }
 
     #[test]
+    fn a_title_says_numbers_as_they_were_asked_for() {
+        let mut measured = measured();
+        measured.plan.insert("rate".to_owned(), 2000.0.into());
+        assert!(page(&measured).contains("<h1>mixed, 64 connections, 2000 requests/s</h1>"));
+    }
+
+    #[test]
     fn a_page_says_what_was_not_done() {
         let mut measured = measured();
         measured.truth = Some(Err("nobody was <there>".to_owned()));

@@ -57,6 +57,8 @@ pub fn shown(value: &Json) -> String {
             .map(|(name, value)| format!("{name} {}", shown(value)))
             .collect::<Vec<_>>()
             .join(", "),
+        // A rate of 2000 that came as a fraction is shown as it was asked for.
+        Json::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
         other => other.to_string(),
     }
 }
