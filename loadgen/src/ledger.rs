@@ -35,12 +35,15 @@ impl Ledger {
 /// Asks a server.
 ///
 /// # Errors
-/// When it does not answer in time, or with something else.
+/// When it does not answer in time, or is still starting and does not know its records.
 pub async fn ask(target: &Target, timeout: Duration) -> Result<Ledger, String> {
     let url = target.url();
     let client = Client::new(&url).map_err(|error| error.to_string())?.with_timeout(timeout);
     let status = client.get_json("/api/v1/status").await;
     let status = status.map_err(|error| format!("/api/v1/status of {url}: {error}"))?;
+    if status.get("role").and_then(Json::as_str) == Some("starting") {
+        return Err(format!("{url} is starting: try again when it is ready"));
+    }
     Ok(Ledger::of(url, &status))
 }
 
@@ -54,7 +57,8 @@ pub async fn agree(targets: &[Target], wanted: Option<&str>, timeout: Duration) 
         return Ok(());
     }
     let mut asked = JoinSet::new();
-    for target in targets.iter().cloned() {
+    for target in targets {
+        let target = target.clone();
         asked.spawn(async move { ask(&target, timeout.min(ANSWER_TIME_MAX)).await });
     }
     let answered: Vec<Ledger> = asked.join_all().await.into_iter().flatten().collect();
@@ -94,7 +98,7 @@ mod tests {
         assert_eq!((a.end, silent.cluster_id.as_deref()), (Some(7), None));
         assert_eq!(differing(&[a.clone(), silent.clone(), a.clone()], None), None);
         assert_eq!(differing(&[a.clone(), silent.clone()], Some("1")), None);
-        assert_eq!(differing(&[silent.clone()], Some("1")), None);
+        assert_eq!(differing(std::slice::from_ref(&silent), Some("1")), None);
         let why = differing(&[silent, a.clone(), b.clone()], None).unwrap();
         assert_eq!(why, "different ledgers: a is of ledger 1, b of ledger 2");
         let why = differing(&[a, b], Some("1")).unwrap();

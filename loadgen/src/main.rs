@@ -58,8 +58,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8001";
 
-/// Open files beside the connections, with some to spare.
-const OTHER_FILES: u64 = 40;
+/// Open files beside the connections: a runtime and a timer of each thread, and the rest with some to spare.
+const FILES_OF_A_THREAD: usize = 4;
+const OTHER_FILES: usize = 24;
 
 /// Why the program ends without having done what it was asked.
 enum Failure {
@@ -132,12 +133,12 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
     if let Some(path) = &task.report {
         report::try_page(path).map_err(Failure::Usage)?;
     }
-    let Plan { targets, timeout, connections, .. } = &task.plan;
-    let files = *connections as u64 + OTHER_FILES;
+    let Plan { targets, timeout, connections, threads, .. } = &task.plan;
+    let files = (connections + threads * FILES_OF_A_THREAD + OTHER_FILES) as u64;
     if let Some(allowed) = process::allow_open_files(files) {
-        note(&format!(
-            "{connections} connections need {files} open files, {allowed} are allowed (ulimit -n): some will fail"
-        ));
+        return Err(Failure::Usage(format!(
+            "--connections {connections} needs {files} open files, {allowed} are allowed: raise the limit (ulimit -n)"
+        )));
     }
     block_on(async { ledger::agree(targets, None, *timeout).await.map_err(Failure::Usage) })?;
     if task.fill {
@@ -271,14 +272,21 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
 async fn read_back(question: truth::Question) -> Result<Truth, Failure> {
     let failed = |error| Failure::Failed(format!("catching signals: {error}"));
     let mut signals = Signals::listen().map_err(failed)?;
+    let (targets, cluster_id) = (question.targets.clone(), question.spec.cluster_id.clone());
+    let timeout = question.patience.timeout;
+    let agree =
+        || async { ledger::agree(&targets, cluster_id.as_deref(), timeout).await.map_err(Failure::Usage) };
     // Other servers may listen there by now.
-    let cluster_id = question.spec.cluster_id.as_deref();
-    let agreed = ledger::agree(&question.targets, cluster_id, question.patience.timeout).await;
-    agreed.map_err(Failure::Usage)?;
-    tokio::select! {
-        truth = truth::check(question) => truth.map_err(Failure::Failed),
-        signal = signals.next() => Err(Failure::Interrupted(signal, "not everything was read back")),
+    agree().await?;
+    let truth = tokio::select! {
+        truth = truth::check(question) => truth.map_err(Failure::Failed)?,
+        signal = signals.next() => return Err(Failure::Interrupted(signal, "not everything was read back")),
+    };
+    if !truth.holds() {
+        // Before that is said: one that was starting did not say which ledger it is of.
+        agree().await?;
     }
+    Ok(truth)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -3,7 +3,7 @@
 mod stub;
 mod tool;
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json as value};
 
@@ -484,6 +484,11 @@ async fn what_cannot_be_is_said_before_anything_is_sent() {
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         assert!(stderr(&output).contains(says), "{words:?}: {}", stderr(&output));
     }
+    let limited = "ulimit -n 100; exec \"$0\" put --connections 200 --url \"$1\"";
+    let program = env!("CARGO_BIN_EXE_scribe-loadgen");
+    let limited = Command::new("sh").args(["-c", limited, program, &url]).output().unwrap();
+    assert_eq!(limited.status.code(), Some(2));
+    assert!(stderr(&limited).contains("needs 228 open files, 100 are allowed"), "{}", stderr(&limited));
     assert_eq!((stub.total(), fs::read(Path::new(&there)).unwrap()), (0, b"somebody's evidence".to_vec()));
     for (words, says) in [
         (&["bulk", "--file", "/no/such/file"][..], "/no/such/file"),
