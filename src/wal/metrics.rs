@@ -34,12 +34,15 @@ impl fmt::Display for DiskFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { free, min, next_file } = *self;
         let needed = min.saturating_add(next_file);
-        write!(f, "{free} bytes are free on the node's disk, writes need {needed}: ")?;
-        write!(f, "{min} that stay free (wal.disk_free_bytes_min)")?;
-        if next_file > 0 {
-            write!(f, ", and {next_file} for the log's next file (wal.file_bytes)")?;
+        write!(f, "{free} bytes are free on the node's disk, writes need {needed}")?;
+        match next_file {
+            0 => write!(f, " (wal.disk_free_bytes_min)"),
+            _ => write!(
+                f,
+                ": {min} that stay free (wal.disk_free_bytes_min) and {next_file} for the log's next file \
+                 (wal.file_bytes)"
+            ),
         }
-        Ok(())
     }
 }
 
@@ -78,4 +81,21 @@ pub(super) struct Counters {
     pub(super) bytes_written: AtomicU64,
     pub(super) files: AtomicU64,
     pub(super) disk_bytes: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_is_missing() {
+        let full = DiskFull { free: 10, min: 20, next_file: 0 };
+        let needs = "10 bytes are free on the node's disk, writes need 20 (wal.disk_free_bytes_min)";
+        assert_eq!(full.to_string(), needs);
+        let next = DiskFull { free: 58, min: 16, next_file: 64 }.to_string();
+        assert!(
+            next.contains("58 bytes are free") && next.contains("writes need 80: 16 that stay"),
+            "{next}"
+        );
+    }
 }

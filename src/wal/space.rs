@@ -68,7 +68,7 @@ impl Space {
         health
     }
 
-    /// One line when writes stop, and one when they go on.
+    /// One line when writes stop, and one when somebody asks again and they go on.
     fn tell(&self, health: &WalHealth) {
         let full = matches!(health, WalHealth::DiskFull(_));
         if self.told_full.swap(full, Relaxed) == full {
