@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     gauge::Gauge,
-    worker::{Bell, Worker},
+    worker::{Bell, Next, Worker},
 };
 use crate::{
     error::Result,
@@ -86,11 +86,11 @@ impl Worker for Prove {
     // What is written one by one is hashed some at a time: waking for each costs more than hashing it.
     const LINGER: Duration = Duration::from_millis(3);
 
-    fn work(&mut self) -> Result<bool> {
+    fn work(&mut self) -> Result<Next> {
         let span = self.state.span(self.tree.size(), SPAN_RECORDS);
         if span.is_empty() {
             self.sign()?;
-            return Ok(false);
+            return Ok(Next::Rung);
         }
         let _stay = self.gauge.enter(span.len() as u64, 0);
         let mut commitments = Vec::new();
@@ -111,6 +111,6 @@ impl Worker for Prove {
         if self.last_signed.elapsed() >= SIGN_EVERY {
             self.sign()?;
         }
-        Ok(true)
+        Ok(Next::Now)
     }
 }
