@@ -241,6 +241,7 @@ impl Node {
             wal.clone(),
             consensus.clone(),
             state.clone(),
+            config.storage.segment_age_max,
             Unsealed::new(state.clone(), background.boundaries.clone(), config.storage.unsealed_bytes_max),
             &gauges,
         );

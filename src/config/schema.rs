@@ -398,6 +398,11 @@ pub static KEYS: &[Key] = &[
         "Record bytes of a segment; seeds the cluster setting of a new ledger."
     ),
     key!(
+        storage.segment_age_max,
+        time(Duration::from_millis(10), Duration::from_secs(MONTH_SECS)),
+        "Time after which the leader ends a segment although it is not full."
+    ),
+    key!(
         storage.max_cache_size,
         size(0, TIB),
         "Memory of all read caches: blocks of segments, and the index's rows and blocks."

@@ -68,6 +68,13 @@ impl Prove {
         (Self { state, tree, signer, signed, last_signed, seal, gauge }, checkpoints)
     }
 
+    /// A segment may have ended with a record that was proven before.
+    fn wake_seal(&self) {
+        if self.state.oldest_closed().is_some_and(|(_, end)| end <= self.tree.size()) {
+            self.seal.ring();
+        }
+    }
+
     fn sign(&mut self) -> Result<()> {
         let Some(signer) = &self.signer else { return Ok(()) };
         let (size, root) = self.tree.head();
@@ -90,6 +97,7 @@ impl Worker for Prove {
         let span = self.state.span(self.tree.size(), SPAN_RECORDS);
         if span.is_empty() {
             self.sign()?;
+            self.wake_seal();
             return Ok(Next::Rung);
         }
         let _stay = self.gauge.enter(span.len() as u64, 0);
@@ -105,9 +113,7 @@ impl Worker for Prove {
             })
             .collect();
         self.tree.extend(&leaves, commitments);
-        if self.state.oldest_closed().is_some_and(|(_, end)| end <= self.tree.size()) {
-            self.seal.ring();
-        }
+        self.wake_seal();
         if self.last_signed.elapsed() >= SIGN_EVERY {
             self.sign()?;
         }

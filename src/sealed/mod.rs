@@ -31,8 +31,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use self::{open::SealedOptions, scan::Keys};
 use self::hot::HotRecords;
+pub use self::{open::SealedOptions, scan::Keys};
 use crate::{
     env::Io,
     error::Result,
