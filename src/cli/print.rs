@@ -9,6 +9,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
+mod verdict;
+
+pub use self::verdict::Visited;
 use crate::client::{Item, Version, Written};
 
 /// Characters of a value that a table shows.

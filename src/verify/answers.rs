@@ -176,8 +176,7 @@ mod tests {
         let value = Some(b"v".to_vec());
         let expected = RecordAnswer { seq: Seq(3), op: Op::Put, timestamp_ms: 9, key: b"k".to_vec(), value };
         assert_eq!(record, expected);
-        let bytes =
-            json!({"key":"?","key_b64":"/w==","value":null,"op":"delete","seq":3,"timestamp_ms":9});
+        let bytes = json!({"key":"?","key_b64":"/w==","value":null,"op":"delete","seq":3,"timestamp_ms":9});
         let record = RecordAnswer::read(bytes).unwrap();
         assert_eq!((record.key, record.value), (vec![0xff], None));
     }

@@ -27,13 +27,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Before the first segment.
     pub(super) const fn new() -> Self {
-        Self {
-            segments: 0,
-            end_seq: Seq(0),
-            root: Hash::EMPTY_ROOT,
-            last_log: None,
-            last_timestamp_ms: 0,
-        }
+        Self { segments: 0, end_seq: Seq(0), root: Hash::EMPTY_ROOT, last_log: None, last_timestamp_ms: 0 }
     }
 
     /// Goes on behind the next segment.
@@ -85,9 +79,9 @@ impl Chain {
         }
         let log_goes_on = next.first_log.term <= next.last_log.term
             && next.first_log.index <= next.last_log.index
-            && self.last_log.is_none_or(|last| {
-                last.index < next.first_log.index && last.term <= next.first_log.term
-            });
+            && self
+                .last_log
+                .is_none_or(|last| last.index < next.first_log.index && last.term <= next.first_log.term);
         if !log_goes_on {
             let entry = |id: LogId| format!("entry {} of term {}", id.index, id.term);
             let before = self.last_log.map_or("nothing".to_owned(), entry);

@@ -265,7 +265,9 @@ impl Walk<'_> {
     fn run(&self) {
         loop {
             let number = self.next.fetch_add(1, Relaxed);
-            let Some(part) = usize::try_from(number).ok().and_then(|at| self.plan.parts.get(at)) else { return };
+            let Some(part) = usize::try_from(number).ok().and_then(|at| self.plan.parts.get(at)) else {
+                return;
+            };
             // One that was taken before the one that is wrong is finished: it may be wrong too, and the first.
             if self.found.lock().failed.as_ref().is_some_and(|(first, _)| *first < number) {
                 return;

@@ -158,7 +158,10 @@ mod tests {
         for (numbers, gap) in [(&[1, 2][..], 0), (&[0, 2], 1), (&[0, 1, 4], 2)] {
             let error = listed(&names(numbers, &[])).unwrap_err();
             assert_eq!(error.code(), Code::Corrupt);
-            assert!(error.message().contains(&format!("{} is missing", file_name(SegmentId(gap)))), "{error}");
+            assert!(
+                error.message().contains(&format!("{} is missing", file_name(SegmentId(gap)))),
+                "{error}"
+            );
         }
     }
 

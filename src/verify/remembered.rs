@@ -76,7 +76,8 @@ impl Remembered {
     pub fn file_name(origin: &str) -> String {
         let mut name = String::new();
         for byte in origin.bytes() {
-            let is_plain = byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
+            let is_plain =
+                byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
             if is_plain { name.push(char::from(byte)) } else { name.push_str(&format!("%{byte:02X}")) }
         }
         if name.len() > NAME_BYTES_MAX {
@@ -110,7 +111,8 @@ impl Remembered {
     /// # Errors
     /// [`Code::Io`]; the file is as it was then.
     pub fn store(&self, io: &dyn Io, rng: &dyn Rng, path: &Path) -> Result<()> {
-        replace(io, rng, path, &self.encode()).map_err(|e| Error::io(format!("writing {}", path.display()), &e))
+        replace(io, rng, path, &self.encode())
+            .map_err(|e| Error::io(format!("writing {}", path.display()), &e))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -242,7 +244,10 @@ mod tests {
         assert_eq!(io.list(Path::new("/home")).unwrap().len(), 1);
         let evidence: serde_json::Value = serde_json::from_slice(&read(&io, &path).unwrap()).unwrap();
         assert_eq!(evidence["remembered"], remembered(8).note());
-        assert_eq!((&evidence["served"], &evidence["found"]), (&json!("served\n"), &json!("it shrank again")));
+        assert_eq!(
+            (&evidence["served"], &evidence["found"]),
+            (&json!("served\n"), &json!("it shrank again"))
+        );
     }
 
     #[test]

@@ -81,6 +81,15 @@ impl Visit {
         Ok(Self { checkpoint, note: parsed.to_string(), keys, signers, earlier })
     }
 
+    /// Which log a note says that it is of: hearsay, and enough to look for what is remembered of it.
+    ///
+    /// # Errors
+    /// [`Distrust`] when it is not a checkpoint.
+    pub fn origin_of(note: &[u8]) -> Result<String, Distrust> {
+        let checkpoint: Checkpoint = Note::parse(note)?.text().parse()?;
+        Ok(checkpoint.origin().to_owned())
+    }
+
     /// What the server shows.
     #[must_use]
     pub const fn checkpoint(&self) -> &Checkpoint {
@@ -157,10 +166,14 @@ impl Visit {
         let wrong = |what: String| Err(Distrust(format!("record {seq}: {what}")));
         let (size, root) = (self.checkpoint.size(), self.checkpoint.root());
         if (proof.leaf_index, proof.tree_size) != (seq, size) || proof.leaf.seq.0 != seq {
-            return wrong(format!("its proof is of another leaf, or of another tree than that of {size} records"));
+            return wrong(format!(
+                "its proof is of another leaf, or of another tree than that of {size} records"
+            ));
         }
         if proof.leaf.hash() != proof.leaf_hash || proof.root_hash != *root {
-            return wrong("its proof names a leaf hash or a root that is not the leaf's or the signed one".into());
+            return wrong(
+                "its proof names a leaf hash or a root that is not the leaf's or the signed one".into(),
+            );
         }
         if let Err(error) = verify_inclusion(&proof.leaf.hash(), seq, size, &proof.siblings, root) {
             return wrong(error.to_string());
@@ -169,7 +182,11 @@ impl Visit {
             && record.op == proof.leaf.op
             && record.timestamp_ms == proof.leaf.timestamp_ms
             && proof.leaf.commits_to(&record.key, record.value.as_deref());
-        if same { Ok(()) } else { wrong("what the server gives for it is not what its leaf commits to".into()) }
+        if same {
+            Ok(())
+        } else {
+            wrong("what the server gives for it is not what its leaf commits to".into())
+        }
     }
 
     /// What the next visit begins with.
@@ -272,7 +289,9 @@ mod tests {
         assert!(visit(19, Some(&before)).unwrap_err().0.contains("has shrunk"));
         assert!(says(&note(20, Hash::of(b"x")), keys()).contains("history has changed"));
         let stranger = Signer::from_seed(ORIGIN, &[2; 32]).unwrap();
-        assert!(says(&note(21, Hash::of(b"x")), vec![stranger.verifier_key().clone()]).contains("no known key"));
+        assert!(
+            says(&note(21, Hash::of(b"x")), vec![stranger.verifier_key().clone()]).contains("no known key")
+        );
         let other = Signer::from_seed("other", &[1; 32]).unwrap();
         let theirs = Checkpoint::new("other", 30, Hash::of(b"x")).unwrap().sign(&other).unwrap().to_string();
         assert!(says(theirs.as_bytes(), vec![other.verifier_key().clone()]).contains("the log other"));
@@ -289,7 +308,7 @@ mod tests {
             |answer| answer.to = 49,
             |answer| answer.from_root = Hash::of(b"x"),
             |answer| answer.hashes[0].0[3] ^= 1,
-            |answer| drop(answer.hashes.pop()),
+            |answer| answer.hashes.truncate(1),
         ];
         for change in changes {
             let mut answer = consistency(20, 50);
