@@ -231,6 +231,8 @@ pub fn run(cli: Cli) -> u8 {
         Failure::Failed(message) => (message, 1),
         Failure::BrokenPipe => return 0,
     };
+    // It may hold a server's words, which a terminal must not take as commands.
+    let message = print::printable(message.as_bytes(), usize::MAX);
     // Nobody is left to tell when standard error is gone too.
     let _ = writeln!(io::stderr().lock(), "scribe: {message}");
     exit_code

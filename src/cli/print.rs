@@ -169,7 +169,7 @@ fn insert_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
 }
 
 /// Text as it is; control characters and bytes that are no text as `\n`, `\u{1b}`, `\xff`.
-fn printable(bytes: &[u8], chars_max: usize) -> String {
+pub(super) fn printable(bytes: &[u8], chars_max: usize) -> String {
     let mut out = String::with_capacity(bytes.len().min(chars_max));
     let mut chars = 0;
     for chunk in bytes.utf8_chunks() {

@@ -38,13 +38,14 @@ pub(super) fn run<W: Write>(args: &ReindexArgs, printer: &mut Printer<W>) -> Res
         _ => Failure::Failed(error.to_string()),
     })?;
     let node::Reindexed { segments, records, index_bytes } = done;
-    Ok(match printer.format() {
+    match printer.format() {
         Format::Table => printer.text(&format!(
             "the index in {dir}/index was thrown away and built anew: {records} records in {segments} segments, \
              {index_bytes} bytes, read back and whole\n"
-        ))?,
+        )),
         Format::Json => printer.document(&json!({
             "reindexed": true, "segments": segments, "records": records, "index_bytes": index_bytes
-        }))?,
-    })
+        })),
+    }
+    .map_err(Failure::from)
 }

@@ -169,7 +169,8 @@ impl Plan {
             let segment = plan.segment(number)?;
             let summary = segment.summary();
             plan.chain.follow(summary, &plan.listing.path(number))?;
-            plan.raw_bytes += summary.raw_bytes;
+            // Not believed until its records have been counted, and no reason to panic.
+            plan.raw_bytes = plan.raw_bytes.saturating_add(summary.raw_bytes);
             plan.file_bytes += summary.file_bytes;
             let (end_seq, root_after) = (summary.end_seq, Hash(summary.root_after));
             plan.parts.push(Part { end_seq, root_after, digest: summary.digest });
