@@ -19,7 +19,8 @@ use crate::{client::Client, proof::key::VerifierKey};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// A data directory, or a copy of its segments; it may be a running node's. Without it, a server is verified.
+    /// A data directory, or a copy of its segments; it may be a running node's. Without it, a server is
+    /// verified.
     #[arg(conflicts_with_all = ["url", "state", "samples"])]
     dir: Option<PathBuf>,
     /// The server to verify; default --server.
@@ -28,8 +29,8 @@ pub(super) struct VerifyArgs {
     /// A signed checkpoint that the records of DIR have to agree with; may be given several times.
     #[arg(long, value_name = "FILE", requires_all = ["dir", "key"])]
     checkpoint: Vec<PathBuf>,
-    /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server believes the keys
-    /// that it names, and later visits those.
+    /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server
+    /// believes the keys that it names, and later visits those.
     #[arg(long, value_name = "VKEY")]
     key: Vec<VerifierKey>,
     /// Where the newest checkpoint of a server is remembered; default a file for each log in the user's

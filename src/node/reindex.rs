@@ -1,8 +1,8 @@
 //! Building the index of a stopped node anew, on request.
 //!
-//! Takes a data directory whose node does not run, throws its index away and feeds a new one every segment. The log,
-//! the segments and whose the directory is stay as they are. A node does the same by itself when it finds its
-//! index damaged; this is for whoever does not want to wait for that, or wants to see it done.
+//! Takes a data directory whose node does not run, throws its index away and feeds a new one every segment. The
+//! log, the segments and whose the directory is stay as they are. A node does the same by itself when it finds
+//! its index damaged; this is for whoever does not want to wait for that, or wants to see it done.
 
 use std::path::Path;
 
@@ -31,8 +31,8 @@ pub struct Reindexed {
 /// Builds the index anew and reads it back. `told` hears how many of how many segments it covers so far.
 ///
 /// # Errors
-/// [`Code::InvalidConfig`] when there is no node's data directory; [`Code::Io`] when a process uses it, or the disk fails;
-/// [`Code::Corrupt`] when a segment is damaged: then the old index is still there.
+/// [`Code::InvalidConfig`] when there is no node's data directory; [`Code::Io`] when a process uses it, or the
+/// disk fails; [`Code::Corrupt`] when a segment is damaged: then the old index is still there.
 pub fn reindex(env: &Env, data_dir: &Path, mut told: impl FnMut(usize, usize)) -> Result<Reindexed> {
     let names = env.io.list(data_dir);
     let names = names.map_err(|e| Error::io(format!("listing {}", data_dir.display()), &e))?;

@@ -60,12 +60,12 @@ impl Sealed {
         }
     }
 
-    /// Throws the index away and feeds a new one all segments, on request. `told` hears how many segments it covers,
-    /// before the first run and after each. It takes seconds for every million keys.
+    /// Throws the index away and feeds a new one all segments, on request. `told` hears how many segments it
+    /// covers, before the first run and after each. It takes seconds for every million keys.
     ///
     /// # Errors
-    /// A segment that cannot be read, an index that cannot be written. What the new index has by then stays, and
-    /// the next start goes on from there.
+    /// A segment that cannot be read, an index that cannot be written. What the new index has by then stays,
+    /// and the next start goes on from there.
     pub fn reindex(&self, mut told: impl FnMut(usize)) -> Result<()> {
         self.renew_index()?;
         loop {

@@ -1,7 +1,8 @@
 //! What a server answers, read as strictly as a verifier has to. Pure: no I/O.
 //!
-//! Takes JSON documents as they came, gives their parts. Nothing in them is believed yet: what they prove is for
-//! [`visit`](super::visit) to say. Fields that are not needed are passed over, so that a server may say more.
+//! Takes JSON documents as they came, gives their parts. Nothing in them is believed yet: what they prove is
+//! for [`visit`](super::visit) to say. Fields that are not needed are passed over, so that a server may say
+//! more.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, de};

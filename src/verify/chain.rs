@@ -1,8 +1,8 @@
 //! How segments follow each other: each continues the one before it in every way that one counts.
 //!
-//! Takes what their footers say, in order. Together with [`Segment::verify`](crate::segment::Segment::verify), which shows that the root
-//! after a segment is that of the frontier before it and its records, this is the proof by induction that the last
-//! root is that of all records.
+//! Takes what their footers say, in order. Together with [`Segment::verify`](crate::segment::Segment::verify),
+//! which shows that the root after a segment is that of the frontier before it and its records, this is the
+//! proof by induction that the last root is that of all records.
 
 use std::path::Path;
 

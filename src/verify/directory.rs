@@ -1,8 +1,9 @@
 //! Verifying files: first how the segments fit together, then every record of each.
 //!
-//! Takes a directory, gives a [`Report`] or the first thing that is wrong: of the files and their ends, in order;
-//! then of what is in them, in order. A segment can be verified alone once the frontier before it is believed, so
-//! that threads share the segments; memory is a segment's keys for each thread, however large the ledger is.
+//! Takes a directory, gives a [`Report`] or the first thing that is wrong: of the files and their ends, in
+//! order; then of what is in them, in order. A segment can be verified alone once the frontier before it is
+//! believed, so that threads share the segments; memory is a segment's keys for each thread, however large the
+//! ledger is.
 //!
 //! A ledger that was cut short at the end of a segment looks whole from inside. Only a checkpoint shows that
 //! something is missing: [`Note`].

@@ -1,20 +1,17 @@
 //! Which files a directory has, and what they claim to be by their names.
 //!
 //! Takes a data directory, or a directory that holds segments and nothing else, as a copy does. Reads names and
-//! sizes only, creates nothing, and is safe beside a node that runs: segments never change and never go, and what
-//! is being written has another name.
+//! sizes only, creates nothing, and is safe beside a node that runs: segments never change and never go, and
+//! what is being written has another name.
 
 use std::path::{Path, PathBuf};
 
 use crate::{
     env::{Io, OpenMode},
     error::{Code, Error, Result},
-    segment::{file_name, parse_name},
+    segment::{file_name, is_unfinished, parse_name},
     types::SegmentId,
 };
-
-/// Follows the name of a segment that is not whole yet.
-const UNFINISHED: &str = ".tmp";
 
 /// Names that only a data directory has.
 const DATA_DIR_NAMES: [&str; 4] = ["identity.json", "LOCK", "wal", "segments"];
@@ -77,7 +74,7 @@ impl Listing {
                 Some(id) if id.0 == segments => segments += 1,
                 // Names come sorted, and numbers have one width.
                 Some(_) => return Err(missing(&segments_dir, SegmentId(segments), &name)),
-                None if name.strip_suffix(UNFINISHED).and_then(parse_name).is_some() => unfinished.push(name),
+                None if is_unfinished(&name) => unfinished.push(name),
                 None => stray.push(name),
             }
         }

@@ -8,10 +8,11 @@
 //!             state file     /checkpoint       /proofs/…      /proofs/…, /records/…
 //! ```
 //!
-//! Takes files through the seam of `env`, or a server's answers as bytes, and gives a verdict that names the first
-//! thing that is wrong. It changes nothing in a directory that it checks, takes no lock and runs no stage. Of the project it uses
-//! `proof` (hashes, proofs, signatures), `segment` (the file format) and `env` (the disk), and nothing that a
-//! server runs: `tests/architecture.rs` sees to it. It does not own sockets, arguments or how a verdict looks.
+//! Takes files through the seam of `env`, or a server's answers as bytes, and gives a verdict that names the
+//! first thing that is wrong. It changes nothing in a directory that it checks, takes no lock and runs no
+//! stage. Of the project it uses `proof` (hashes, proofs, signatures), `segment` (the file format) and `env`
+//! (the disk), and nothing that a server runs: `tests/architecture.rs` sees to it. It does not own sockets,
+//! arguments or how a verdict looks.
 
 mod answers;
 mod chain;

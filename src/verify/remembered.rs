@@ -144,8 +144,8 @@ impl Remembered {
     }
 }
 
-/// Keeps what a server has signed and what contradicts it, beside the state file; the same evidence is kept once.
-/// Gives its file.
+/// Keeps what a server has signed and what contradicts it, beside the state file; the same evidence is kept
+/// once. Gives its file.
 ///
 /// # Errors
 /// [`Code::Io`].

@@ -1,9 +1,10 @@
 //! One visit to a server: from the checkpoint that is remembered to the one that it shows now. Pure: no I/O.
 //!
-//! Takes what the server answers, says what to ask next and whether to believe it. The order is that of the methods:
-//! whose signature it is ([`Visit::open`]), that nothing was taken away or changed ([`Visit::check_growth`]), that
-//! records are what the tree holds ([`Visit::check_sample`]), and then what to remember ([`Visit::remember`]).
-//! Roots and sizes of the server's proofs are never used: only those that were signed are.
+//! Takes what the server answers, says what to ask next and whether to believe it. The order is that of the
+//! methods: whose signature it is ([`Visit::open`]), that nothing was taken away or changed
+//! ([`Visit::check_growth`]), that records are what the tree holds ([`Visit::check_sample`]), and then what to
+//! remember ([`Visit::remember`]). Roots and sizes of the server's proofs are never used: only those that were
+//! signed are.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -45,8 +46,8 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Reads the checkpoint that a server shows. One of `keys` has to have signed it, and it has to go on from the one that is
-    /// remembered, as far as two notes alone can tell.
+    /// Reads the checkpoint that a server shows. One of `keys` has to have signed it, and it has to go on from
+    /// the one that is remembered, as far as two notes alone can tell.
     ///
     /// # Errors
     /// [`Distrust`] when no key has signed it, it is of another log, smaller, or of the same size with another
