@@ -238,6 +238,7 @@ impl Node {
             wal.clone(),
             consensus.clone(),
             state.clone(),
+            config.storage.segment_age_max,
             Unsealed::new(state.clone(), background.boundaries.clone(), config.storage.unsealed_bytes_max),
             &gauges,
         );
@@ -332,14 +333,15 @@ fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
     })
 }
 
-/// Part of the read caches that is the index's.
-const INDEX_CACHE_PART: u64 = 3;
+/// Part of the read caches that is the index's, and part that single records have; the rest is for blocks.
+const INDEX_CACHE_PART: u64 = 4;
+const HOT_CACHE_PART: u64 = 2;
 
 fn sealed_options(config: &Config, env: &Env) -> SealedOptions {
     let cache_bytes = config.storage.max_cache_size;
-    let index_bytes = cache_bytes / INDEX_CACHE_PART;
+    let (index_bytes, hot_cache_bytes) = (cache_bytes / INDEX_CACHE_PART, cache_bytes / HOT_CACHE_PART);
     let index = IndexOptions { cache_bytes: index_bytes, hash_seed: env.rng.next_u64() };
-    SealedOptions { block_cache_bytes: cache_bytes - index_bytes, index }
+    SealedOptions { block_cache_bytes: cache_bytes - index_bytes - hot_cache_bytes, hot_cache_bytes, index }
 }
 
 /// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.

@@ -18,6 +18,7 @@
 //! A stage knows its messages and the handle of the next stage, never another stage. Only `batch` has a
 //! queue; what may wait in it is bounded in bytes by the permits of `ingest`.
 
+mod age;
 pub mod apply;
 pub mod background;
 pub mod batch;
@@ -34,9 +35,10 @@ pub mod stage;
 pub mod unsealed;
 pub mod worker;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
+use tokio::task::JoinHandle;
 
 use self::{
     batch::BatchStage,
@@ -106,6 +108,7 @@ impl Gauges {
 pub struct Pipeline {
     ingest: Ingest,
     batch: Running,
+    age: JoinHandle<()>,
 }
 
 impl Pipeline {
@@ -118,10 +121,13 @@ impl Pipeline {
         wal: Wal,
         consensus: Consensus,
         state: Arc<State>,
+        segment_age_max: Duration,
         unsealed: Unsealed,
         gauges: &Gauges,
     ) -> Self {
         let (inbox, queue) = stage::inbox();
+        let age = age::end_old_segments(consensus.clone(), state.clone(), clock.clone(), segment_age_max);
+        let age = tokio::spawn(age);
         let clock = EntryClock::new(clock, limits.clock_skew_max_ms);
         let replicate =
             Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
@@ -129,7 +135,7 @@ impl Pipeline {
         let batch = stage::spawn(batch, queue);
         let ingest =
             Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, batch }
+        Self { ingest, batch, age }
     }
 
     /// The entrance.
@@ -145,6 +151,7 @@ impl Pipeline {
 
     /// Refuses new requests, answers those admitted, stops.
     pub async fn stop(self) -> Option<String> {
+        self.age.abort();
         self.ingest.close();
         self.batch.stop().await
     }
