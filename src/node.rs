@@ -12,19 +12,23 @@
 //! ```
 
 mod identity;
+mod reindex;
 mod signing;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use self::identity::Claim;
-pub use self::identity::Identity;
+pub use self::{
+    identity::Identity,
+    reindex::{Reindexed, reindex},
+};
 
 use crate::{
     config::Config,
-    env::Env,
+    env::{Env, Io},
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
@@ -163,14 +167,7 @@ impl Node {
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
-        let lock = env.io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(
-                Code::Io,
-                in_dir("another process, or an open ledger of this one, uses the data directory")
-                    + ": stop it, or choose another directory",
-            ),
-            _ => Error::io(in_dir("locking data directory"), &e),
-        })?;
+        let lock = lock(&*env.io, data_dir)?;
         let claim = match founding {
             Founding::Embedded => Claim::Embedded,
             _ => Claim::Server { adopt: config.node.adopt_embedded },
@@ -321,6 +318,19 @@ impl Node {
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
         stage.or(background).map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
     }
+}
+
+/// Takes a data directory for this process, until the guard is dropped.
+fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
+    let in_dir = |what: &str| format!("{what} {}", data_dir.display());
+    io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => Error::new(
+            Code::Io,
+            in_dir("another process, or an open ledger of this one, uses the data directory")
+                + ": stop it, or choose another directory",
+        ),
+        _ => Error::io(in_dir("locking data directory"), &e),
+    })
 }
 
 /// Part of the read caches that is the index's, and part that single records have; the rest is for blocks.

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline", "read"],
     &["raft"],
     &["state", "tree"],
-    &["sealed"],
+    &["sealed", "verify"],
     &["wal", "segment", "index"],
     &["metrics"],
     &["proof", "env", "config"],
@@ -160,6 +160,9 @@ fn formats_and_proofs_do_no_io() {
         "segment/key_block.rs",
         "segment/key_table.rs",
         "segment/record_block.rs",
+        "verify/answers.rs",
+        "verify/chain.rs",
+        "verify/roots.rs",
         "state/batch.rs",
         "state/boundary.rs",
         "state/entry.rs",
@@ -178,6 +181,20 @@ fn formats_and_proofs_do_no_io() {
             for banned in ["std::fs", "std::net", "tokio::", "crate::env", "std::time::SystemTime"] {
                 assert!(!text.contains(banned), "{} uses {banned}: this module is pure", file.display());
             }
+        }
+    }
+}
+
+/// Whoever verifies trusts these modules, and has to be able to read them; nothing that a server runs is among
+/// them.
+#[test]
+fn a_verifier_needs_nothing_of_the_server() {
+    let trusted = ["verify", "proof", "segment", "env", "error", "types"];
+    let files = source_files(&src().join("verify"));
+    assert!(!files.is_empty(), "the verifier is gone: name what took its place");
+    for file in files {
+        for import in imports(&fs::read_to_string(&file).unwrap()) {
+            assert!(trusted.contains(&import.as_str()), "{} uses crate::{import}", file.display());
         }
     }
 }
