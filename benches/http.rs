@@ -37,7 +37,7 @@ fn serve() -> (SocketAddr, tempfile::TempDir, tokio::runtime::Runtime) {
         let node = Node::start(real_env(), &config, founding, options).await.expect("the node starts");
         let listener = api::listen(([127, 0, 0, 1], 0).into()).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let backend = Live { ingest: node.ingest(), reader: node.reader() };
+        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
         let view = Arc::new(node.info());
         let app = App { backend, node: view, metrics: Arc::new(Metrics::new()), limits: config.limits };
         tokio::spawn(async move {

@@ -33,12 +33,12 @@ use crate::{
     index::IndexOptions,
     pipeline::{
         Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
-        prove::Checkpoints, unsealed::Unsealed,
+        unsealed::Unsealed,
     },
-    proof::key::VerifierKey,
+    proof::Hash,
     raft::{Consensus, Member, Positions},
-    read::{LiveKeys, Reader},
-    sealed::{Sealed, SealedOptions},
+    read::{LiveKeys, Proofs, Reader},
+    sealed::{Sealed, SealedOptions, SealedSizes},
     state::{
         Sizes, State,
         settings::{FEATURE_LEVEL, Settings},
@@ -77,8 +77,6 @@ pub struct NodeInfo {
     gauges: Gauges,
     live_keys: LiveKeys,
     tree: Arc<Tree>,
-    checkpoints: Checkpoints,
-    verifier_key: Option<VerifierKey>,
     started: Instant,
 }
 
@@ -99,6 +97,24 @@ impl NodeInfo {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         self.state.sizes()
+    }
+
+    /// Size and root of the tree over all records that are proven.
+    #[must_use]
+    pub fn tree_head(&self) -> (Seq, Hash) {
+        self.tree.head()
+    }
+
+    /// One past the newest sealed record.
+    #[must_use]
+    pub fn sealed(&self) -> Seq {
+        self.state.sealed().end_seq()
+    }
+
+    /// Sizes of what is sealed.
+    #[must_use]
+    pub fn sealed_sizes(&self) -> SealedSizes {
+        self.state.sealed().sizes()
     }
 
     /// How many keys are not deleted; of a large ledger, as of some time ago.
@@ -147,6 +163,7 @@ pub struct Node {
     pipeline: Pipeline,
     background: Background,
     reader: Reader,
+    proofs: Proofs,
     shutdown_timeout: Duration,
     _lock: Box<dyn Send + Sync>,
 }
@@ -193,7 +210,7 @@ impl Node {
             Founding::Embedded => None,
             _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
         };
-        let verifier_key = signer.as_ref().map(|signer| signer.verifier_key().clone());
+        let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
         let background = Background::start(state.clone(), tree.clone(), signer, driver, &gauges)?;
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
@@ -230,6 +247,7 @@ impl Node {
         }
 
         let reader = Reader::new(consensus.clone(), state.clone());
+        let proofs = Proofs::new(state.clone(), tree.clone(), background.checkpoints.clone(), keys);
         let (clock, limits) = (env.clock.clone(), &config.limits);
         let pipeline = Pipeline::start(
             &config.pipeline,
@@ -244,25 +262,13 @@ impl Node {
         );
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
-        let checkpoints = background.checkpoints.clone();
-        let info = NodeInfo {
-            identity,
-            profile,
-            consensus,
-            state,
-            wal,
-            gauges,
-            live_keys,
-            tree,
-            checkpoints,
-            verifier_key,
-            started,
-        };
+        let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
         Ok(Self {
             info,
             pipeline,
             background,
             reader,
+            proofs,
             shutdown_timeout: config.limits.shutdown_timeout,
             _lock: lock,
         })
@@ -278,6 +284,12 @@ impl Node {
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// What it gives to whoever checks it.
+    #[must_use]
+    pub fn proofs(&self) -> Proofs {
+        self.proofs.clone()
     }
 
     /// What it can tell about itself.

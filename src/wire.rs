@@ -15,7 +15,7 @@ use crate::types::Op;
 
 /// Position of the record an answer speaks of.
 pub const SCRIBE_SEQ: HeaderName = HeaderName::from_static("scribe-seq");
-/// Asks for a receipt; not built in this version.
+/// Asks for a receipt.
 pub const SCRIBE_RECEIPT: HeaderName = HeaderName::from_static("scribe-receipt");
 /// Names a write, so that a retry is recognised.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

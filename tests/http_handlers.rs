@@ -33,6 +33,24 @@ fn a_write_that_does_not_end_has_an_unknown_outcome() {
     assert_eq!(client.get(&format!("/{}", fake::STALLS)).is(200).body, b"v");
 }
 
+/// The write is there by then, and repeating it because of the receipt would write it twice.
+#[test]
+fn a_write_that_gets_no_receipt_stands_and_says_so() {
+    let server = fake::start(&Setup::default());
+    let mut client = server.client();
+    let receipt = [("Scribe-Receipt", "true"), ("Content-Type", "application/x-ndjson")];
+    let put = client.call("PUT", "/k", &receipt[..1], b"v").is(201).json();
+    let batch =
+        client.call("POST", "/api/v1/batch", &receipt, b"{\"key\":\"l\",\"value\":\"w\"}\n").is(200).json();
+    assert_eq!((put["seq"].as_u64(), batch["last_seq"].as_u64()), (Some(0), Some(1)));
+    for answer in [put, batch] {
+        assert!(answer.as_object().unwrap()["receipt"].is_null(), "{answer}");
+        assert!(answer["receipt_error"].as_str().unwrap().starts_with("it is written"), "{answer}");
+    }
+    client.call("PUT", "/k", &[("Scribe-Receipt", "maybe")], b"x").is_problem(400, "malformed");
+    assert_eq!(client.get("/k").is(200).body, b"v");
+}
+
 #[test]
 fn a_panic_is_one_answer_and_not_the_end() {
     let server = fake::start(&Setup::default());

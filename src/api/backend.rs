@@ -11,7 +11,7 @@ use crate::{
         ingest::{Ingest, Permit},
         message::Written,
     },
-    read::{Consistency, Page, Reader, Record, Scan},
+    read::{Consistency, Page, Proofs, Reader, Record, Scan, Stretch},
     state::batch::Draft,
     types::Seq,
 };
@@ -63,6 +63,24 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As there.
     fn scan(&self, scan: &Scan) -> Result<Page>;
+
+    /// See [`Reader::written_beyond`].
+    fn written_beyond(&self, position: Seq) -> impl Future<Output = ()> + Send;
+
+    /// See [`Reader::is_sealed`].
+    fn is_sealed(&self, position: Seq) -> bool;
+
+    /// See [`Reader::stretch`].
+    ///
+    /// # Errors
+    /// As there.
+    fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch>;
+
+    /// What is proven.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::error::Code::Unavailable) while nothing is.
+    fn proofs(&self) -> Result<&Proofs>;
 }
 
 /// Room in the pipeline for one request.
@@ -85,6 +103,8 @@ pub struct Live {
     pub ingest: Ingest,
     /// The way back out.
     pub reader: Reader,
+    /// What lets a stranger check it.
+    pub proofs: Proofs,
 }
 
 impl Backend for Live {
@@ -126,6 +146,22 @@ impl Backend for Live {
 
     fn scan(&self, scan: &Scan) -> Result<Page> {
         self.reader.scan(scan)
+    }
+
+    fn written_beyond(&self, position: Seq) -> impl Future<Output = ()> + Send {
+        self.reader.written_beyond(position)
+    }
+
+    fn is_sealed(&self, position: Seq) -> bool {
+        self.reader.is_sealed(position)
+    }
+
+    fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
+        self.reader.stretch(from, prefix)
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Ok(&self.proofs)
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     json,
     problem::Problem,
     query::Query,
-    write,
+    write::{self, Done},
 };
 use crate::{
     error::{Code, Result as CrateResult},
@@ -170,15 +170,16 @@ async fn run<B: Backend>(app: &App<B>, request: Request<Body>) -> Reply {
         Ok(read) => read,
         Err(problem) => return Err(body.refuse(problem).await),
     };
-    let written = write::submit(app, permit, draft, options).await?;
+    let Done { written, receipts } = write::submit(app, permit, draft, options).await?;
     let last_seq = written.first_seq.0 + written.count.saturating_sub(1);
-    let mut response = json::reply(
-        StatusCode::OK,
-        format!(
-            "{{\"first_seq\":{},\"last_seq\":{last_seq},\"count\":{}}}",
-            written.first_seq, written.count
-        ),
-    );
+    let mut answer =
+        format!("{{\"first_seq\":{},\"last_seq\":{last_seq},\"count\":{}", written.first_seq, written.count)
+            .into_bytes();
+    if let Some(receipts) = receipts {
+        receipts.write_both(&mut answer);
+    }
+    answer.push(b'}');
+    let mut response = json::reply(StatusCode::OK, answer);
     write::mark_replay(&mut response, written);
     Ok(response)
 }

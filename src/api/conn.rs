@@ -7,6 +7,7 @@
 //! A connection that has not sent a byte costs a small task and no buffers.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -136,7 +137,13 @@ async fn answer<B: Backend>(
     let chunk_bytes_max =
         if request.version() == Version::HTTP_2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
     let response = answer_or_limit(shared, peer, request).await;
-    response.map(|body| Sent { body, chunk_bytes_max, rest: Bytes::new(), _sending: answering.sending() })
+    response.map(|body| Sent {
+        body,
+        chunk_bytes_max,
+        rest: Bytes::new(),
+        sending: answering.sending(),
+        stopped: None,
+    })
 }
 
 async fn answer_or_limit<B: Backend>(
@@ -197,6 +204,7 @@ async fn run_http1<B: Backend>(
                     return;
                 }
                 draining = true;
+                signs.stop();
                 Pin::new(&mut conn).graceful_shutdown();
             }
             _ = ticks.tick() => match watchdog.tick(&signs) {
@@ -255,6 +263,7 @@ async fn run_http2<B: Backend>(
                     return;
                 }
                 draining = true;
+                signs.stop();
                 conn.as_mut().graceful_shutdown();
             }
             _ = ticks.tick() => {
@@ -296,7 +305,8 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
     .await;
 }
 
-/// The body of an answer, which leaves a sign for as long as it is not sent.
+/// The body of an answer, which leaves a sign for as long as it is not sent. One that waits for more to say (a watch)
+/// is at a place where it may end, and does when the node stops.
 struct Sent {
     body: Body,
     /// Most bytes handed over at once. HTTP/2 takes a chunk whole when its window has room for a byte of it, and
@@ -304,7 +314,20 @@ struct Sent {
     chunk_bytes_max: usize,
     /// The rest of a chunk.
     rest: Bytes,
-    _sending: Sending,
+    sending: Sending,
+    /// Resolves when the node stops, once the body has had to wait.
+    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Sent {
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { stopped, sending, .. } = self;
+        let stopped = stopped.get_or_insert_with(|| {
+            let signs = Arc::clone(sending.signs());
+            Box::pin(async move { signs.stopped().await })
+        });
+        stopped.as_mut().poll(cx)
+    }
 }
 
 impl hyper::body::Body for Sent {
@@ -317,7 +340,12 @@ impl hyper::body::Body for Sent {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut chunk = std::mem::take(&mut self.rest);
         if chunk.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            self.sending.waits(frame.is_pending());
+            if frame.is_pending() {
+                return self.poll_stopped(cx).map(|()| None);
+            }
+            match ready!(frame).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => chunk = data,
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),

@@ -22,6 +22,9 @@ const PIECE_BYTES: usize = 32 << 10;
 /// whether the client takes it, so that every answer nobody takes holds this much.
 const FIRST_PIECE_BYTES: usize = 16 << 10;
 
+/// What a piece is guessed to have where it may be small: an event or two.
+const PIECE_BYTES_GUESS: usize = 512;
+
 /// What a document has written, and what is to follow.
 pub(super) enum Next {
     /// Ask again.
@@ -64,7 +67,7 @@ impl<F: FnMut(&mut Vec<u8>) -> Next + Send + Unpin + 'static> Document for F {
 
 /// 200 with a document of about `bytes_guess` bytes.
 pub(super) fn reply(document: impl Document, bytes_guess: usize) -> Response<Body> {
-    let mut pieces = Pieces { document, value: Value::None, over: false, first: None };
+    let mut pieces = Pieces::new(document);
     let first = pieces.next(FIRST_PIECE_BYTES, bytes_guess);
     if pieces.over {
         return json::reply(StatusCode::OK, first);
@@ -80,7 +83,8 @@ enum Value {
     Text(Bytes),
 }
 
-struct Pieces<D> {
+/// A document while it is being written.
+pub(super) struct Pieces<D> {
     document: D,
     value: Value,
     over: bool,
@@ -89,6 +93,16 @@ struct Pieces<D> {
 }
 
 impl<D: Document> Pieces<D> {
+    /// Nothing of it yet.
+    pub fn new(document: D) -> Self {
+        Self { document, value: Value::None, over: false, first: None }
+    }
+
+    /// The next piece; `None` behind the last.
+    pub fn piece(&mut self) -> Option<Vec<u8>> {
+        (!self.over).then(|| self.next(PIECE_BYTES, PIECE_BYTES_GUESS))
+    }
+
     fn next(&mut self, bytes_max: usize, bytes_guess: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes_guess.min(bytes_max + 1_024));
         while !self.over && out.len() < bytes_max {

@@ -40,6 +40,8 @@ pub struct WriteOptions {
     pub condition: Option<Condition>,
     /// The client's name for this write.
     pub idempotency_key: Option<String>,
+    /// The answer waits for a checkpoint, and proves the write.
+    pub wants_receipt: bool,
 }
 
 impl WriteOptions {
@@ -48,10 +50,11 @@ impl WriteOptions {
     /// # Errors
     /// `Malformed`, naming the header and what it takes.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
-        if headers.get(SCRIBE_RECEIPT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")) {
-            return Err(malformed("receipts (Scribe-Receipt: true) are not built in this version"));
-        }
-        Ok(Self { condition: write_condition(headers)?, idempotency_key: idempotency_key(headers)? })
+        Ok(Self {
+            condition: write_condition(headers)?,
+            idempotency_key: idempotency_key(headers)?,
+            wants_receipt: wants_receipt(headers)?,
+        })
     }
 }
 
@@ -92,6 +95,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     match std::str::from_utf8(value) {
         Ok(text) if length_ok && !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
         _ => Err(malformed(format!("Idempotency-Key is text of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"))),
+    }
+}
+
+fn wants_receipt(headers: &HeaderMap) -> Result<bool> {
+    match single(headers, &SCRIBE_RECEIPT)? {
+        None => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case(b"true") => Ok(true),
+        Some(value) if value.eq_ignore_ascii_case(b"false") => Ok(false),
+        Some(_) => Err(malformed("Scribe-Receipt is true or false")),
     }
 }
 
@@ -281,9 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn receipts_are_refused_not_ignored() {
-        let error = WriteOptions::from_headers(&headers(&[(&SCRIBE_RECEIPT, "true")])).unwrap_err();
-        assert!(error.message().contains("not built"));
+    fn receipts_are_asked_for_or_not() {
+        let wants = |text: &str| wants_receipt(&headers(&[(&SCRIBE_RECEIPT, text)]));
+        assert!(wants("true").unwrap() && wants("True").unwrap());
+        assert!(!wants("false").unwrap() && !wants_receipt(&HeaderMap::new()).unwrap());
+        assert!(wants("yes").is_err() && wants("").is_err());
     }
 
     #[test]

@@ -99,8 +99,8 @@ where
         Ok(read) => read,
         Err(problem) => return Err(body.refuse(problem).await),
     };
-    let written = write::submit(app, permit, draft, options).await?;
-    Ok(write::answer(StatusCode::CREATED, &key, written))
+    let done = write::submit(app, permit, draft, options).await?;
+    Ok(write::answer(StatusCode::CREATED, &key, &done))
 }
 
 /// The put that a body is the value of. The value goes to the draft as it comes, so that it is held once.

@@ -18,7 +18,8 @@ use super::{
     json_body::{AskRoom, parse_json, read_json},
     keys::find,
     problem::Problem,
-    query::{Query, key_in_path, parse_digits},
+    proofs::seq_in_path,
+    query::{Query, key_in_path},
     write,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     read::Record,
     runtime::without_blocking_others,
     state::batch::Draft,
-    types::{Op, Seq},
+    types::Op,
 };
 
 /// The put that a body asks for. Its base64 is decoded into the draft, so that the value is held once.
@@ -81,8 +82,8 @@ pub async fn put<B: Backend>(State(app): State<Arc<App<B>>>, request: Request<Bo
             Ok((key, draft, options?))
         };
         let (permit, (key, draft, options)) = read_json(&app, &parts.headers, body, parse).await?;
-        let written = write::submit(&app, permit, draft, options).await?;
-        Ok(write::answer(StatusCode::OK, &key, written))
+        let done = write::submit(&app, permit, draft, options).await?;
+        Ok(write::answer(StatusCode::OK, &key, &done))
     };
     app.timed(Operation::Put, put).await
 }
@@ -164,18 +165,12 @@ pub(super) fn limit(query: &Query<'_>, default: u64, max: u64) -> Result<usize, 
 /// The problem to answer with.
 pub async fn record<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     let read = async {
-        let part = parts.uri.path().strip_prefix("/api/v1/records/").unwrap_or_default();
-        let seq = parse_digits(part.as_bytes()).ok_or_else(|| {
-            Problem::new(
-                Code::Malformed,
-                format!("a record is named by its seq, a whole number, not {part:?}"),
-            )
-        })?;
+        let seq = seq_in_path(&parts, "/api/v1/records/")?;
         let query = Query::parse(parts.uri.query(), &["consistency"])?;
         app.backend.barrier(query.consistency()?).await?;
         let record = app
             .backend
-            .record(Seq(seq))?
+            .record(seq)?
             .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no record {seq}")))?;
         Ok(record_reply(record))
     };

@@ -30,6 +30,7 @@ use crate::{
 
 pub mod backend;
 mod batch;
+mod blocking;
 mod body;
 mod cluster;
 mod conn;
@@ -46,13 +47,19 @@ mod limit;
 mod names;
 mod pace;
 pub mod problem;
+mod proofs;
 mod query;
+mod receipt;
 mod route;
 mod scan;
+mod segments;
 pub mod serve;
 mod starting;
 mod status;
+mod tiles;
+mod verify;
 mod view;
+mod watch;
 mod watchdog;
 mod write;
 

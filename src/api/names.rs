@@ -103,8 +103,8 @@ async fn write_parsed<B: Backend>(
         if asked.op == Op::Delete {
             operation = Operation::Delete;
         }
-        let written = write::submit(app, permit, asked.draft, options).await?;
-        Ok(write::answer(StatusCode::OK, &asked.key, written))
+        let done = write::submit(app, permit, asked.draft, options).await?;
+        Ok(write::answer(StatusCode::OK, &asked.key, &done))
     };
     let reply = write.await;
     app.metrics.observe(operation, started.elapsed());

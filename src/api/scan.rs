@@ -17,6 +17,7 @@ use hyper::http::request::Parts;
 use super::{
     App, Reply,
     backend::Backend,
+    blocking::blocking,
     document::{self, Document, Next},
     kv,
     problem::Problem,
@@ -80,16 +81,8 @@ async fn run<B: Backend>(app: &Arc<App<B>>, parts: &Parts) -> Reply {
         return Err(Problem::new(Code::Malformed, "the cursor's position is not written yet on this node"));
     }
     let app = Arc::clone(app);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a first scan sorts keys for long; simulations run no servers"
-    )]
-    let page = tokio::task::spawn_blocking(move || {
-        let page = app.backend.scan(&scan);
-        (scan, page)
-    });
-    let (scan, page) = page.await.map_err(|_| Problem::new(Code::Internal, "the scan failed"))?;
-    let page = page?;
+    // A first scan sorts keys for long.
+    let (scan, page) = blocking(move || app.backend.scan(&scan).map(|page| (scan, page))).await?;
     let bytes_guess = 64 + page.records.iter().map(|record| record.key.len() + 96).sum::<usize>();
     Ok(document::reply(Items { scan, page, keys_only, written: 0, open: false }, bytes_guess))
 }

@@ -16,7 +16,7 @@ use crate::{
     error::{Code, Error, Result},
     metrics::MetricsSnapshot,
     pipeline::message::Written,
-    read::{Consistency, Page, Record, Scan},
+    read::{Consistency, Page, Proofs, Record, Scan, Stretch},
     state::batch::Draft,
     types::{NodeId, Seq},
 };
@@ -101,6 +101,20 @@ impl Backend for Starting {
 
     fn scan(&self, _scan: &Scan) -> Result<Page> {
         Ok(Page::default())
+    }
+
+    async fn written_beyond(&self, _position: Seq) {}
+
+    fn is_sealed(&self, _position: Seq) -> bool {
+        false
+    }
+
+    fn stretch(&self, from: Seq, _prefix: &[u8]) -> Result<Stretch> {
+        Ok(Stretch { next: from, ..Stretch::default() })
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Err(self.refusal())
     }
 }
 

@@ -22,6 +22,7 @@ const SHUTDOWN: &str = "shutdown";
 impl NodeView for NodeInfo {
     fn status(&self) -> Status {
         let positions = self.positions();
+        let (size, root) = self.tree_head();
         let stages = self.stages().into_iter().map(|stage| {
             let oldest_ms = u64::try_from(stage.oldest.as_millis()).unwrap_or(u64::MAX);
             (stage.name, StageStatus { depth: stage.depth, bytes: stage.bytes, oldest_ms })
@@ -37,8 +38,13 @@ impl NodeView for NodeInfo {
                 committed: positions.committed.checked_sub(1),
                 applied: positions.applied.checked_sub(1),
             },
-            records: RecordPositions { applied: self.applied().0, ..RecordPositions::default() },
-            tree: TreeStatus::default(),
+            records: RecordPositions {
+                applied: self.applied().0,
+                proven: size.0,
+                sealed: self.sealed().0,
+                archived: 0,
+            },
+            tree: TreeStatus { size: size.0, root: root.to_string() },
             stages: stages.collect::<BTreeMap<_, _>>(),
             version: env!("CARGO_PKG_VERSION"),
             profile: self.profile.clone(),
@@ -67,6 +73,7 @@ impl NodeView for NodeInfo {
 
     fn metrics(&self) -> MetricsSnapshot {
         let (sizes, positions, (_, wal)) = (self.sizes(), self.positions(), self.wal());
+        let sealed = self.sealed_sizes();
         let stays_us = self.stage_stays_us();
         let stat = |group, name, help, value| Stat { group, name, help, label: None, value };
         let mut stats = vec![
@@ -82,6 +89,25 @@ impl NodeView for NodeInfo {
                 "Idempotency keys remembered.",
                 sizes.idempotency_answers as f64,
             ),
+            stat("storage", "segments", "Sealed segments.", sealed.segments as f64),
+            stat("storage", "segment_bytes", "Bytes of their files.", sealed.segment_bytes as f64),
+            stat("storage", "sealed_raw_bytes", "Bytes of their keys and values.", sealed.raw_bytes as f64),
+            stat(
+                "storage",
+                "segment_resident_bytes",
+                "Memory of their filters and directories.",
+                sealed.resident_bytes as f64,
+            ),
+            stat(
+                "storage",
+                "unindexed_segments",
+                "Segments that the index does not cover yet.",
+                sealed.unindexed_segments as f64,
+            ),
+            stat("storage", "index_bytes", "Bytes of the index's files.", sealed.index_bytes as f64),
+            stat("storage", "block_cache_bytes", "Bytes of cached blocks.", sealed.cache_bytes as f64),
+            stat("storage", "proven", "Records under the tree.", self.tree_head().0.0 as f64),
+            stat("storage", "sealed", "Records in segments.", self.sealed().0 as f64),
             stat("wal", "groups_total", "Groups written to the log.", wal.groups as f64),
             stat("wal", "syncs_total", "Syncs of log files.", wal.syncs as f64),
             stat(

@@ -9,10 +9,15 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
+
+use tokio::sync::Notify;
 
 use super::pace::least;
 
@@ -24,11 +29,13 @@ pub(super) const IDLE_TIMEOUTS: u32 = 20;
 /// What the two halves of a connection tell its watchdog.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    /// Requests whose answers are being made.
+    /// Requests whose answers are being made, and answers that wait for more to say.
     answering: AtomicUsize,
-    /// Answers whose bodies have not been handed over to their ends: the client has yet to take them, since no
-    /// answer waits for anything else.
+    /// Answers that have more to say and have not been handed over: the client has yet to take them.
     sending: AtomicUsize,
+    /// The node stops: no answer is to wait any more.
+    stopping: AtomicBool,
+    stops: Notify,
     /// Bytes have come since the last request began.
     pub head_begun: AtomicBool,
     /// The socket takes no more bytes.
@@ -37,6 +44,23 @@ pub(super) struct Signs {
     pub written_bytes: AtomicU64,
     /// A request began since the last tick.
     active: AtomicBool,
+}
+
+impl Signs {
+    /// From here on answers that wait for more to say end instead.
+    pub fn stop(&self) {
+        self.stopping.store(true, Release);
+        self.stops.notify_waiters();
+    }
+
+    /// Waits for [`Signs::stop`].
+    pub async fn stopped(&self) {
+        // Made before the look: a stop in between is not missed.
+        let stops = self.stops.notified();
+        if !self.stopping.load(Acquire) {
+            stops.await;
+        }
+    }
 }
 
 /// Why a connection is ended from our side.
@@ -114,7 +138,7 @@ impl Answering {
     /// From here on the client has to take the answer.
     pub fn sending(&self) -> Sending {
         self.0.sending.fetch_add(1, Relaxed);
-        Sending(Arc::clone(&self.0))
+        Sending { signs: Arc::clone(&self.0), waits: false }
     }
 }
 
@@ -128,11 +152,34 @@ impl Drop for Answering {
 
 /// An answer on its way; counts itself out on drop.
 #[derive(Debug)]
-pub(super) struct Sending(Arc<Signs>);
+pub(super) struct Sending {
+    signs: Arc<Signs>,
+    waits: bool,
+}
+
+impl Sending {
+    /// Says whether it waits for more to say. It is not the client's fault then that nothing moves.
+    pub fn waits(&mut self, waits: bool) {
+        if self.waits != waits {
+            let Signs { sending, answering, .. } = &*self.signs;
+            let (from, to) = if waits { (sending, answering) } else { (answering, sending) };
+            // Never in neither: a connection with a waiting answer is not idle.
+            to.fetch_add(1, Relaxed);
+            from.fetch_sub(1, Relaxed);
+            self.waits = waits;
+        }
+    }
+
+    /// The signs, for whoever waits.
+    pub fn signs(&self) -> &Arc<Signs> {
+        &self.signs
+    }
+}
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.0.sending.fetch_sub(1, Relaxed);
+        self.waits(false);
+        self.signs.sending.fetch_sub(1, Relaxed);
     }
 }
 

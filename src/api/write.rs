@@ -16,6 +16,7 @@ use super::{
     headers::{WriteOptions, seq_values},
     json,
     problem::Problem,
+    receipt::Receipts,
 };
 use crate::{
     error::Code,
@@ -25,7 +26,17 @@ use crate::{
     wire::{IDEMPOTENCY_REPLAYED, SCRIBE_SEQ},
 };
 
-/// Hands a request over and waits for its outcome, for as long as `limits.write_timeout` allows.
+/// What became of a request.
+#[derive(Debug)]
+pub struct Done {
+    /// Where its records are.
+    pub written: Written,
+    /// Their receipts, if it asked for them.
+    pub(super) receipts: Option<Receipts>,
+}
+
+/// Hands a request over and waits for its outcome, for as long as `limits.write_timeout` allows; for its receipts
+/// after that, if it wants them.
 ///
 /// # Errors
 /// As [`Room::submit`]; 504 `outcome-unknown` when the wait is over first.
@@ -34,38 +45,50 @@ pub async fn submit<B: Backend>(
     permit: B::Permit,
     mut draft: Draft,
     options: WriteOptions,
-) -> Result<Written, Problem> {
+) -> Result<Done, Problem> {
     if let Some(condition) = options.condition {
         draft.set_condition(condition);
     }
     if let Some(key) = options.idempotency_key {
         draft.set_idempotency_key(key);
     }
-    match timeout(app.limits.write_timeout, permit.submit(draft)).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(Problem::new(
-            Code::OutcomeUnknown,
-            format!(
-                "the write did not finish within {:?} and may still happen; repeating it with the same \
+    let written = match timeout(app.limits.write_timeout, permit.submit(draft)).await {
+        Ok(outcome) => outcome?,
+        Err(_) => {
+            return Err(Problem::new(
+                Code::OutcomeUnknown,
+                format!(
+                    "the write did not finish within {:?} and may still happen; repeating it with the same \
                  Idempotency-Key is safe",
-                app.limits.write_timeout
-            ),
-        )),
-    }
+                    app.limits.write_timeout
+                ),
+            ));
+        }
+    };
+    let receipts = match options.wants_receipt {
+        // Boxed: the common write does not carry it.
+        true => Some(Box::pin(Receipts::of(app, written)).await),
+        false => None,
+    };
+    Ok(Done { written, receipts })
 }
 
-/// `{"key":…,"seq":N}` with its headers.
+/// `{"key":…,"seq":N}` with its headers, and the receipt if it was asked for.
 #[must_use]
-pub fn answer(status: StatusCode, key: &[u8], written: Written) -> Response<Body> {
+pub fn answer(status: StatusCode, key: &[u8], done: &Done) -> Response<Body> {
+    let Done { written, receipts } = done;
     let mut body = Vec::with_capacity(key.len() + 40);
     body.push(b'{');
     json::write_key(&mut body, key);
     body.extend_from_slice(b",\"seq\":");
     json::write_number(&mut body, written.first_seq.0);
+    if let Some(receipts) = receipts {
+        receipts.write_one(&mut body);
+    }
     body.push(b'}');
     let mut response = json::reply(status, body);
     with_seq(&mut response, written.first_seq);
-    mark_replay(&mut response, written);
+    mark_replay(&mut response, *written);
     response
 }
 
@@ -92,6 +115,6 @@ pub async fn delete<B: Backend>(app: &App<B>, key: &[u8], options: WriteOptions)
     let permit = app.backend.permit(key.len())?;
     let mut draft = Draft::with_capacity(1, key.len());
     draft.delete(key)?;
-    let written = submit(app, permit, draft, options).await?;
-    Ok(answer(StatusCode::OK, key, written))
+    let done = submit(app, permit, draft, options).await?;
+    Ok(answer(StatusCode::OK, key, &done))
 }

@@ -144,7 +144,7 @@ async fn serve(config: &Config) -> Result<()> {
             "the data directory is on a memory file system: all of the ledger is gone when the machine stops"
         );
     }
-    let live = Live { ingest: node.ingest(), reader: node.reader() };
+    let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
     let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 use self::print::{Format, Printer};
 use crate::{
-    client::{Client, ClientError, ReadOptions, ScanQuery, WriteOptions, error::BAD_CALL},
+    client::{Client, ClientError, ReadOptions, ScanQuery, Watch, WriteOptions, error::BAD_CALL},
     read::Consistency,
     state::batch::Condition,
     types::{IDEMPOTENCY_KEY_BYTES_MAX, Seq, VALUE_BYTES_MAX},
@@ -95,6 +95,8 @@ enum Call {
     List(ListArgs),
     /// Show the versions of a key, newest first.
     History(HistoryArgs),
+    /// Follow the ledger: a line for every record that is written. Goes on where it was when the server comes back.
+    Watch(WatchArgs),
     /// Show the node's positions, role and stages.
     Status,
     /// Ask whether the node is healthy; exits 1 when it is not.
@@ -190,6 +192,19 @@ struct HistoryArgs {
     before: Option<u64>,
 }
 
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// From this position on; without it, only what is written from now on.
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// Only keys that begin with this.
+    #[arg(long)]
+    prefix: Option<OsString>,
+    /// Stop after this many records.
+    #[arg(long, value_parser = positive)]
+    limit: Option<usize>,
+}
+
 /// Why a command did not do what it was asked.
 enum Failure {
     /// Nothing was sent; exit code 2.
@@ -268,6 +283,7 @@ async fn ask<W: Write>(client: &Client, printer: &mut Printer<W>, call: Call) ->
         Call::Delete(args) => delete(client, printer, args).await,
         Call::List(args) => list(client, printer, args).await,
         Call::History(args) => history(client, printer, args).await,
+        Call::Watch(args) => watch(client, printer, args).await,
         Call::Status => Ok(printer.document(&client.status().await?)?),
         Call::Health => Ok(printer.document(&client.health().await?)?),
         Call::ClusterStatus => Ok(printer.document(&client.cluster_status().await?)?),
@@ -387,6 +403,45 @@ async fn history<W: Write>(
     Ok(printer.history(&key, &versions)?)
 }
 
+/// How long a watch waits before it connects again.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
+
+async fn watch<W: Write>(client: &Client, printer: &mut Printer<W>, args: WatchArgs) -> Result<(), Failure> {
+    let prefix = args.prefix.map(OsString::into_vec).unwrap_or_default();
+    let mut watch = client.watch(args.from.map(Seq), &prefix).await?;
+    printer.begin_records()?;
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    while left > 0 {
+        match watch.next().await {
+            Ok(record) => {
+                printer.record(&record)?;
+                left -= 1;
+                // Whoever reads along is not to wait for a buffer to fill.
+                if !watch.has_more() {
+                    printer.flush()?;
+                }
+            }
+            Err(error) if error.is_retryable() => {
+                let _ = writeln!(io::stderr().lock(), "scribe: {error}; going on when it is back");
+                resume(&mut watch).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Connects until it works, or never will.
+async fn resume(watch: &mut Watch) -> Result<(), ClientError> {
+    loop {
+        tokio::time::sleep(RESUME_AFTER).await;
+        match watch.resume().await {
+            Err(error) if error.is_retryable() => {}
+            ended => return ended,
+        }
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 =
         text.parse().map_err(|_| "expected a number of seconds, such as 5 or 0.5".to_owned())?;
@@ -434,13 +489,14 @@ mod tests {
             &["--timeout", "0", "health"],
             &["--timeout", "nan", "health"],
             &["--protocol", "carrier-pigeon", "health"],
-            &["watch"],
             &["verify", "dir", "--url", "http://h:1"],
             &["verify", "dir", "--state", "f"],
             &["verify", "dir", "--checkpoint", "f"],
             &["verify", "--key", "not-a-key"],
             &["verify", "--samples", "-1"],
             &["reindex"],
+            &["watch", "--from", "-1"],
+            &["watch", "--limit", "0"],
         ] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }

@@ -1,6 +1,6 @@
 //! How answers look: a table for people, JSON for scripts.
 //!
-//! JSON is one document a command, on one line. Bytes that are UTF-8 stand as `key` and `value`, others as
+//! JSON is one document a command, on one line; a watch is a line for every record. Bytes that are UTF-8 stand as `key` and `value`, others as
 //! `key_b64` and `value_b64`. Tables escape what a terminal would take as a command.
 
 use std::io::{self, Write};
@@ -12,7 +12,10 @@ use serde_json::{Map, Value as Json, json};
 mod verdict;
 
 pub use self::verdict::Visited;
-use crate::client::{Item, Version, Written};
+use crate::{
+    client::{Item, Version, Written},
+    types::{Op, Record},
+};
 
 /// Characters of a value that a table shows.
 const VALUE_CHARS_MAX: usize = 80;
@@ -130,6 +133,37 @@ impl<W: Write> Printer<W> {
         Ok(())
     }
 
+    /// Begins a watch.
+    pub(super) fn begin_records(&mut self) -> io::Result<()> {
+        if self.format == Format::Table {
+            writeln!(self.out, "{:>12}  {:<6}  {:<32}  VALUE", "SEQ", "OP", "KEY")?;
+        }
+        self.flush()
+    }
+
+    /// One record of a watch.
+    pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
+        let Record { seq, op, timestamp_ms, key, value } = record;
+        if self.format == Format::Table {
+            let (key, value) = (printable(key, usize::MAX), printable(value, VALUE_CHARS_MAX));
+            return writeln!(self.out, "{:>12}  {:<6}  {key:<32}  {value}", seq.0, op.name());
+        }
+        let mut object = Map::new();
+        object.insert("seq".to_owned(), seq.0.into());
+        object.insert("op".to_owned(), op.name().into());
+        object.insert("timestamp_ms".to_owned(), (*timestamp_ms).into());
+        insert_bytes(&mut object, "key", key);
+        if *op == Op::Put {
+            insert_bytes(&mut object, "value", value);
+        }
+        self.line(&Json::Object(object))
+    }
+
+    /// Shows what was printed so far.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     fn line(&mut self, document: &Json) -> io::Result<()> {
         writeln!(self.out, "{document}")
     }
@@ -217,7 +251,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{Op, Seq};
+    use crate::types::Seq;
 
     fn printed(format: Format, print: impl FnOnce(&mut Printer<&mut Vec<u8>>)) -> String {
         let mut bytes = Vec::new();

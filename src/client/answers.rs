@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::error::{BAD_ANSWER, ClientError};
 use crate::{
-    types::{Op, Seq, TimestampMs},
+    types::{Op, Record, Seq, TimestampMs},
     wire,
 };
 
@@ -140,29 +140,40 @@ impl RawItem {
         self.value_b64.as_ref().or(self.value.as_ref()).map(|text| base64("value", text)).transpose()
     }
 
-    fn into_item(self) -> Result<Item, ClientError> {
-        let key = match (&self.key_b64, &self.key) {
-            (Some(text), _) => base64("key", text)?,
-            (None, Some(text)) => Bytes::copy_from_slice(text.as_bytes()),
-            (None, None) => {
-                return Err(ClientError::local(BAD_ANSWER, "the answer holds a record without its key"));
-            }
-        };
-        Ok(Item { key, value: self.value()?, seq: Seq(self.seq), timestamp_ms: self.timestamp_ms })
+    fn key(&self) -> Result<Bytes, ClientError> {
+        match (&self.key_b64, &self.key) {
+            (Some(text), _) => base64("key", text),
+            (None, Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            (None, None) => Err(ClientError::local(BAD_ANSWER, "the answer holds a record without its key")),
+        }
     }
 
-    fn into_version(self) -> Result<Version, ClientError> {
+    fn into_item(self) -> Result<Item, ClientError> {
+        let (key, value) = (self.key()?, self.value()?);
+        Ok(Item { key, value, seq: Seq(self.seq), timestamp_ms: self.timestamp_ms })
+    }
+
+    fn version(&self) -> Result<Version, ClientError> {
         let op = match self.op.as_deref() {
             None | Some("put") => Op::Put,
             Some("delete") => Op::Delete,
             Some(other) => {
-                let message = format!("the history holds an operation this client does not know: {other}");
+                let message = format!("the answer holds an operation this client does not know: {other}");
                 return Err(ClientError::local(BAD_ANSWER, message));
             }
         };
         let value = if op == Op::Delete { None } else { self.value()? };
         Ok(Version { seq: Seq(self.seq), op, timestamp_ms: self.timestamp_ms, value })
     }
+}
+
+/// A record of a watch: a `value` is text there.
+pub(super) fn read_record(body: &[u8]) -> Result<Record, ClientError> {
+    let mut raw = parse::<RawItem>("a watch", body)?;
+    let text = raw.value.take().map(Bytes::from);
+    let Version { seq, op, timestamp_ms, value } = raw.version()?;
+    let value = value.or(text).unwrap_or_default();
+    Ok(Record { seq, op, timestamp_ms: timestamp_ms.unwrap_or_default(), key: raw.key()?, value })
 }
 
 pub(super) fn read_item(body: &[u8]) -> Result<Item, ClientError> {
@@ -181,7 +192,7 @@ pub(super) fn read_page(body: &[u8]) -> Result<Page, ClientError> {
 }
 
 pub(super) fn read_history(body: &[u8]) -> Result<Vec<Version>, ClientError> {
-    parse::<RawHistory>("a history call", body)?.versions.into_iter().map(RawItem::into_version).collect()
+    parse::<RawHistory>("a history call", body)?.versions.into_iter().map(|item| item.version()).collect()
 }
 
 pub(super) fn read_batch(body: &[u8], replayed: bool) -> Result<BatchWritten, ClientError> {

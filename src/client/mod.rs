@@ -19,13 +19,15 @@
 mod answers;
 pub mod error;
 mod path;
+mod watch;
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, future::Future, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request, Uri,
+    body::Incoming,
     header::{self, HeaderName, HeaderValue},
 };
 use hyper_util::{
@@ -39,6 +41,7 @@ pub use self::{
     answers::{BatchWritten, Frames, Head, Item, Page, Value, Version, Written},
     error::ClientError,
     path::{KeyPath, is_reserved, kv_path},
+    watch::Watch,
 };
 use crate::{
     read::Consistency,
@@ -365,6 +368,27 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, ClientError> {
+        let request = self.request(method, path, headers, body)?;
+        let exchange = async {
+            let answer = self.http.request(request).await.map_err(|error| self.no_answer(&error))?;
+            let (parts, body) = answer.into_parts();
+            Ok((parts, self.whole(body).await?))
+        };
+        let (parts, body) = self.exchange(exchange).await??;
+        if parts.status.is_success() {
+            return Ok(Answer { headers: parts.headers, body });
+        }
+        let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Err(ClientError::from_answer(parts.status.as_u16(), retry_after, &body))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
         let uri = Uri::builder()
             .scheme("http")
             .authority(self.authority.as_str())
@@ -377,32 +401,28 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        Ok(request)
+    }
 
-        let exchange = async {
-            let answer = self.http.request(request).await.map_err(|error| self.no_answer(&error))?;
-            let (parts, body) = answer.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-                ClientError::local(BROKEN, format!("the answer of {} broke off: {error}", self.authority))
-            })?;
-            Ok((parts, body.to_bytes()))
-        };
-        let (parts, body) = match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                let message = format!(
-                    "no answer from {} within {} s: is the node overloaded or without a quorum? a write may or \
-                     may not have happened; allow more time, or send it again with the same idempotency key",
-                    self.authority,
-                    self.timeout.as_secs_f64(),
-                );
-                return Err(ClientError::local(TIMED_OUT, message));
-            }
-        };
-        if parts.status.is_success() {
-            return Ok(Answer { headers: parts.headers, body });
-        }
-        let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        Err(ClientError::from_answer(parts.status.as_u16(), retry_after, &body))
+    /// The whole body of an answer.
+    async fn whole(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+            ClientError::local(BROKEN, format!("the answer of {} broke off: {error}", self.authority))
+        })?;
+        Ok(body.to_bytes())
+    }
+
+    /// Waits for an answer as long as this client does.
+    async fn exchange<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
+        tokio::time::timeout(self.timeout, answer).await.map_err(|_| {
+            let message = format!(
+                "no answer from {} within {} s: is the node overloaded or without a quorum? a write may or \
+                 may not have happened; allow more time, or send it again with the same idempotency key",
+                self.authority,
+                self.timeout.as_secs_f64(),
+            );
+            ClientError::local(TIMED_OUT, message)
+        })
     }
 
     fn no_answer(&self, error: &legacy::Error) -> ClientError {

@@ -38,12 +38,22 @@ pub enum Operation {
     History,
     /// A record by position.
     Record,
+    /// A checkpoint, a tile or a proof.
+    Proof,
 }
 
 impl Operation {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Get, Self::Put, Self::Delete, Self::Batch, Self::Scan, Self::History, Self::Record];
+    pub const ALL: [Self; 8] = [
+        Self::Get,
+        Self::Put,
+        Self::Delete,
+        Self::Batch,
+        Self::Scan,
+        Self::History,
+        Self::Record,
+        Self::Proof,
+    ];
 
     /// Its name in JSON and in labels.
     #[must_use]
@@ -56,6 +66,7 @@ impl Operation {
             Self::Scan => "scan",
             Self::History => "history",
             Self::Record => "record",
+            Self::Proof => "proof",
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{
     Gauges,
     index::FeedIndex,
-    prove::{Checkpoints, Prove},
+    prove::Prove,
     seal::Seal,
     worker::{self, Bell, Running},
 };
@@ -18,7 +18,7 @@ use crate::{
     proof::key::Signer,
     raft::{Boundaries, Boundary},
     state::{State, boundary},
-    tree::Tree,
+    tree::{Checkpoints, Tree},
     wal::Driver,
 };
 

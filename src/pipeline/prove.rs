@@ -17,8 +17,7 @@ use crate::{
     proof::{Hash, checkpoint::Checkpoint, key::Signer, leaf::Leaf},
     segment::COMMITMENT_BYTES_MIN,
     state::State,
-    tree::Tree,
-    types::Seq,
+    tree::{Checkpoints, Signed, Tree},
 };
 
 /// Records hashed at a time: about a millisecond.
@@ -26,20 +25,6 @@ const SPAN_RECORDS: usize = 4_096;
 
 /// While records flow, the newest checkpoint is never much older than this.
 const SIGN_EVERY: Duration = Duration::from_millis(50);
-
-/// A checkpoint with this member's signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    /// Records it covers.
-    pub size: Seq,
-    /// Root of the tree over them.
-    pub root: Hash,
-    /// The signed note.
-    pub note: String,
-}
-
-/// The newest checkpoint; none before the first.
-pub type Checkpoints = watch::Receiver<Option<Arc<Signed>>>;
 
 /// The stage.
 pub struct Prove {

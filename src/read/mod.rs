@@ -3,11 +3,17 @@
 //! Takes keys and positions, gives records. Freshness is Raft's to say ([`Reader::barrier`]), contents
 //! are the state's. It never waits for a writer.
 
+mod follow;
 mod live_keys;
+mod proofs;
 
 use std::sync::Arc;
 
-pub use self::live_keys::LiveKeys;
+pub use self::{
+    follow::Stretch,
+    live_keys::LiveKeys,
+    proofs::{Consistency as ConsistencyProof, Inclusion, Proofs},
+};
 use crate::{error::Result, raft::Consensus, state::State, types::Seq};
 pub use crate::{
     raft::Consistency,

@@ -15,6 +15,7 @@
 //!
 //! Locks are taken in the order writer, then a memtable's.
 
+mod arrivals;
 pub mod batch;
 pub mod boundary;
 pub mod entry;
@@ -42,6 +43,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::{
+    arrivals::Arrivals,
     batch::{BatchView, Condition, OpCondition},
     boundary::Boundary,
     idempotency::{Lookup, Table},
@@ -67,6 +69,7 @@ pub struct State {
     writer: Mutex<Writer>,
     /// One past the newest record that readers may see.
     applied: AtomicU64,
+    arrivals: Arrivals,
     last_time_ms: AtomicU64,
     /// About the memory of all memtables.
     unsealed_bytes: AtomicU64,
@@ -118,6 +121,7 @@ impl State {
             last_time_ms: AtomicU64::new(writer.last_time_ms),
             writer: Mutex::new(writer),
             applied: AtomicU64::new(first_seq.0),
+            arrivals: Arrivals::default(),
             unsealed_bytes: AtomicU64::new(0),
             hash_seed,
         })
@@ -206,6 +210,7 @@ impl State {
         self.last_time_ms.store(now, Ordering::Relaxed);
         // From here on readers see the whole batch.
         self.applied.store(into.finish().0, Ordering::Release);
+        self.arrivals.tell();
         Ok(Outcome { first_seq: Seq(first_seq), skipped })
     }
 
@@ -289,6 +294,11 @@ impl State {
     #[must_use]
     pub fn applied(&self) -> Seq {
         Seq(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Waits until readers see a record at `position`.
+    pub async fn applied_beyond(&self, position: Seq) {
+        self.arrivals.until(|| self.applied() > position).await;
     }
 
     /// What is sealed.

@@ -99,6 +99,16 @@ impl Span {
         self.slots.is_empty()
     }
 
+    /// The whole record at a place below [`Span::len`], sharing its entry's bytes.
+    #[must_use]
+    pub fn record(&self, n: usize) -> Record {
+        let (batch, op) = self.slots[n];
+        let (timestamp_ms, view) = &self.batches[batch as usize];
+        let op = view.op(op as usize);
+        let (key, value) = (view.share(op.key), view.share(op.value));
+        Record { seq: self.first_seq.plus(n as u64), op: op.op, timestamp_ms: *timestamp_ms, key, value }
+    }
+
     /// The records: position, time, operation.
     pub fn iter(&self) -> impl Iterator<Item = (Seq, TimestampMs, OpView<'_>)> {
         (self.first_seq.0..).zip(&self.slots).map(|(seq, (batch, op))| {

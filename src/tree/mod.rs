@@ -12,13 +12,17 @@
 //! had. It does not own records, segments, nor when it may be signed for (`pipeline::prove`).
 
 mod edge;
+mod signed;
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use self::edge::Edge;
-pub use self::edge::ValueCommitment;
+pub use self::{
+    edge::ValueCommitment,
+    signed::{Checkpoints, Signed},
+};
 use crate::{
     error::{Code, Error, Result},
     proof::{

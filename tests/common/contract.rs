@@ -20,7 +20,11 @@ use scribe_ledger::{
 };
 use serde_json::{Value, json};
 
-use super::{Server, client::Client};
+use super::{
+    Server,
+    client::Client,
+    sse::{Sent, Watcher},
+};
 
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
@@ -734,20 +738,94 @@ pub fn cluster_of_one(server: &mut impl Server) {
 
 pub fn not_built_yet(server: &mut impl Server) {
     let mut client = server.client();
-    for path in [
-        "/api/v1/watch",
-        "/api/v1/segments",
-        "/checkpoint",
-        "/tile/0/000",
-        "/api/v1/proofs/inclusion/0",
-        "/verify/k",
-        "/api/v1/keys",
-    ] {
+    for path in ["/ui", "/docs", "/init", "/v3/kv/range"] {
         let problem = client.get(path).is_problem(404, "no-such-route");
         assert!(problem["detail"].as_str().unwrap().contains("not built"), "{problem}");
     }
-    client.call("PUT", "/k", &[("Scribe-Receipt", "true")], b"v").is_problem(400, "malformed");
-    client.get("/k").is_problem(404, "not-found");
+}
+
+pub fn watches(server: &mut impl Server) {
+    let mut client = server.client();
+    client.put("/a/1", "one").is(201);
+    client.put("/b/1", [0xff]).is(201);
+    client.delete("/a/1").is(200);
+    let watch = |path: &str, headers: &[(&str, &str)]| Watcher::start(server.addr(), path, headers).unwrap();
+    let mut all = watch("/api/v1/watch?from=0", &[]);
+    let mut of_a = watch("/api/v1/watch?from=0&prefix=a/", &[]);
+    let mut new = watch("/api/v1/watch", &[]);
+    let mut resumed = watch("/api/v1/watch?from=0", &[("Last-Event-ID", "1")]);
+    // Their heads are there and so is their place; what is written now is new to all of them.
+    client.put("/a/2", "two").is(201);
+    let (id, event, data) = all.event();
+    assert_eq!((id, &*event, &data["key"], &data["value"]), (0, "put", &json!("a/1"), &json!("one")));
+    assert!(data["timestamp_ms"].as_u64().unwrap() > 1_600_000_000_000);
+    let (id, _, data) = all.event();
+    assert_eq!((id, &data["value"], &data["value_b64"]), (1, &Value::Null, &json!("/w==")));
+    let (id, event, data) = all.event();
+    assert_eq!((id, &*event, &data["value"]), (2, "delete", &Value::Null));
+    assert_eq!((all.event().0, new.event().0), (3, 3));
+    assert_eq!([of_a.event().0, of_a.event().0, of_a.event().0], [0, 2, 3]);
+    assert_eq!([resumed.event().0, resumed.event().0], [2, 3]);
+    // A batch, and a value larger than any piece.
+    let large = "x".repeat(300_000);
+    let lines: String = (0..1_000).map(|n| format!("{{\"key\":\"c{n}\",\"value\":\"{n}\"}}\n")).collect();
+    client.post("/api/v1/batch", "application/x-ndjson", lines).is(200);
+    client.put("/a/3", &large).is(201);
+    assert_eq!(of_a.event().2["value"], large);
+    for seq in 4..1_004 {
+        assert_eq!((all.event().0, new.event().2["key"].as_str()), (seq, Some(&*format!("c{}", seq - 4))));
+    }
+    assert_eq!((all.event().0, new.event().0), (1_004, 1_004));
+}
+
+pub fn watches_are_refused(server: &mut impl Server) {
+    let mut client = server.client();
+    client.put("/k", "v").is(201);
+    for path in [
+        "/api/v1/watch?from=2",
+        "/api/v1/watch?from=x",
+        "/api/v1/watch?from=18446744073709551615",
+        "/api/v1/watch?since=0",
+        "/api/v1/watch?prefix=a&prefix_b64=YQ",
+    ] {
+        client.get(path).is_problem(400, "malformed");
+    }
+    for id in ["1", "x", "18446744073709551615"] {
+        client
+            .call("GET", "/api/v1/watch?from=0", &[("Last-Event-ID", id)], b"")
+            .is_problem(400, "malformed");
+    }
+    client.call("HEAD", "/api/v1/watch", &[], b"").is(200);
+    let mut next = Watcher::start(server.addr(), "/api/v1/watch?from=1", &[]).unwrap();
+    client.put("/k", "w").is(201);
+    assert_eq!(next.event().0, 1);
+}
+
+/// To whoever guards slow clients, a watch that has nothing to say looks like a client that takes nothing. The
+/// comments keep proxies awake, and tell a client that the server is there.
+pub fn a_watch_outlives_quiet_times(server: &mut impl Server) {
+    let mut watcher = Watcher::start(server.addr(), "/api/v1/watch", &[]).unwrap();
+    watcher.patience(Duration::from_secs(5));
+    for _ in 0..3 {
+        assert!(matches!(watcher.next(), Sent::Comment(_)));
+    }
+    // Many times the windows in which the client had to take something.
+    server.client().put("/k", "v").is(201);
+    assert_eq!(watcher.event().0, 0);
+}
+
+pub fn a_watch_ends_with_the_server(server: &mut impl Server) {
+    server.client().put("/k", "v").is(201);
+    let mut watchers: Vec<Watcher> =
+        (0..3).map(|_| Watcher::start(server.addr(), "/api/v1/watch?from=0", &[]).unwrap()).collect();
+    watchers.iter_mut().for_each(|watcher| assert_eq!(watcher.event().0, 0));
+    let began = std::time::Instant::now();
+    assert!(server.stop());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    for watcher in &mut watchers {
+        let last = std::iter::from_fn(|| Some(watcher.next())).find(|sent| !matches!(sent, Sent::Comment(_)));
+        assert_eq!(last, Some(Sent::End));
+    }
 }
 
 pub fn half_closed_sockets(server: &mut impl Server) {

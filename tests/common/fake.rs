@@ -22,11 +22,11 @@ use scribe_ledger::{
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
     pipeline::message::Written,
-    read::{Consistency, Page, Record, Scan},
+    read::{Consistency, Page, Proofs, Record, Scan, Stretch},
     state::batch::{Batch, BatchView, Condition, Draft},
     types::{Op, Seq, Versions},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Server, Setup};
 
@@ -129,8 +129,9 @@ pub const STALLS: &str = "stalls";
 /// Reads of this key panic.
 pub const PANICS: &str = "panics";
 
+/// The ledger, and how many records it has.
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Ledger>>);
+struct Fake(Arc<Mutex<Ledger>>, watch::Sender<u64>);
 
 struct FakeRoom(Fake);
 
@@ -188,6 +189,27 @@ impl Backend for Fake {
     fn scan(&self, scan: &Scan) -> Result<Page> {
         Ok(self.0.lock().unwrap().scan(scan))
     }
+
+    async fn written_beyond(&self, position: Seq) {
+        self.1.subscribe().wait_for(|&records| records > position.0).await.unwrap();
+    }
+
+    fn is_sealed(&self, position: Seq) -> bool {
+        position.0.is_multiple_of(2)
+    }
+
+    fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
+        let record = self.record(from)?;
+        let next = from.plus(record.iter().len() as u64);
+        Ok(Stretch {
+            records: record.into_iter().filter(|record| record.key.starts_with(prefix)).collect(),
+            next,
+        })
+    }
+
+    fn proofs(&self) -> Result<&Proofs> {
+        Err(Error::new(Code::Unavailable, "a vector proves nothing"))
+    }
 }
 
 impl Room for FakeRoom {
@@ -197,6 +219,7 @@ impl Room for FakeRoom {
 
     async fn submit(self, draft: Draft) -> Result<Written> {
         let outcome = self.0.0.lock().unwrap().apply(draft);
+        self.0.1.send_replace(self.0.next_seq().0);
         let stalls = self.0.newest(STALLS.as_bytes()).unwrap().is_some();
         if stalls {
             std::future::pending::<()>().await;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod contract;
 pub mod fake;
 pub mod node;
+pub mod sse;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,6 +19,8 @@ pub struct Setup {
     pub max_batch_request_bytes: Option<usize>,
     pub max_connections: Option<usize>,
     pub max_requests_per_client_per_sec: Option<u32>,
+    /// The real node only: `storage.segment_size`.
+    pub segment_size: Option<&'static str>,
     /// The real node only: `wal.io`.
     pub wal_io: Option<&'static str>,
     /// The real node only: how much memory it may lock, in KiB.
@@ -79,6 +82,10 @@ macro_rules! contract_tests {
             refused_requests_are_counted Setup::default();
             cluster_of_one Setup::default();
             not_built_yet Setup::default();
+            watches Setup::default();
+            watches_are_refused Setup::default();
+            a_watch_outlives_quiet_times Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+            a_watch_ends_with_the_server Setup::default();
             half_closed_sockets Setup::default();
             pipelined_requests Setup::default();
             broken_bodies_store_nothing Setup::default();

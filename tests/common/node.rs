@@ -61,6 +61,9 @@ pub fn start_in(dir: &Path, setup: &Setup) -> Node {
     if setup.adopt_embedded {
         command.arg("--adopt-embedded");
     }
+    if let Some(size) = setup.segment_size {
+        command.env("SCRIBE_STORAGE_SEGMENT_SIZE", size);
+    }
     if let Some(io) = setup.wal_io {
         command.env("SCRIBE_WAL_IO", io);
     }
@@ -108,6 +111,13 @@ impl Server for Node {
 }
 
 impl Node {
+    /// Memory that the process holds, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// How the node says that it writes its log.
     pub fn writer(&self) -> &str {
         &self.writer

@@ -1,0 +1,55 @@
+//! `/api/v1/segments`: the manifest, a row for every segment.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hyper::http::request::Parts;
+use serde::Serialize;
+
+use super::{App, Reply, backend::Backend, json, query::no_query};
+use crate::segment::Segment;
+
+/// One segment, as the manifest has it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: u64,
+    first_seq: u64,
+    /// One past the last.
+    end_seq: u64,
+    /// Of its file.
+    bytes: u64,
+    /// Of the tree after its last record, hex.
+    root: String,
+    /// BLAKE3 of what it holds, hex: equal on every member.
+    digest: String,
+    /// Where it is.
+    state: &'static str,
+    /// Its name in the archive.
+    object: Option<String>,
+}
+
+impl From<&Segment> for Row {
+    fn from(segment: &Segment) -> Self {
+        let summary = segment.summary();
+        Self {
+            id: summary.id().0,
+            first_seq: summary.head.first_seq.0,
+            end_seq: summary.end_seq.0,
+            bytes: summary.file_bytes,
+            root: json::to_hex(&summary.root_after),
+            digest: json::to_hex(&summary.digest),
+            state: "local",
+            object: None,
+        }
+    }
+}
+
+/// `GET /api/v1/segments`
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+    no_query(&parts)?;
+    let segments = app.backend.proofs()?.segments();
+    json::ok(&segments.iter().map(|segment| Row::from(&**segment)).collect::<Vec<_>>())
+}

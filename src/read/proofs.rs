@@ -1,0 +1,210 @@
+//! What a node gives to whoever checks it: checkpoints, tiles, proofs and receipts.
+//!
+//! Takes positions and sizes, gives what [`crate::proof`] verifies. All of it is about records that are proven, and
+//! what is proven never changes: nothing here needs a fresh read. It does not own the tree, nor when a checkpoint is
+//! signed (`pipeline::prove`). Everything but [`Proofs::checkpoint`] may read the disk.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use crate::{
+    error::{Code, Error, Result},
+    proof::{
+        Hash,
+        bundle::push_entry,
+        consistency::consistency_proof,
+        inclusion::{inclusion_proof, verify_inclusion},
+        key::VerifierKey,
+        leaf::Leaf,
+        note::Note,
+        receipt::Receipt,
+        tile::{TILE_WIDTH, Tile, encode_tile},
+        tiled::TileSource,
+    },
+    sealed::Segments,
+    state::State,
+    tree::{Checkpoints, Signed, Tree},
+    types::{Op, Record, Seq},
+};
+
+/// See the head of this file. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Proofs {
+    state: Arc<State>,
+    tree: Arc<Tree>,
+    checkpoints: Checkpoints,
+    keys: Arc<[VerifierKey]>,
+}
+
+/// That a leaf is in a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inclusion {
+    /// The leaf; its seq is its index.
+    pub leaf: Leaf,
+    /// Leaves of the tree.
+    pub tree_size: Seq,
+    /// The tree's root.
+    pub root: Hash,
+    /// The proof, the leaf's sibling first.
+    pub siblings: Vec<Hash>,
+}
+
+/// That a tree is an earlier one with leaves appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consistency {
+    /// Root of the earlier tree.
+    pub from_root: Hash,
+    /// Root of the later one.
+    pub to_root: Hash,
+    /// The proof.
+    pub hashes: Vec<Hash>,
+}
+
+impl Proofs {
+    /// Proofs of what `state` holds and `tree` commits to, under checkpoints that `keys` sign.
+    #[must_use]
+    pub fn new(
+        state: Arc<State>,
+        tree: Arc<Tree>,
+        checkpoints: Checkpoints,
+        keys: Arc<[VerifierKey]>,
+    ) -> Self {
+        Self { state, tree, checkpoints, keys }
+    }
+
+    /// The keys that sign this log's checkpoints.
+    #[must_use]
+    pub fn keys(&self) -> &[VerifierKey] {
+        &self.keys
+    }
+
+    /// All segments, in order.
+    #[must_use]
+    pub fn segments(&self) -> Segments {
+        self.state.sealed().segments()
+    }
+
+    /// How many records are proven.
+    #[must_use]
+    pub fn size(&self) -> Seq {
+        self.tree.size()
+    }
+
+    /// The newest checkpoint; none if nothing was signed yet.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Arc<Signed>> {
+        self.checkpoints.borrow().clone()
+    }
+
+    /// The newest checkpoint as soon as it covers `size` records; `None` when it does not within `patience`.
+    pub async fn covering(&self, size: Seq, patience: Duration) -> Option<Arc<Signed>> {
+        let mut checkpoints = self.checkpoints.clone();
+        let covers = |signed: &Option<Arc<Signed>>| signed.as_ref().is_some_and(|signed| signed.size >= size);
+        let newest = tokio::time::timeout(patience, checkpoints.wait_for(covers)).await;
+        // Without a sender the node is stopping: nothing will be signed any more.
+        newest.ok()?.ok()?.clone()
+    }
+
+    /// That record `seq` is in the tree of the first `size`, checked before it is given out.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for a record that is not there; [`Code::Malformed`] when it, or the size, is beyond the
+    /// tree; [`Code::Io`]; [`Code::Corrupt`] when record and tree contradict each other.
+    pub fn inclusion(&self, seq: Seq, size: Seq) -> Result<Inclusion> {
+        let leaf = self.leaf(seq)?;
+        let root = self.tree.root_at(size)?;
+        let siblings = inclusion_proof(&self.tree.at(size), seq.0, size.0)?;
+        verify_inclusion(&leaf.hash(), seq.0, size.0, &siblings, &root)?;
+        Ok(Inclusion { leaf, tree_size: size, root, siblings })
+    }
+
+    /// That the first `to` records begin with the first `from`.
+    ///
+    /// # Errors
+    /// [`Code::Malformed`] unless `from` is at most `to` and the tree has that many; [`Code::Io`],
+    /// [`Code::Corrupt`].
+    pub fn consistency(&self, from: Seq, to: Seq) -> Result<Consistency> {
+        let (from_root, to_root) = (self.tree.root_at(from)?, self.tree.root_at(to)?);
+        let hashes = consistency_proof(&self.tree.at(to), from.0, to.0)?;
+        Ok(Consistency { from_root, to_root, hashes })
+    }
+
+    /// The receipt of a record under a checkpoint that covers it.
+    ///
+    /// # Errors
+    /// As [`Proofs::inclusion`].
+    pub fn receipt(&self, seq: Seq, checkpoint: &Signed) -> Result<Receipt> {
+        let Inclusion { leaf, siblings, .. } = self.inclusion(seq, checkpoint.size)?;
+        let checkpoint = Note::parse(checkpoint.note.as_bytes())?;
+        Ok(Receipt { leaf: leaf.encode(), index: seq.0, hashes: siblings, checkpoint })
+    }
+
+    /// The bytes of a tile that is in the tree.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when it is not; [`Code::Io`], [`Code::Corrupt`].
+    pub fn tile(&self, tile: Tile) -> Result<Vec<u8>> {
+        self.check_tile(tile)?;
+        Ok(encode_tile(&self.tree.tile(tile)?))
+    }
+
+    /// The leaves beside a tile of level 0 that is in the tree.
+    ///
+    /// # Errors
+    /// As [`Proofs::tile`].
+    pub fn entries(&self, tile: Tile) -> Result<Vec<u8>> {
+        self.check_tile(tile)?;
+        let first = tile.index() * u64::from(TILE_WIDTH);
+        let mut bundle = Vec::new();
+        for leaf in self.leaves(Seq(first)..Seq(first + u64::from(tile.width())))? {
+            push_entry(&mut bundle, &leaf.encode())?;
+        }
+        Ok(bundle)
+    }
+
+    fn check_tile(&self, tile: Tile) -> Result<()> {
+        let size = self.size();
+        if tile.is_in_tree(size.0) {
+            return Ok(());
+        }
+        Err(Error::new(Code::NotFound, format!("tile {tile} is not in the tree of {size} leaves")))
+    }
+
+    fn leaf(&self, seq: Seq) -> Result<Leaf> {
+        let leaf = self.leaves(seq..seq.plus(1))?.pop();
+        leaf.ok_or_else(|| Error::new(Code::NotFound, format!("there is no record {seq}")))
+    }
+
+    /// The leaves of a range that is applied.
+    fn leaves(&self, range: Range<Seq>) -> Result<Vec<Leaf>> {
+        let mut leaves = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let span = self.state.span(at, (range.end.0 - at.0) as usize);
+            if span.is_empty() {
+                let Some(segment) = self.state.sealed().segment_of(at) else { break };
+                let end = segment.summary().end_seq.min(range.end);
+                for stored in segment.records(at..end) {
+                    let stored = stored?;
+                    leaves.push(leaf_of(&stored.record, stored.value_commitment.map(Hash)));
+                }
+                at = end;
+            } else {
+                leaves.extend(
+                    span.iter()
+                        .map(|(seq, timestamp_ms, op)| Leaf::of(op.op, seq, timestamp_ms, op.key, op.value)),
+                );
+                at = at.plus(span.len() as u64);
+            }
+        }
+        Ok(leaves)
+    }
+}
+
+/// The leaf of a record, whose value need not be hashed if its commitment is known.
+fn leaf_of(record: &Record, value_commit: Option<Hash>) -> Leaf {
+    let Record { seq, op, timestamp_ms, key, value } = record;
+    match value_commit.filter(|_| *op == Op::Put) {
+        None => Leaf::of(*op, *seq, *timestamp_ms, key, value),
+        Some(value_commit) => Leaf { value_commit, ..Leaf::of(*op, *seq, *timestamp_ms, key, b"") },
+    }
+}
