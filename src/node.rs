@@ -32,8 +32,7 @@ use crate::{
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
-        unsealed::Unsealed,
+        Gauges, Ground, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
     },
     proof::Hash,
     raft::{Consensus, Member, Positions},
@@ -148,7 +147,6 @@ impl NodeInfo {
     }
 
     /// Digest of the replicated state; equal on members that have applied the same log.
-    #[must_use]
     ///
     /// # Errors
     /// When a segment cannot be read.
@@ -223,17 +221,8 @@ impl Node {
             Founding::Join => BTreeMap::new(),
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
-        let consensus = Consensus::start(
-            &env,
-            config.node.id,
-            founders,
-            &config.consensus,
-            wal.clone(),
-            replica,
-            background.boundaries.clone(),
-            config.wal.keep_bytes,
-        )
-        .await?;
+        let boundaries = background.boundaries.clone();
+        let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -248,18 +237,14 @@ impl Node {
 
         let reader = Reader::new(consensus.clone(), state.clone());
         let proofs = Proofs::new(state.clone(), tree.clone(), background.checkpoints.clone(), keys);
-        let (clock, limits) = (env.clock.clone(), &config.limits);
-        let pipeline = Pipeline::start(
-            &config.pipeline,
-            limits,
-            clock,
-            wal.clone(),
-            consensus.clone(),
-            state.clone(),
-            config.storage.segment_age_max,
-            Unsealed::new(state.clone(), background.boundaries.clone(), config.storage.unsealed_bytes_max),
-            &gauges,
-        );
+        let ground = Ground {
+            clock: env.clock.clone(),
+            wal: wal.clone(),
+            consensus: consensus.clone(),
+            state: state.clone(),
+            boundaries: background.boundaries.clone(),
+        };
+        let pipeline = Pipeline::start(config, ground, &gauges);
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };

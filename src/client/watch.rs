@@ -110,7 +110,8 @@ impl Watch {
 
     async fn chunk(&mut self) -> Result<Bytes, ClientError> {
         let server = &self.client.authority;
-        let broken = |why: &str| ClientError::local(BROKEN, format!("the watch of {server} broke off: {why}"));
+        let broken =
+            |why: &str| ClientError::local(BROKEN, format!("the watch of {server} broke off: {why}"));
         let stream = self.stream.as_mut().ok_or_else(|| broken("it is not connected"))?;
         match timeout(SILENCE_MAX, stream.frame()).await {
             Err(_) => {

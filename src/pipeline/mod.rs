@@ -35,7 +35,7 @@ pub mod stage;
 pub mod unsealed;
 pub mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use tokio::task::JoinHandle;
@@ -50,9 +50,9 @@ use self::{
     unsealed::Unsealed,
 };
 use crate::{
-    config::{LimitsConfig, PipelineConfig},
+    config::Config,
     env::Clock,
-    raft::Consensus,
+    raft::{Boundaries, Consensus},
     state::State,
     wal::Wal,
 };
@@ -111,30 +111,42 @@ pub struct Pipeline {
     age: JoinHandle<()>,
 }
 
+/// What the stages up to the answer stand on.
+#[derive(Debug)]
+pub struct Ground {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Asked whether it takes writes.
+    pub wal: Wal,
+    /// Where entries are proposed.
+    pub consensus: Consensus,
+    /// What they are applied to.
+    pub state: Arc<State>,
+    /// Tells of every segment that is sealed.
+    pub boundaries: Boundaries,
+}
+
 impl Pipeline {
     /// Wires the stages, last first, and starts them on the current runtime.
     #[must_use]
-    pub fn start(
-        config: &PipelineConfig,
-        limits: &LimitsConfig,
-        clock: Arc<dyn Clock>,
-        wal: Wal,
-        consensus: Consensus,
-        state: Arc<State>,
-        segment_age_max: Duration,
-        unsealed: Unsealed,
-        gauges: &Gauges,
-    ) -> Self {
+    pub fn start(config: &Config, ground: Ground, gauges: &Gauges) -> Self {
+        let Ground { clock, wal, consensus, state, boundaries } = ground;
+        let Config { pipeline, limits, storage, .. } = config;
         let (inbox, queue) = stage::inbox();
-        let age = age::end_old_segments(consensus.clone(), state.clone(), clock.clone(), segment_age_max);
-        let age = tokio::spawn(age);
+        let age = tokio::spawn(age::end_old_segments(
+            consensus.clone(),
+            state.clone(),
+            clock.clone(),
+            storage.segment_age_max,
+        ));
         let clock = EntryClock::new(clock, limits.clock_skew_max_ms);
+        let unsealed = Unsealed::new(state.clone(), boundaries, storage.unsealed_bytes_max);
         let replicate =
             Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
-        let batch = BatchStage::new(config.into(), replicate, gauges.batch.clone());
+        let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
         let ingest =
-            Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
+            Ingest::new(pipeline.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
         Self { ingest, batch, age }
     }
 

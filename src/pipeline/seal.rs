@@ -1,6 +1,6 @@
 //! Stage 6, seal: turns full segments that are proven into files.
 //!
-//! Takes closed segments from the state, oldest first, gives immutable files to [`Sealed`] and boundaries to
+//! Takes closed segments from the state, oldest first, gives immutable files to `sealed` and boundaries to
 //! consensus, which then gives up the log before them. It does not own where a segment ends (`state`), its format
 //! (`segment`), nor the index, which it wakes.
 //!
