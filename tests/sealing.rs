@@ -96,6 +96,6 @@ fn the_log_is_given_up_behind_segments_and_a_restart_needs_only_the_rest() {
     fs::write(&newest, &kept).unwrap();
     let middle = segments.join("segment-00000000000000000010.seg");
     fs::remove_file(&middle).unwrap();
-    let error = Ledger::open_with(&config(dir.path())).err().expect("a segment is missing").to_string();
-    assert!(error.contains("segment-00000000000000000010.seg is missing"), "{error}");
+    let Err(error) = Ledger::open_with(&config(dir.path())) else { panic!("a segment is missing") };
+    assert!(error.to_string().contains("segment-00000000000000000010.seg is missing"), "{error}");
 }
