@@ -131,6 +131,7 @@ fn state(c: &mut Criterion) {
     // The largest part of a record's CPU: hash, look up, number. On a table that no cache holds.
     let options = SealedOptions {
         block_cache_bytes: 1 << 20,
+        hot_cache_bytes: 0,
         index: IndexOptions { cache_bytes: 1 << 20, hash_seed: 1 },
     };
     let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).expect("the disk works");

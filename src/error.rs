@@ -154,7 +154,9 @@ impl Error {
     /// An operating-system error, with what was being done when it came.
     #[must_use]
     pub fn io(doing: impl fmt::Display, error: &std::io::Error) -> Self {
-        Self::new(Code::Io, format!("{doing}: {error}"))
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let is_full = matches!(error.kind(), StorageFull | QuotaExceeded);
+        Self::new(if is_full { Code::DiskFull } else { Code::Io }, format!("{doing}: {error}"))
     }
 
     /// What happened.

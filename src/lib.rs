@@ -26,6 +26,7 @@ pub mod sim;
 pub mod state;
 pub mod tree;
 pub mod types;
+pub mod verify;
 pub mod wal;
 pub mod wire;
 

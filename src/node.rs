@@ -12,24 +12,27 @@
 //! ```
 
 mod identity;
+mod reindex;
 mod signing;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use self::identity::Claim;
-pub use self::identity::Identity;
+pub use self::{
+    identity::Identity,
+    reindex::{Reindexed, reindex},
+};
 
 use crate::{
     config::Config,
-    env::Env,
+    env::{Env, Io},
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
-        unsealed::Unsealed,
+        Gauges, Ground, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
     },
     proof::Hash,
     raft::{Consensus, Member, Positions},
@@ -144,7 +147,6 @@ impl NodeInfo {
     }
 
     /// Digest of the replicated state; equal on members that have applied the same log.
-    #[must_use]
     ///
     /// # Errors
     /// When a segment cannot be read.
@@ -180,14 +182,7 @@ impl Node {
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
-        let lock = env.io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(
-                Code::Io,
-                in_dir("another process, or an open ledger of this one, uses the data directory")
-                    + ": stop it, or choose another directory",
-            ),
-            _ => Error::io(in_dir("locking data directory"), &e),
-        })?;
+        let lock = lock(&*env.io, data_dir)?;
         let claim = match founding {
             Founding::Embedded => Claim::Embedded,
             _ => Claim::Server { adopt: config.node.adopt_embedded },
@@ -226,17 +221,8 @@ impl Node {
             Founding::Join => BTreeMap::new(),
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
-        let consensus = Consensus::start(
-            &env,
-            config.node.id,
-            founders,
-            &config.consensus,
-            wal.clone(),
-            replica,
-            background.boundaries.clone(),
-            config.wal.keep_bytes,
-        )
-        .await?;
+        let boundaries = background.boundaries.clone();
+        let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -251,17 +237,14 @@ impl Node {
 
         let reader = Reader::new(consensus.clone(), state.clone());
         let proofs = Proofs::new(state.clone(), tree.clone(), background.checkpoints.clone(), keys);
-        let (clock, limits) = (env.clock.clone(), &config.limits);
-        let pipeline = Pipeline::start(
-            &config.pipeline,
-            limits,
-            clock,
-            wal.clone(),
-            consensus.clone(),
-            state.clone(),
-            Unsealed::new(state.clone(), background.boundaries.clone(), config.storage.unsealed_bytes_max),
-            &gauges,
-        );
+        let ground = Ground {
+            clock: env.clock.clone(),
+            wal: wal.clone(),
+            consensus: consensus.clone(),
+            state: state.clone(),
+            boundaries: background.boundaries.clone(),
+        };
+        let pipeline = Pipeline::start(config, ground, &gauges);
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
@@ -334,14 +317,28 @@ impl Node {
     }
 }
 
-/// Part of the read caches that is the index's.
-const INDEX_CACHE_PART: u64 = 3;
+/// Takes a data directory for this process, until the guard is dropped.
+fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
+    let in_dir = |what: &str| format!("{what} {}", data_dir.display());
+    io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => Error::new(
+            Code::Io,
+            in_dir("another process, or an open ledger of this one, uses the data directory")
+                + ": stop it, or choose another directory",
+        ),
+        _ => Error::io(in_dir("locking data directory"), &e),
+    })
+}
+
+/// Part of the read caches that is the index's, and part that single records have; the rest is for blocks.
+const INDEX_CACHE_PART: u64 = 4;
+const HOT_CACHE_PART: u64 = 2;
 
 fn sealed_options(config: &Config, env: &Env) -> SealedOptions {
     let cache_bytes = config.storage.max_cache_size;
-    let index_bytes = cache_bytes / INDEX_CACHE_PART;
+    let (index_bytes, hot_cache_bytes) = (cache_bytes / INDEX_CACHE_PART, cache_bytes / HOT_CACHE_PART);
     let index = IndexOptions { cache_bytes: index_bytes, hash_seed: env.rng.next_u64() };
-    SealedOptions { block_cache_bytes: cache_bytes - index_bytes, index }
+    SealedOptions { block_cache_bytes: cache_bytes - index_bytes - hot_cache_bytes, hot_cache_bytes, index }
 }
 
 /// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.

@@ -51,6 +51,7 @@ fn config(id: NodeId) -> Config {
         disk_free_bytes_min: 0,
         ..WalConfig::default()
     };
+    config.storage.segment_size = 4 << 10;
     config.consensus.election_timeout_ms = 300;
     config.consensus.heartbeat_interval_ms = 50;
     config

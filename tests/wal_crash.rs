@@ -608,7 +608,8 @@ fn a_full_disk_waits_and_goes_on_by_itself() {
     }
     let before = world.completed();
     assert!(before < 6);
-    assert!(matches!(wal.health(), WalHealth::DiskFull { free, .. } if free <= 1_000), "{:?}", wal.health());
+    let WalHealth::DiskFull(full) = wal.health() else { panic!("{:?}", wal.health()) };
+    assert!(full.free <= 1_000 && full.next_file == 16 << 10, "{full}");
     assert_eq!(wal.read(0..6, usize::MAX).unwrap().len(), 6, "what waits can be read");
     world.io.set_capacity(None);
     while wal.step() {}

@@ -277,11 +277,17 @@ fn writes_stop_at_the_watermark_and_go_on_by_themselves() {
     let config = WalConfig { file_bytes, disk_free_bytes_min: min, ..WalConfig::default() };
     let wal = Wal::open(&env, Path::new("/wal"), WalOptions::new(config, Driver::Thread)).unwrap();
     let mut index = 0;
-    while wal.health() == WalHealth::Ok {
+    let full = loop {
+        if let WalHealth::DiskFull(full) = wal.health() {
+            break full;
+        }
         append(&wal, vec![entry(index, 10_000)]);
         index += 1;
         assert!(index < 1_000, "the disk never gets full");
-    }
+    };
+    // It once said "58 MB are free, writes need 16 MB": what was missing was room for the next file above these.
+    assert!(full.free < full.min + full.next_file, "{full}");
+    assert!(full.to_string().contains("wal.file_bytes") == (full.next_file > 0), "{full}");
     let free = env.io.free_bytes(Path::new("/wal")).unwrap();
     assert!(free + file_bytes >= min, "{free} bytes are left of the {min} that should be");
     // What was admitted before goes into the room below, and is not refused.

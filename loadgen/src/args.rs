@@ -9,20 +9,25 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use self::text::{key_prefix, rate, ratio, time, time_or_none};
 use crate::{
     check::CheckArgs,
+    http::Patience,
     run::pacing::Arrivals,
     workload::{keys::Order, requests::Format, values::Sizes},
 };
 
 /// Puts load on Scribe Ledger nodes, and checks that they keep what they acknowledge.
-///
-/// Exits with 1 when the run failed or something acknowledged is lost or wrong, with 2 when it was asked for
-/// something that cannot be.
 #[derive(Debug, Parser)]
-#[command(name = "scribe-loadgen", version, arg_required_else_help = true)]
+#[command(name = "scribe-loadgen", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done, and nothing that was checked is amiss
+    1  it failed: nothing was answered, something acknowledged is lost or wrong, a target is missed
+    2  it was asked for something that cannot be, and did nothing
+  130  ended by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: what was done until then is reported";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -68,7 +73,7 @@ pub struct Common {
     /// HTTP version: 1 is HTTP/1.1, 2 is HTTP/2 with prior knowledge.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub http: u8,
-    /// Requests in flight on an HTTP/1.1 connection [default: 1].
+    /// Requests in flight on an HTTP/1.1 connection, which the server serves one after the other [default: 1].
     #[arg(long, value_name = "DEPTH", value_parser = clap::value_parser!(u16).range(1..))]
     pub pipeline: Option<u16>,
     /// Streams of an HTTP/2 connection, each with one request in flight [default: 16].
@@ -81,12 +86,8 @@ pub struct Common {
     pub pacing: Pacing,
     #[command(flatten)]
     pub length: Length,
-    /// Give a request up when its answer takes this long: its outcome is then unknown.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub timeout: Duration,
-    /// Give the run up when nothing at all is answered for this long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
-    pub stall: Duration,
+    #[command(flatten)]
+    pub patience: Waiting,
     #[command(flatten)]
     pub choice: KeyChoice,
     /// Process id of the server, to measure its cost [default: looked for on this machine].
@@ -144,6 +145,23 @@ pub struct Output {
     pub quiet: bool,
 }
 
+/// How long servers are borne with.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Waiting {
+    /// Give a request up when its answer takes this long; what a write has come to is then unknown.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub timeout: Duration,
+    /// Give everything up when nothing at all is answered for this long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub stall: Duration,
+}
+
+impl From<Waiting> for Patience {
+    fn from(waiting: Waiting) -> Self {
+        Self { timeout: waiting.timeout, stall: waiting.stall }
+    }
+}
+
 /// Closed loop, open loop, or a search.
 #[derive(Debug, Args)]
 pub struct Pacing {
@@ -170,7 +188,7 @@ pub struct Pacing {
 
 #[derive(Debug, Args)]
 pub struct Values {
-    /// Bytes of a value, or a range of which every length is as likely, such as 50..4096.
+    /// Bytes of a value, or a range of which every length is as likely, such as 1MiB or 50..4KiB.
     #[arg(long, value_name = "BYTES", default_value = "100")]
     pub value_bytes: Sizes,
 }
@@ -371,6 +389,8 @@ pub struct VerifyArgs {
     pub in_order: bool,
     #[command(flatten)]
     pub reads: Reads,
+    #[command(flatten)]
+    pub patience: Waiting,
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,

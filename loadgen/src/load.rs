@@ -164,9 +164,8 @@ impl Sender {
         let mut failing_since = None;
         let mut backoff = BACKOFF_MIN;
         loop {
-            let attempt = tokio::time::timeout(self.plan.timeout, self.attempt(connection, &request)).await;
-            let (after, why) = match attempt {
-                Ok(Attempt::Done { answer, replayed }) => {
+            let (after, why) = match self.attempt(connection, &request).await {
+                Attempt::Done { answer, replayed } => {
                     self.total.lock().await.replays += u64::from(replayed);
                     let span = answer.last_seq.checked_sub(answer.first_seq).map(|gap| gap + 1);
                     if answer.count != chunk.records || span != Some(chunk.records) {
@@ -180,13 +179,8 @@ impl Sender {
                     }
                     return Ok(answer);
                 }
-                Ok(Attempt::Refused(why)) => return Err(format!("{lines} were refused: {why}")),
-                Ok(Attempt::Again { after, why }) => (after, why),
-                Err(_) => {
-                    // The answer may still come; it must not be taken for the next one's.
-                    *connection = None;
-                    (None, format!("no answer within {} s", self.plan.timeout.as_secs_f64()))
-                }
+                Attempt::Refused(why) => return Err(format!("{lines} were refused: {why}")),
+                Attempt::Again { after, why } => (after, why),
             };
             let since = *failing_since.get_or_insert_with(|| {
                 crate::note(&format!("{why}; trying again for up to {} s", self.plan.give_up.as_secs_f64()));
@@ -205,7 +199,7 @@ impl Sender {
         let again = |why| Attempt::Again { after: None, why };
         let mut live = match connection.take() {
             Some(live) => live,
-            None => match self.plan.target.connect().await {
+            None => match self.plan.target.connect(self.plan.timeout).await {
                 Ok(live) => live,
                 Err(error) => return again(self.plan.target.unreachable(&error)),
             },

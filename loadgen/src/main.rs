@@ -11,6 +11,7 @@ mod check;
 mod embedded;
 mod http;
 mod journal;
+mod ledger;
 mod lines;
 mod load;
 mod machine;
@@ -23,12 +24,14 @@ mod report;
 mod run;
 mod scrape;
 mod server;
+mod signals;
 mod sweep;
 mod truth;
 mod verify;
 mod workload;
 
 use std::{
+    fmt,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -39,7 +42,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     args::{Cli, Command, Consistency, EmbeddedArgs, LoadArgs, Output, VerifyArgs},
-    http::Target,
+    http::{Patience, Target},
     load::LoadPlan,
     machine::Machine,
     measured::{Measured, Truth},
@@ -47,7 +50,8 @@ use crate::{
     plan::Task,
     progress::Bar,
     report::Page,
-    run::Outcome,
+    run::{Outcome, Plan},
+    signals::{Signal, Signals},
     verify::VerifyPlan,
 };
 
@@ -56,12 +60,37 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8001";
 
+/// Open files beside the connections: a runtime and a timer of each thread, and the rest with some to spare.
+const FILES_OF_A_THREAD: usize = 4;
+const OTHER_FILES: usize = 24;
+
 /// Why the program ends without having done what it was asked.
 enum Failure {
     /// Exit code 2: nothing was sent.
     Usage(String),
     /// Exit code 1.
     Failed(String),
+    /// Somebody asked for its end.
+    Interrupted(Signal, &'static str),
+}
+
+impl Failure {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Interrupted(signal, _) => signal.exit_code(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(why) | Self::Failed(why) => f.write_str(why),
+            Self::Interrupted(signal, what) => write!(f, "interrupted by {signal}: {what}"),
+        }
+    }
 }
 
 /// One line on standard error, for a person who watches.
@@ -84,20 +113,17 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Load(args) => load(args),
         Command::Verify(args) => match args.journal.clone() {
-            Some(journal) => verify_journal(&journal, args.url, args.json),
+            Some(journal) => verify_journal(&journal, args),
             None => verify(args),
         },
         Command::Check(args) => check::check(&args),
         Command::Embedded(args) => run_embedded(&args),
         workload => perform(plan::task_of(&workload)),
     };
-    let (message, exit_code) = match outcome {
-        Ok(exit_code) => return exit_code,
-        Err(Failure::Usage(message)) => (message, 2),
-        Err(Failure::Failed(message)) => (message, 1),
-    };
-    note(&message);
-    ExitCode::from(exit_code)
+    outcome.unwrap_or_else(|failure| {
+        note(&failure.to_string());
+        ExitCode::from(failure.exit_code())
+    })
 }
 
 /// Carries a task out: a run, or a sweep of runs.
@@ -110,20 +136,29 @@ fn perform(task: Result<Task, String>) -> Result<ExitCode, Failure> {
     if let Some(path) = &task.report {
         report::try_page(path).map_err(Failure::Usage)?;
     }
+    let Plan { targets, timeout, connections, threads, .. } = &task.plan;
+    let files = (connections + threads * FILES_OF_A_THREAD + OTHER_FILES) as u64;
+    if let Some(allowed) = process::allow_open_files(files) {
+        return Err(Failure::Usage(format!(
+            "--connections {connections} needs {files} open files, {allowed} are allowed: raise the limit (ulimit -n)"
+        )));
+    }
+    block_on(async { ledger::agree(targets, None, *timeout).await.map_err(Failure::Usage) })?;
     if task.fill {
         fill_keys(&task)?;
     }
     if let Some(search) = task.sweep {
         let json = task.json;
-        let say = |line: &str| match if json { Ok(()) } else { print(line) } {
-            Err(Failure::Usage(why) | Failure::Failed(why)) => Err(why),
-            Ok(()) => Ok(()),
-        };
-        let (document, borne) = sweep::sweep(task, search, say).map_err(Failure::Failed)?;
+        let say = |line: &str| if json { Ok(()) } else { print(line).map_err(|failure| failure.to_string()) };
+        let swept = sweep::sweep(task, search, say).map_err(Failure::Failed)?;
         if json {
-            print(&document.to_string())?;
+            print(&swept.document.to_string())?;
         }
-        return Ok(if borne { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return match swept.interrupted {
+            Some(signal) => Err(Failure::Interrupted(signal, "the search was not finished")),
+            None if swept.borne => Ok(ExitCode::SUCCESS),
+            None => Ok(ExitCode::FAILURE),
+        };
     }
     measure(task)
 }
@@ -133,17 +168,25 @@ fn measure(task: Task) -> Result<ExitCode, Failure> {
     let mut bar = Bar::new(task.quiet || task.json);
     let (measured, failure) = carry_out(&task, &mut bar)?;
     show(task.report.as_deref(), task.json, &measured)?;
-    if let Some(why) = failure {
-        return Err(Failure::Failed(why));
-    }
-    Ok(verdict(&measured))
+    judge(&measured, failure)
 }
 
-/// Something was answered, and nothing that was acknowledged is lost or wrong.
-fn verdict(measured: &Measured) -> ExitCode {
+/// Whether the run is good: something was answered, and nothing that was acknowledged is lost or wrong.
+fn judge(measured: &Measured, failure: Option<Failure>) -> Result<ExitCode, Failure> {
     let answered = measured.reads.is_some() || measured.writes.is_some() || measured.precondition_failed > 0;
-    let good = answered && measured.truth.as_ref().is_none_or(Truth::holds);
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let broken = matches!(&measured.truth, Some(Ok(truth)) if !truth.holds());
+    match failure {
+        Some(failure @ Failure::Interrupted(..)) if broken => {
+            note(&failure.to_string());
+            Ok(ExitCode::FAILURE)
+        }
+        Some(failure) => Err(failure),
+        None if measured.nothing_written() => {
+            Err(Failure::Failed("in the measured time, not one write was acknowledged".to_owned()))
+        }
+        None if answered && !broken => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
 }
 
 /// Runs a workload in this process and shows what it measured.
@@ -152,34 +195,43 @@ fn run_embedded(args: &EmbeddedArgs) -> Result<ExitCode, Failure> {
     let Output { json, report, quiet } = &args.output;
     let measured = embedded::run(&plan, &mut Bar::new(*quiet || *json)).map_err(Failure::Failed)?;
     show(report.as_deref(), *json, &measured)?;
-    Ok(verdict(&measured))
+    judge(&measured, None)
 }
 
 /// Runs a task, and reads back what was acknowledged if that is a part of it. Gives also why the run ended
 /// before its time, if it did.
-fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Option<String>), Failure> {
-    let Outcome { mut measured, late_us, spec, entries, writes_end, mut failure, interrupted } =
+fn carry_out(task: &Task, observer: &mut dyn Observer) -> Result<(Measured, Option<Failure>), Failure> {
+    let Outcome { mut measured, late_us, spec, entries, writes_end, failure, interrupted } =
         run::run(task.plan.clone(), observer).map_err(Failure::Failed)?;
+    let mut failure = failure.map(Failure::Failed);
     measured.plan = task.about.clone();
     if let Some([p50, p99, max]) = late_us {
         measured.plan.insert("sent_late_us".to_owned(), json!({"p50": p50, "p99": p99, "max": max}));
     }
-    if interrupted {
-        note("interrupted: what follows is what was done until then");
+    if let Some(signal) = interrupted {
+        failure.get_or_insert(Failure::Interrupted(signal, "the report says what was done until then"));
         measured.plan.insert("interrupted".to_owned(), true.into());
     }
     if let Some(spec) = spec.filter(|_| task.verify) {
         let targets = task.plan.targets.clone();
-        let truth = match &task.plan.journal {
+        let entries = match &task.plan.journal {
             // What the file says is what has to be there.
             Some(path) => journal::reader::open(path).map(|journal| journal.entries),
             None => Ok(entries),
         };
-        let question = |entries| truth::Question { spec, entries, writes_end, targets };
+        let patience = task.plan.patience();
+        let question = |entries| truth::Question { spec, entries, writes_end, targets, patience };
         // What was measured is worth showing even when nothing can be read any more.
-        match truth.and_then(|entries| block_on(read_back(question(entries)))) {
-            Ok(truth) => measured.truth = Some(truth),
-            Err(why) => _ = failure.get_or_insert(why),
+        match entries.map_err(Failure::Failed).and_then(|entries| block_on(read_back(question(entries)))) {
+            Ok(truth) => measured.truth = Some(Ok(truth)),
+            Err(not_checked) => {
+                measured.truth = Some(Err(not_checked.to_string()));
+                let after_the_run = match not_checked {
+                    Failure::Usage(why) => Failure::Failed(why),
+                    failure => failure,
+                };
+                failure.get_or_insert(after_the_run);
+            }
         }
     }
     Ok((measured, failure))
@@ -209,7 +261,7 @@ fn measured_by(arguments: &[String], observer: &mut dyn Observer) -> Result<Meas
         (if task.fill { fill_keys(&task) } else { Ok(()) }).and_then(|()| carry_out(&task, observer));
     match outcome {
         Ok((measured, None)) => Ok(measured),
-        Ok((_, Some(why))) | Err(Failure::Usage(why) | Failure::Failed(why)) => Err(why),
+        Ok((_, Some(failure))) | Err(failure) => Err(failure.to_string()),
     }
 }
 
@@ -231,9 +283,12 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     let records = filling.records.keys.space();
     note(&format!("writing {records} keys first"));
     let outcome = run::run(filling, &mut Silent).map_err(Failure::Failed)?;
+    if let Some(signal) = outcome.interrupted {
+        return Err(Failure::Interrupted(signal, "the keys were not all written"));
+    }
     let written = outcome.measured.writes.as_ref().map_or(0, |writes| writes.records);
     if written != records {
-        let why = outcome.failure.unwrap_or_else(|| format!("{:?}", outcome.measured.refused));
+        let why = outcome.failure.or_else(|| outcome.measured.most_frequent_failure()).unwrap_or_default();
         return Err(Failure::Failed(format!(
             "filling the key space failed: {written} of {records} written: {why}"
         )));
@@ -241,19 +296,32 @@ fn fill_keys(task: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads back what was acknowledged, unless somebody presses Ctrl-C.
-async fn read_back(question: truth::Question) -> Result<Truth, String> {
-    tokio::select! {
-        truth = truth::check(question) => truth,
-        _ = tokio::signal::ctrl_c() => Err("interrupted while reading back: nothing is said about the rest".to_owned()),
+/// Reads back what was acknowledged, unless somebody asks for the end.
+async fn read_back(question: truth::Question) -> Result<Truth, Failure> {
+    let failed = |error| Failure::Failed(format!("catching signals: {error}"));
+    let mut signals = Signals::listen().map_err(failed)?;
+    let (targets, cluster_id) = (question.targets.clone(), question.spec.cluster_id.clone());
+    let timeout = question.patience.timeout;
+    let agree =
+        || async { ledger::agree(&targets, cluster_id.as_deref(), timeout).await.map_err(Failure::Usage) };
+    // Other servers may listen there by now.
+    agree().await?;
+    let truth = tokio::select! {
+        truth = truth::check(question) => truth.map_err(Failure::Failed)?,
+        signal = signals.next() => return Err(Failure::Interrupted(signal, "not everything was read back")),
+    };
+    if !truth.holds() {
+        // Before that is said: one that was starting did not say which ledger it is of.
+        agree().await?;
     }
+    Ok(truth)
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the runtime did not start: {error}"))?;
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
     runtime.block_on(work)
 }
 
@@ -270,7 +338,7 @@ fn load(args: LoadArgs) -> Result<ExitCode, Failure> {
         give_up: args.give_up,
         timeout: args.timeout,
     };
-    let loaded = block_on(load::load(plan)).map_err(Failure::Failed)?;
+    let loaded = block_on(async { load::load(plan).await.map_err(Failure::Failed) })?;
     let seconds = loaded.seconds.max(1e-9);
     let (records_per_sec, mb_per_sec) =
         (loaded.records as f64 / seconds, loaded.bytes as f64 / 1e6 / seconds);
@@ -302,15 +370,17 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         url,
         file: args.file.unwrap_or_default(),
         connections: usize::from(args.connections),
+        patience: args.patience.into(),
         first_seq: args.first_seq,
         in_order: args.in_order,
         read_query: Consistency::query(args.reads.consistency).to_owned(),
     };
-    let verdict = block_on(verify::verify(plan)).map_err(Failure::Failed)?;
+    let verdict = block_on(async { verify::verify(plan).await.map_err(Failure::Failed) })?;
     if args.json {
         let document: Json = json!({
             "command": "verify", "good": verdict.is_good(), "records": verdict.records,
             "missing": verdict.missing, "wrong": verdict.wrong, "bad_seqs": verdict.bad_seqs,
+            "shifted_to": verdict.shifted_to,
             "unexpected_total_records": verdict.total_records, "differences": verdict.shown,
         });
         print(&document.to_string())?;
@@ -320,21 +390,18 @@ fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<ExitCode, Failure> {
+fn verify_journal(path: &Path, args: VerifyArgs) -> Result<ExitCode, Failure> {
     let journal = journal::reader::open(path).map_err(Failure::Failed)?;
     if let Some(warning) = journal.warning() {
         note(&format!("{}: {warning}", path.display()));
     }
-    let url = url.unwrap_or_else(|| journal.spec.url.clone());
-    let target = Target::resolve(&url).map_err(Failure::Usage)?;
-    let question = truth::Question {
-        spec: journal.spec,
-        entries: journal.entries,
-        writes_end: 0,
-        targets: vec![target],
-    };
-    let truth = block_on(read_back(question)).map_err(Failure::Failed)?;
-    if as_json {
+    let url = args.url.unwrap_or_else(|| journal.spec.url.clone());
+    let targets = vec![Target::resolve(&url).map_err(Failure::Usage)?];
+    let patience = Patience::from(args.patience);
+    let (spec, entries) = (journal.spec, journal.entries);
+    let question = truth::Question { spec, entries, writes_end: 0, targets, patience };
+    let truth = block_on(read_back(question))?;
+    if args.json {
         let mut document = truth::json(&truth);
         document["command"] = "verify".into();
         document["torn_bytes"] = journal.torn_bytes.into();
@@ -343,5 +410,5 @@ fn verify_journal(path: &Path, url: Option<String>, as_json: bool) -> Result<Exi
     } else {
         print(&truth::text(&truth))?;
     }
-    Ok(if truth.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if truth.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -26,6 +26,10 @@ pub struct Measured {
     pub refused: BTreeMap<String, u64>,
     /// Failed requests by kind whose outcome nobody knows: lost answers, timeouts, 504.
     pub unknown: BTreeMap<String, u64>,
+    /// What the server said to the first failure of a kind, if it said something.
+    pub details: BTreeMap<String, String>,
+    /// Writes were begun, whatever has become of them.
+    pub writes_begun: bool,
     /// Conditional writes that were answered 412: neither success nor error.
     pub precondition_failed: u64,
     /// Bytes of requests answered with success and of their answers, heads included.
@@ -37,8 +41,8 @@ pub struct Measured {
     pub timeline: Vec<Tick>,
     /// What the servers cost, those on this machine.
     pub servers: Vec<ServerCost>,
-    /// What reading every acknowledged write back has shown, if that was asked for.
-    pub truth: Option<Truth>,
+    /// What reading every acknowledged write back has shown, or why that could not be done, if it was asked for.
+    pub truth: Option<Result<Truth, String>>,
 }
 
 /// One kind of operation.
@@ -85,7 +89,8 @@ pub struct ServerCost {
     pub peak_rss_bytes: Option<u64>,
     /// Bytes that the process sent to its disks.
     pub disk_bytes: Option<u64>,
-    /// Bytes of its log, padding included: the part of them that every record waits for.
+    /// Bytes of its log, padding included, as it counts them itself: what its records cost. The bytes above
+    /// include what the log's next files are filled with in advance.
     pub log_bytes: Option<u64>,
     /// Syncs of its log.
     pub syncs: Option<u64>,
@@ -111,6 +116,15 @@ pub struct StageTimes {
     pub cumulative: Vec<(f64, u64)>,
 }
 
+/// Where in a histogram something lies: above `low` seconds, at most at `high`, which may be infinite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    pub low: f64,
+    pub high: f64,
+    /// How far into it, of its items.
+    pub share: f64,
+}
+
 /// What reading everything back has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Truth {
@@ -133,6 +147,12 @@ impl Truth {
     pub const fn holds(&self) -> bool {
         self.lost == 0 && self.wrong == 0
     }
+
+    /// Whether that says anything: where nothing was acknowledged, nothing can be lost.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        self.holds() && self.acknowledged > 0
+    }
 }
 
 impl Measured {
@@ -152,6 +172,19 @@ impl Measured {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.refused.values().chain(self.unknown.values()).sum()
+    }
+
+    /// Whether writes were begun, and none was acknowledged.
+    #[must_use]
+    pub const fn nothing_written(&self) -> bool {
+        self.writes_begun && self.writes.is_none()
+    }
+
+    /// The most frequent failure in words; `None` when nothing failed.
+    #[must_use]
+    pub fn most_frequent_failure(&self) -> Option<String> {
+        let (kind, _) = self.refused.iter().chain(&self.unknown).max_by_key(|(_, count)| **count)?;
+        Some(self.details.get(kind).map_or_else(|| kind.clone(), |detail| format!("{kind}: {detail}")))
     }
 
     /// What the run did, by name, in the order in which it is shown.
@@ -174,6 +207,12 @@ impl ServerCost {
     #[must_use]
     pub fn disk_bytes_per_record(&self) -> Option<f64> {
         ratio(self.disk_bytes?, self.records?)
+    }
+
+    /// Bytes of the log for each record applied.
+    #[must_use]
+    pub fn log_bytes_per_record(&self) -> Option<f64> {
+        ratio(self.log_bytes?, self.records?)
     }
 
     /// Records that shared one sync.
@@ -218,24 +257,28 @@ impl StageTimes {
         }
     }
 
-    /// The time that this share of the items did not exceed, estimated: items are taken to lie evenly
-    /// within their bucket, and those beyond the last finite bound at it. `None` when there were none.
+    /// The bucket that this share of the items ends in; `None` when there were none.
     #[must_use]
-    pub fn quantile_seconds(&self, quantile: f64) -> Option<f64> {
+    pub fn quantile_bucket(&self, quantile: f64) -> Option<Bucket> {
         let total = self.cumulative.last().map(|(_, count)| *count).filter(|count| *count > 0)?;
         let wanted = quantile.clamp(0.0, 1.0) * total as f64;
         let (mut low, mut below) = (0.0, 0);
         for &(bound, count) in &self.cumulative {
             if count > below && count as f64 >= wanted {
-                if !bound.is_finite() {
-                    return Some(low);
-                }
                 let share = (wanted - below as f64) / (count - below) as f64;
-                return Some(low + (bound - low) * share.clamp(0.0, 1.0));
+                return Some(Bucket { low, high: bound, share: share.clamp(0.0, 1.0) });
             }
             (low, below) = (if bound.is_finite() { bound } else { low }, count);
         }
-        Some(low)
+        None
+    }
+
+    /// The time that this share of the items did not exceed, estimated: items are taken to lie evenly
+    /// within their bucket, and those beyond the last finite bound at it. `None` when there were none.
+    #[must_use]
+    pub fn quantile_seconds(&self, quantile: f64) -> Option<f64> {
+        let Bucket { low, high, share } = self.quantile_bucket(quantile)?;
+        Some(if high.is_finite() { low + (high - low) * share } else { low })
     }
 
     /// The mean; `None` when there were no items.

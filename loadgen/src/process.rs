@@ -2,11 +2,23 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Kernel ticks a second in `/proc/*/stat`: 100 on every Linux ABI that Rust runs on.
 const TICKS_PER_SEC: f64 = 100.0;
 
 /// The kernel counts processor time in hundredths of a second: over less than this it says nothing.
 pub const CPU_SECS_MIN: f64 = 0.2;
+
+/// Asks that this process may have so many files open, connections being files. Gives how many it may have, if
+/// these are fewer.
+pub fn allow_open_files(wanted: u64) -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let now = current.filter(|&now| now < wanted)?;
+    let more = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(more), maximum });
+    Some(if raised.is_ok() { more } else { now }).filter(|&allowed| allowed < wanted)
+}
 
 /// A process to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +81,11 @@ impl Process {
         mount_of(&self.read("mountinfo")?, &lock)
     }
 
+    /// Whether it was told not to hear this signal.
+    pub fn ignores(self, signal: u8) -> bool {
+        self.read("status").is_some_and(|status| ignores(&status, signal))
+    }
+
     fn read(self, file: &str) -> Option<String> {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()
     }
@@ -94,6 +111,14 @@ fn cpu_secs(stat: &str) -> Option<f64> {
 fn bytes_of(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn ignores(status: &str, signal: u8) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| {
+        signal > 0 && mask.checked_shr(u32::from(signal) - 1).is_some_and(|bit| bit & 1 == 1)
+    })
 }
 
 /// Type and device of the deepest mount that holds `path`; of two at one place the later one hides the other.
@@ -123,6 +148,23 @@ mod tests {
         for garbage in ["", "1 (x", "1 (x) S", "VmHWM: many kB"] {
             assert_eq!((cpu_secs(garbage), bytes_of(garbage, "VmHWM:")), (None, None));
         }
+    }
+
+    #[test]
+    fn more_open_files_than_there_can_be_are_not_allowed() {
+        assert_eq!(allow_open_files(3), None);
+        if let Some(maximum) = getrlimit(Resource::Nofile).maximum {
+            assert_eq!(allow_open_files(maximum + 1), Some(maximum));
+            assert_eq!(allow_open_files(maximum), None);
+        }
+    }
+
+    #[test]
+    fn ignored_signals_are_bits_of_a_mask() {
+        let status = "SigBlk:\t0000000000000003\nSigIgn:\t0000000000004001\n";
+        let ignored: Vec<u8> = (0..=u8::MAX).filter(|&signal| ignores(status, signal)).collect();
+        assert_eq!(ignored, [1, 15]);
+        assert!(!ignores("", 1) && !ignores("SigIgn:\tx\n", 1));
     }
 
     #[test]

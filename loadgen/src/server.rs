@@ -8,6 +8,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,8 +21,8 @@ use crate::{
     scrape::Scrape,
 };
 
-/// How long a server may take for its counters; they are asked for while nothing is measured.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long a server may take for its counters at most; they are asked for while nothing is measured.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How the histogram of the log's syncs is called beside the stages.
 const WAL_SYNC: &str = "wal sync";
@@ -31,6 +32,7 @@ const SYNCS: &str = "scribe_wal_syncs_total";
 pub struct ServerWatch {
     servers: Vec<Watched>,
     began: Instant,
+    answer_time: Duration,
 }
 
 struct Watched {
@@ -49,34 +51,43 @@ struct Reading {
 
 impl ServerWatch {
     /// Takes the first reading of servers given by URL and, when it is known, process id. A process that is
-    /// not given is looked for on this machine.
-    pub fn begin(servers: &[(String, Option<u32>)]) -> Self {
-        let servers = servers
-            .iter()
-            .map(|(url, pid)| {
-                let process = match pid {
-                    Some(pid) => Some(Process { pid: *pid }),
-                    None => address_of(url).and_then(Process::listening_at),
-                };
-                Watched { url: url.clone(), process, before: Reading::take(url, process) }
-            })
-            .collect();
-        Self { servers, began: Instant::now() }
+    /// not given is looked for on this machine. An answer may take `timeout`, and never long.
+    pub fn begin(servers: Vec<(String, Option<u32>)>, timeout: Duration) -> Self {
+        let answer_time = timeout.min(ANSWER_TIME_MAX);
+        let servers = all_at_once(servers, |(url, pid)| {
+            let process = match pid {
+                Some(pid) => Some(Process { pid }),
+                None => address_of(&url).and_then(Process::listening_at),
+            };
+            Watched { before: Reading::take(&url, process, answer_time), url, process }
+        });
+        Self { servers, began: Instant::now(), answer_time }
     }
 
     /// Takes the second reading, and gives the differences.
     pub fn finish(self) -> Vec<ServerCost> {
         let elapsed_secs = self.began.elapsed().as_secs_f64();
-        self.servers.into_iter().map(|server| server.cost(elapsed_secs)).collect()
+        all_at_once(self.servers, |server| server.cost(elapsed_secs, self.answer_time))
     }
 }
 
+/// Does the same for each, beside each other: those that do not answer cost their time only once.
+fn all_at_once<T: Send, R: Send>(of: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let work = &work;
+    thread::scope(|scope| {
+        let started: Vec<_> = of.into_iter().map(|one| scope.spawn(move || work(one))).collect();
+        started.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
+}
+
 impl Watched {
-    fn cost(self, elapsed_secs: f64) -> ServerCost {
+    fn cost(self, elapsed_secs: f64, answer_time: Duration) -> ServerCost {
         let Self { url, process, before } = self;
         // The processor first: answering questions costs some of it.
-        let after = Reading::take(&url, process);
-        let status = get(&url, "/api/v1/status").and_then(|text| serde_json::from_str::<Json>(&text).ok());
+        let after = Reading::take(&url, process, answer_time);
+        // One that did not answer is not asked again.
+        let status = after.scrape.as_ref().and_then(|_| get(&url, "/api/v1/status", answer_time));
+        let status = status.and_then(|text| serde_json::from_str::<Json>(&text).ok());
         let text = |name: &str| Some(status.as_ref()?.get(name)?.as_str()?.to_owned());
         let counter = |reading: &Reading, name| Some(reading.scrape.as_ref()?.counter(name).unwrap_or(0));
         let pid = process.map(|process| process.pid);
@@ -114,11 +125,11 @@ impl Watched {
 }
 
 impl Reading {
-    fn take(url: &str, process: Option<Process>) -> Self {
+    fn take(url: &str, process: Option<Process>, answer_time: Duration) -> Self {
         Self {
             cpu_secs: process.and_then(Process::cpu_secs),
             disk_bytes: process.and_then(Process::disk_bytes),
-            scrape: get(url, "/metrics/prometheus").map(|text| Scrape::parse(&text)),
+            scrape: get(url, "/metrics/prometheus", answer_time).map(|text| Scrape::parse(&text)),
         }
     }
 }
@@ -141,10 +152,10 @@ fn address_of(url: &str) -> Option<SocketAddr> {
 }
 
 /// The body of an answer 200.
-fn get(url: &str, path: &str) -> Option<String> {
-    let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let mut stream = TcpStream::connect_timeout(&address_of(url)?, ANSWER_TIME_MAX).ok()?;
-    stream.set_write_timeout(Some(ANSWER_TIME_MAX)).ok()?;
+fn get(url: &str, path: &str, answer_time: Duration) -> Option<String> {
+    let deadline = Instant::now() + answer_time;
+    let mut stream = TcpStream::connect_timeout(&address_of(url)?, answer_time).ok()?;
+    stream.set_write_timeout(Some(answer_time)).ok()?;
     // To a client of version 1.0 the answer is neither cut into chunks nor kept open.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", authority_of(url).ok()?);
     stream.write_all(request.as_bytes()).ok()?;
@@ -167,7 +178,7 @@ fn get(url: &str, path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, thread};
+    use std::net::TcpListener;
 
     use super::*;
 
@@ -209,7 +220,7 @@ mod tests {
         };
         let status = ok("{\"version\":\"9.9.9\",\"profile\":\"odd\"}");
         let url = serve(vec![counters(5), counters(12), status]);
-        let mut watch = ServerWatch::begin(&[(url.clone(), None)]);
+        let mut watch = ServerWatch::begin(vec![(url.clone(), None)], ANSWER_TIME_MAX);
         // Long enough for the kernel's clock of processor time.
         watch.began -= Duration::from_secs(1);
         let costs = watch.finish();
@@ -227,15 +238,19 @@ mod tests {
     #[test]
     fn a_server_that_says_nothing_costs_nothing_known() {
         let nobody = "http://127.0.0.1:1".to_owned();
-        let cost = ServerWatch::begin(&[(nobody, None), ("nonsense".to_owned(), None)]).finish();
-        assert_eq!(cost.len(), 2);
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mute = format!("http://{}", mute.local_addr().unwrap());
+        let servers = [nobody, "nonsense".to_owned(), mute].map(|url| (url, Some(u32::MAX)));
+        let cost = ServerWatch::begin(servers.into(), Duration::from_millis(20)).finish();
+        assert_eq!(cost.len(), 3);
         assert!(
-            cost.iter().all(|cost| cost.pid.is_none() && cost.records.is_none() && cost.stages.is_empty())
+            cost.iter()
+                .all(|cost| cost.cpu_cores.is_none() && cost.records.is_none() && cost.stages.is_empty())
         );
         // Refused, cut off, and not HTTP.
         for answer in ["HTTP/1.1 503 Busy\r\n\r\nscribe_records_total 3\n", "HTTP/1.1 200", "\u{0}\u{0}"] {
             let url = serve(vec![answer.to_owned()]);
-            assert_eq!(get(&url, "/metrics/prometheus"), None, "{answer:?}");
+            assert_eq!(get(&url, "/metrics/prometheus", ANSWER_TIME_MAX), None, "{answer:?}");
         }
     }
 }

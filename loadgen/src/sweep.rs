@@ -18,6 +18,7 @@ use crate::{
         self,
         pacing::{Arrivals, Pace},
     },
+    signals::Signal,
 };
 
 const P99_MAX_DEFAULT: Duration = Duration::from_millis(10);
@@ -173,8 +174,16 @@ impl Step {
 
 const HEADER: &str = "   offered   achieved    p50 µs    p99 µs  p99.9 µs   failed  client  server";
 
-/// Searches; `say` gets each line for people as soon as it is known. Gives the document for scripts, and
-/// whether any rate was borne.
+/// How a search ended.
+pub struct Swept {
+    /// For scripts.
+    pub document: Json,
+    /// Whether any rate was borne.
+    pub borne: bool,
+    pub interrupted: Option<Signal>,
+}
+
+/// Searches; `say` gets each line for people as soon as it is known.
 ///
 /// # Errors
 /// When the servers cannot be reached, or go away.
@@ -182,18 +191,18 @@ pub fn sweep(
     task: Task,
     search: Search,
     mut say: impl FnMut(&str) -> Result<(), String>,
-) -> Result<(Json, bool), String> {
+) -> Result<Swept, String> {
     let mut position = Position::new(search);
     let mut plan = task.plan;
     plan.warmup = plan.warmup.max(WARMUP);
     let (mut steps, mut knee): (Vec<Json>, Option<Step>) = (Vec::new(), None);
-    let mut interrupted = false;
+    let mut interrupted = None;
     say(HEADER)?;
     while let Some(rate) = position.next() {
         plan.pace = Some(Pace { rate, arrivals: search.arrivals });
         let outcome = run::run(plan.clone(), &mut Silent)?;
-        if outcome.interrupted {
-            interrupted = true;
+        interrupted = outcome.interrupted;
+        if interrupted.is_some() {
             break;
         }
         if let Some(why) = outcome.failure {
@@ -210,7 +219,7 @@ pub fn sweep(
     }
     let bound_ms = search.p99_max.as_secs_f64() * 1e3;
     match &knee {
-        _ if interrupted => say("interrupted: the knee was not found")?,
+        _ if interrupted.is_some() => say("interrupted: the knee was not found")?,
         Some(knee) if position.broken.is_some() => say(&format!(
             "knee: {:.0} requests/s at p99 {} µs (bound {bound_ms} ms)",
             knee.offered, knee.p99_us
@@ -230,9 +239,9 @@ pub fn sweep(
     document.insert("knee".to_owned(), knee.as_ref().map_or(Json::Null, Step::json));
     document.insert(
         "knee_found".to_owned(),
-        (knee.is_some() && position.broken.is_some() && !interrupted).into(),
+        (knee.is_some() && position.broken.is_some() && interrupted.is_none()).into(),
     );
-    Ok((document.into(), knee.is_some()))
+    Ok(Swept { document: document.into(), borne: knee.is_some(), interrupted })
 }
 
 #[cfg(test)]

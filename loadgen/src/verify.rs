@@ -4,7 +4,13 @@
 //! byte for byte, a position that is not exactly one record's. Expects what `load` of a file with distinct
 //! keys leaves behind: each line's record is its key's newest.
 
-use std::{borrow::Cow, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Write,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use scribe_ledger::client::{Client, ClientError, KeyPath};
@@ -12,7 +18,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
-    http::{Connection, Target},
+    http::{Connection, Patience, Target},
     lines::Chunks,
 };
 
@@ -20,8 +26,7 @@ use crate::{
 const SHOWN_MAX: usize = 10;
 const GROUP_RECORDS: u64 = 256;
 const GROUPS_AHEAD: usize = 16;
-/// How long a read is tried again while the server refuses it or is not there.
-const RETRIES: u32 = 50;
+/// Between two tries of a read that was refused.
 const BACKOFF: Duration = Duration::from_millis(200);
 /// `total_records` may be counted in the background.
 const TOTAL_TRIES: u32 = 30;
@@ -33,6 +38,7 @@ pub struct VerifyPlan {
     pub url: String,
     pub file: PathBuf,
     pub connections: usize,
+    pub patience: Patience,
     /// The position of the file's first record.
     pub first_seq: u64,
     /// Each record's position has to follow from its line, as one connection loads them.
@@ -52,6 +58,8 @@ pub struct Verdict {
     /// The server's own count, if it is another.
     pub total_records: Option<u64>,
     pub first_seq: u64,
+    /// Where the file's records are instead, each of them once: the ledger was not empty before them.
+    pub shifted_to: Option<u64>,
     /// The first few differences, a line each.
     pub shown: Vec<String>,
 }
@@ -72,6 +80,13 @@ impl Verdict {
         }
         for line in &self.shown {
             let _ = write!(out, "\n  {line}");
+        }
+        if let Some(first) = self.shifted_to {
+            let last = first + self.records - 1;
+            let _ = write!(
+                out,
+                "\n  the file's records are all at seqs {first}..{last}: if the ledger was not empty before them, say --first-seq {first}"
+            );
         }
         if let Some(total) = self.total_records {
             let expected = self.first_seq + self.records;
@@ -110,12 +125,20 @@ struct Expected {
 }
 
 fn expected(number: u64, line: &[u8]) -> Result<Expected, String> {
+    match record_of(number, line)? {
+        (key, Some(value)) => Ok(Expected { number, key, value }),
+        (_, None) => {
+            let record = number + 1;
+            Err(format!("record {record} of the file is a delete; only files of puts can be compared"))
+        }
+    }
+}
+
+/// The key and the value of a line, which is the file's `number`-th record from 0; a delete has no value.
+pub fn record_of(number: u64, line: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
     let record = number + 1;
     let parsed: Line<'_> =
         serde_json::from_slice(line).map_err(|error| format!("record {record} of the file: {error}"))?;
-    if parsed.op.is_some_and(|op| op != "put") {
-        return Err(format!("record {record} of the file is not a put; only files of puts can be compared"));
-    }
     let bytes = |name: &str, text: Option<Cow<'_, str>>, base64: Option<Cow<'_, str>>| match (text, base64) {
         (_, Some(base64)) => STANDARD
             .decode(&*base64)
@@ -124,12 +147,11 @@ fn expected(number: u64, line: &[u8]) -> Result<Expected, String> {
         (None, None) => Err(format!("record {record} of the file has no {name}")),
     };
     let key = bytes("key", parsed.key, parsed.key_b64)?;
-    Ok(Expected { number, key, value: bytes("value", parsed.value, parsed.value_b64)? })
-}
-
-/// The key and the value of a line, which is the file's `number`-th record from 0.
-pub fn key_and_value(number: u64, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    expected(number, line).map(|expected| (expected.key, expected.value))
+    match parsed.op.as_deref() {
+        None | Some("put") => Ok((key, Some(bytes("value", parsed.value, parsed.value_b64)?))),
+        Some("delete") => Ok((key, None)),
+        Some(op) => Err(format!("record {record} of the file has the op {op:?}: expected put or delete")),
+    }
 }
 
 /// Reads every key of the file back.
@@ -171,7 +193,8 @@ pub async fn verify(plan: VerifyPlan) -> Result<Verdict, String> {
     verdict.first_seq = plan.first_seq;
     check_seqs(&mut verdict, &mut seqs, plan.in_order);
     let total_expected = plan.first_seq + verdict.records;
-    verdict.total_records = total_records(&plan.url, total_expected).await?.filter(|&t| t != total_expected);
+    let total = total_records(&plan.url, total_expected, plan.patience).await?;
+    verdict.total_records = total.filter(|&total| total != total_expected);
     Ok(verdict)
 }
 
@@ -179,6 +202,11 @@ pub async fn verify(plan: VerifyPlan) -> Result<Verdict, String> {
 fn check_seqs(verdict: &mut Verdict, seqs: &mut [(u64, u64)], in_order: bool) {
     let range = verdict.first_seq..verdict.first_seq + verdict.records;
     seqs.sort_unstable();
+    if let (Some(&(first, _)), Some(&(last, _))) = (seqs.first(), seqs.last()) {
+        let in_one_piece =
+            seqs.windows(2).all(|pair| pair[0].0 < pair[1].0) && last - first + 1 == verdict.records;
+        verdict.shifted_to = Some(first).filter(|&first| in_one_piece && first != range.start);
+    }
     let mut before = None;
     for &(seq, number) in &*seqs {
         let record = number + 1;
@@ -198,8 +226,8 @@ fn check_seqs(verdict: &mut Verdict, seqs: &mut [(u64, u64)], in_order: bool) {
 }
 
 /// The server's count, once it is as expected or has had time to become so.
-async fn total_records(url: &str, expected: u64) -> Result<Option<u64>, String> {
-    let client = Client::new(url).map_err(|error| error.to_string())?;
+async fn total_records(url: &str, expected: u64, patience: Patience) -> Result<Option<u64>, String> {
+    let client = Client::new(url).map_err(|error| error.to_string())?.with_timeout(patience.timeout);
     let mut total = None;
     for _ in 0..TOTAL_TRIES {
         let metrics =
@@ -252,7 +280,7 @@ impl Reader {
         let (path_text, authority) = (path.as_str(), &self.plan.target.authority);
         let request =
             format!("GET {path_text}{} HTTP/1.1\r\nHost: {authority}\r\n\r\n", self.plan.read_query);
-        let mut tries = 0;
+        let since = Instant::now();
         loop {
             let why = match self.attempt(connection, request.as_bytes(), body).await {
                 Ok(head) if head.status == 200 => match path {
@@ -274,8 +302,7 @@ impl Reader {
                 }
                 Err(why) => why,
             };
-            tries += 1;
-            if tries > RETRIES {
+            if since.elapsed() >= self.plan.patience.stall {
                 return Err(format!("GET {path_text}: {why}"));
             }
             tokio::time::sleep(BACKOFF).await;
@@ -290,10 +317,14 @@ impl Reader {
     ) -> Result<crate::http::Head, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => self.plan.target.connect().await.map_err(|error| self.plan.target.unreachable(&error))?,
+            None => self
+                .plan
+                .target
+                .connect(self.plan.patience.timeout)
+                .await
+                .map_err(|error| self.plan.target.unreachable(&error))?,
         };
-        let exchange = tokio::time::timeout(Duration::from_secs(30), live.exchange(request, body)).await;
-        let head = exchange.map_err(|_| "no answer within 30 s")?.map_err(|broken| broken.to_string())?;
+        let head = live.exchange(request, body).await.map_err(|broken| broken.to_string())?;
         if !head.close {
             *connection = Some(live);
         }
@@ -354,6 +385,10 @@ mod tests {
         assert_eq!((twice.bad_seqs, twice.is_good()), (1, false));
         assert!(twice.text().contains("record 2: another record is at seq 0"));
         assert_eq!(verdict(false, vec![(0, 0), (2, 1)]).bad_seqs, 1);
+        assert_eq!(twice.shifted_to, None);
+        let shifted = verdict(true, vec![(7, 0), (8, 1)]);
+        assert_eq!((shifted.bad_seqs, shifted.shifted_to), (2, Some(7)));
+        assert!(shifted.text().contains("at seqs 7..8: ") && shifted.text().contains("--first-seq 7"));
     }
 
     #[test]
@@ -380,8 +415,11 @@ mod tests {
     fn lines_are_read_as_the_server_reads_them() {
         let line = expected(0, br#"{"key":"a\"b","value_b64":"/w=="}"#).unwrap();
         assert_eq!((&line.key[..], &line.value[..]), (&b"a\"b"[..], &[0xff][..]));
-        for bad in [&b"{"[..], b"{}", br#"{"key":"k"}"#, br#"{"op":"delete","key":"k","value":""}"#] {
+        for bad in
+            [&b"{"[..], b"{}", br#"{"key":"k"}"#, br#"{"op":"delete","key":"k"}"#, br#"{"op":"x","key":"k"}"#]
+        {
             assert!(expected(4, bad).err().unwrap().contains("record 5"));
         }
+        assert_eq!(record_of(0, br#"{"op":"delete","key":"k"}"#), Ok((b"k".to_vec(), None)));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::tool::{end_of, json, loadgen, signal, start, until};
+use crate::tool::{document, end_of, json, loadgen, signal, start, stderr, stdout, until};
 
 /// The server's program, beside ours.
 fn node_program() -> PathBuf {
@@ -106,6 +106,62 @@ async fn a_node_that_is_stopped_for_a_second_shows_in_an_open_loop() {
     assert_eq!((&report["records"], &report["errors"]), (&2_000.into(), &serde_json::json!({})));
     assert_eq!((&report["truth"]["acknowledged"], &report["truth"]["good"]), (&2_000.into(), &true.into()));
     assert_eq!(report["server"]["pid"], node.pid());
+}
+
+#[tokio::test]
+async fn a_file_of_puts_and_deletes_is_looked_for_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0).await;
+    let (file, journal) = (dir.path().join("records.ndjson"), dir.path().join("journal"));
+    let lines: String = (0..100)
+        .map(|n| match n % 3 {
+            2 => format!("{{\"op\":\"delete\",\"key\":\"k{}\"}}\n", n / 9),
+            _ => format!("{{\"key\":\"k{}\",\"value\":\"v{n}\"}}\n", n / 9),
+        })
+        .collect();
+    fs::write(&file, lines).unwrap();
+    let (file, journal) = (file.to_str().unwrap(), journal.to_str().unwrap());
+    let words = "bulk --count 450 --batch 7 --verify --json";
+    let words = words.split(' ').chain(["--file", file, "--journal", journal, "--url", &node.url]);
+    let report = json(&loadgen(&words.collect::<Vec<_>>()).await);
+    assert_eq!((&report["truth"]["acknowledged"], &report["truth"]["good"]), (&450.into(), &true.into()));
+    let verified = json(&loadgen(&["verify", "--journal", journal, "--json", "--url", &node.url]).await);
+    assert_eq!((&verified["acknowledged"], &verified["lost"]), (&450.into(), &0.into()), "{verified}");
+}
+
+#[tokio::test]
+async fn a_refusal_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0).await;
+    let file = dir.path().join("records.ndjson");
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n{\"key\":\"no value\"}\n").unwrap();
+    let words = ["bulk", "--file", file.to_str().unwrap(), "--url", &node.url, "--verify", "--quiet"];
+    let output = loadgen(&words).await;
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["1 × 400 malformed", "the first: ", "line 2", "NONE was acknowledged"] {
+        assert!(stdout(&output).contains(part), "{part} in {}", stdout(&output));
+    }
+    assert!(stdout(&output).contains("nothing was acknowledged, nothing could"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("not one write was acknowledged"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_read_back_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 0).await;
+    let (journal, page) = (dir.path().join("journal"), dir.path().join("page.html"));
+    let (journal, page) = (journal.to_str().unwrap(), page.to_str().unwrap());
+    let words = "put --duration 1 --stall 500ms --verify --connections 4 --json";
+    let more = ["--url", &node.url, "--journal", journal, "--report", page];
+    let child = start(&words.split(' ').chain(more).collect::<Vec<_>>());
+    until("the run is under way", || fs::metadata(journal).is_ok_and(|file| file.len() > 3_000)).await;
+    node.process.kill().unwrap();
+    let output = end_of(child).await;
+    assert_eq!(output.status.code(), Some(1));
+    let truth = &document(&output)["truth"];
+    assert_eq!(truth["good"], false);
+    assert!(truth["not_checked"].as_str().unwrap().contains("cannot connect"), "{truth}");
+    assert!(fs::read_to_string(page).unwrap().contains("read back: not checked"));
 }
 
 #[tokio::test]

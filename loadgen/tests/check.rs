@@ -151,7 +151,7 @@ async fn an_interrupted_check_leaves_no_node_behind() {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let output = output(child).await;
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
     assert_nothing_is_left(dir.path());
 }
 
@@ -159,9 +159,11 @@ async fn an_interrupted_check_leaves_no_node_behind() {
 async fn what_cannot_begin_is_a_mistake_of_the_caller() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path(), None);
-    for (more, part) in
-        [(&["--only", "nope"][..], "there are reads, on-three"), (&["--spawn", "4"], "--spawn")]
-    {
+    for (more, part) in [
+        (&["--only", "nope"][..], "there are reads, on-three"),
+        (&["--only", "on-three"], "nothing can be judged: on-three needs cluster"),
+        (&["--spawn", "4"], "--spawn"),
+    ] {
         let output = output(check(dir.path(), &node, more)).await;
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");

@@ -3,7 +3,7 @@
 mod stub;
 mod tool;
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json as value};
 
@@ -115,6 +115,12 @@ async fn conditions_that_do_not_hold_are_counted_apart_and_learnt_from() {
     let create = "cas --create-only --count 30 --key-space 20 --connections 1 --key-bytes 5";
     let create = run(create, &url, &["--verify"]).await;
     assert_eq!((&create["precondition_failed"], &create["truth"]["acknowledged"]), (&10.into(), &20.into()));
+    let again = "cas --create-only --count 20 --key-space 20 --key-bytes 5 --verify --json --url";
+    let again = loadgen(&again.split(' ').chain([url.as_str()]).collect::<Vec<_>>()).await;
+    assert_eq!(again.status.code(), Some(1), "nothing was written, and nothing else was asked for");
+    assert!(stderr(&again).contains("not one write was acknowledged"), "{}", stderr(&again));
+    let again = document(&again);
+    assert_eq!((&again["nothing_written"], &again["truth"]["good"]), (&true.into(), &false.into()));
 }
 
 #[tokio::test]
@@ -174,6 +180,54 @@ async fn a_ledger_that_ends_early_has_lost_what_is_behind_its_end() {
     let (_empty, _, elsewhere) = self::stub([]).await;
     let verified = loadgen(&["verify", "--journal", &journal, "--url", &elsewhere]).await;
     assert!(stdout(&verified).starts_with("20 acknowledged, 20 lost, 0 wrong"), "{}", stdout(&verified));
+}
+
+#[tokio::test]
+async fn another_ledger_is_not_taken_for_a_loss() {
+    let (first, _, first_url) = stub([]).await;
+    let (second, _, second_url) = stub([]).await;
+    first.belong_to("first");
+    second.belong_to("second");
+    let dir = tempfile::tempdir().unwrap();
+    let journal = path(&dir, "j");
+    let urls = format!("{first_url},{second_url}");
+    let mixed = loadgen(&["put", "--count", "20", "--url", &urls, "--verify"]).await;
+    assert_eq!((mixed.status.code(), first.total() + second.total()), (Some(2), 0));
+    assert!(stderr(&mixed).contains("different ledgers"), "{}", stderr(&mixed));
+
+    run("put --count 20", &first_url, &["--journal", &journal]).await;
+    let elsewhere = loadgen(&["verify", "--journal", &journal, "--url", &second_url]).await;
+    assert_eq!((elsewhere.status.code(), stdout(&elsewhere)), (Some(2), ""));
+    assert!(stderr(&elsewhere).contains("is of ledger second"), "{}", stderr(&elsewhere));
+
+    // A server that does not say which ledger it is of is taken at its word.
+    let (_third, _, third_url) = stub([]).await;
+    let unnamed = loadgen(&["verify", "--journal", &journal, "--url", &third_url]).await;
+    assert!(stdout(&unnamed).starts_with("20 acknowledged, 20 lost"), "{}", stdout(&unnamed));
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_given_up() {
+    let (_stub, _, url) = stub([]).await;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("http://{}", mute.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (file, journal) = (path(&dir, "f"), path(&dir, "j"));
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    run("put --count 20", &url, &["--journal", &journal]).await;
+    for words in [
+        &["verify", "--journal", &journal][..],
+        &["verify", &file],
+        &["put", "--verify"],
+        &["put", "--duration", "600"],
+        &["put", "--http", "2", "--connections", "2", "--duration", "600"],
+    ] {
+        // Without these it would go on for half an hour, and longer than a test may take.
+        let words = [words, &["--url", &mute, "--timeout", "100ms", "--stall", "300ms"]].concat();
+        let output = loadgen(&words).await;
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(!stderr(&output).is_empty() && !stderr(&output).contains("panic"), "{}", stderr(&output));
+    }
 }
 
 #[tokio::test]
@@ -302,7 +356,7 @@ async fn connections_are_spread_or_go_to_the_leader() {
     second.fail(Fault::Refuse);
     until("the first is written to", || first.total() > before.0 + 50).await;
     signal(child.id(), "INT");
-    assert_eq!(json(&end_of(child).await)["refused"], value!({"503 overloaded": 1}));
+    assert_eq!(document(&end_of(child).await)["refused"], value!({"503 overloaded": 1}));
 
     let (_leaderless, _, url) = stub([]).await;
     let nobody = loadgen(&["put", "--url", &url, "--leader-aware"]).await;
@@ -312,15 +366,22 @@ async fn connections_are_spread_or_go_to_the_leader() {
 #[tokio::test]
 async fn an_interrupted_run_reports_what_it_has_done() {
     let (stub, _, url) = stub([]).await;
-    for carrier in [&["--connections", "4"][..], &["--http", "2"], &["--rate", "300"]] {
-        let before = stub.total();
-        let words = [&["put", "--url", &url, "--duration", "600", "--verify", "--json"], carrier].concat();
-        let child = start(&words);
+    let dir = tempfile::tempdir().unwrap();
+    for (carrier, name, code) in [
+        (&["--connections", "4"][..], "INT", 130),
+        (&["--http", "2"], "TERM", 143),
+        (&["--rate", "300"], "HUP", 129),
+    ] {
+        let (before, journal) = (stub.total(), path(&dir, name));
+        let more = ["--duration", "600", "--verify", "--json", "--journal", &journal];
+        let child = start(&[&["put", "--url", &url], &more[..], carrier].concat());
         until("there is something to report", || stub.total() > before + 100).await;
-        signal(child.id(), "INT");
+        signal(child.id(), name);
         let output = end_of(child).await;
-        let report = json(&output);
-        assert!(stderr(&output).contains("interrupted"), "{}", stderr(&output));
+        let report = document(&output);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(stderr(&output).contains("interrupted by"), "{}", stderr(&output));
+        assert_eq!(json(&loadgen(&["verify", "--journal", &journal, "--json"]).await)["closed"], true);
         assert_eq!(report["truth"]["acknowledged"], stub.total() - before);
         assert_eq!((&report["truth"]["good"], &report["errors"]), (&true.into(), &value!({})));
     }
@@ -343,6 +404,44 @@ async fn a_server_that_falls_silent_ends_the_run_with_a_report() {
         let report = document(&output);
         assert_eq!(report["records"], 30);
         assert!(report["unknown"]["no answer before the end"].as_u64() >= Some(4), "{}", report["unknown"]);
+    }
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_time_whatever_servers_do() {
+    // Otherwise these would go on for ten minutes, longer than a test may take.
+    for carrier in [&[][..], &["--http", "2"], &["--rate", "100"]] {
+        let faults = std::iter::repeat_n(Fault::None, 5).chain(std::iter::repeat_n(Fault::HangAfter, 500));
+        let (_stub, _, url) = stub(faults).await;
+        let more =
+            ["--stall", "600", "--timeout", "600", "--duration", "300ms", "--connections", "2", "--json"];
+        let report = json(&loadgen(&[&["put", "--url", &url], &more[..], carrier].concat()).await);
+        assert_eq!(report["records"], 5, "{carrier:?}");
+        assert!(report["unknown"]["no answer before the end"].as_u64() >= Some(2), "{}", report["unknown"]);
+        if carrier.contains(&"--rate") {
+            let refused = &report["refused"]["not sent: more was offered than was taken"];
+            assert!(refused.as_u64() > Some(10), "{}", report["refused"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_holds_nobody_up() {
+    let (stub, _, url) = stub([]).await;
+    let urls = format!("{url},http://127.0.0.1:1");
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(&dir, "f");
+    fs::write(&file, "{\"key\":\"k\",\"value\":\"v\"}\n".repeat(300)).unwrap();
+    for words in [
+        &["put", "--count", "300"][..],
+        &["put", "--count", "300", "--http", "2"],
+        &["put", "--count", "300", "--threads", "2", "--verify"],
+        &["bulk", "--batch", "10", "--file", &file],
+    ] {
+        let before = stub.total();
+        let more = ["--stall", "600", "--connections", "2", "--json", "--url", &urls];
+        let report = json(&loadgen(&[words, &more].concat()).await);
+        assert_eq!((&report["records"], stub.total()), (&300.into(), before + 300), "{words:?}");
     }
 }
 
@@ -385,6 +484,11 @@ async fn what_cannot_be_is_said_before_anything_is_sent() {
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         assert!(stderr(&output).contains(says), "{words:?}: {}", stderr(&output));
     }
+    let limited = "ulimit -n 100; exec \"$0\" put --connections 200 --url \"$1\"";
+    let program = env!("CARGO_BIN_EXE_scribe-loadgen");
+    let limited = Command::new("sh").args(["-c", limited, program, &url]).output().unwrap();
+    assert_eq!(limited.status.code(), Some(2));
+    assert!(stderr(&limited).contains("needs 228 open files, 100 are allowed"), "{}", stderr(&limited));
     assert_eq!((stub.total(), fs::read(Path::new(&there)).unwrap()), (0, b"somebody's evidence".to_vec()));
     for (words, says) in [
         (&["bulk", "--file", "/no/such/file"][..], "/no/such/file"),

@@ -54,6 +54,8 @@ pub trait NodeView: Send + Sync {
 pub struct Status {
     /// This node.
     pub node_id: NodeId,
+    /// The ledger it is a part of: 128 random bits in hex; `null` while it starts.
+    pub cluster_id: Option<String>,
     /// `leader`, `follower`, `candidate` or `learner`.
     pub role: &'static str,
     /// The leader it knows of.
@@ -268,6 +270,7 @@ mod tests {
         let status = serde_json::to_value(Status::default()).unwrap();
         for pointer in [
             "/node_id",
+            "/cluster_id",
             "/log/proposed",
             "/log/committed",
             "/log/applied",

@@ -29,6 +29,7 @@ impl NodeView for NodeInfo {
         });
         Status {
             node_id: self.identity.node_id,
+            cluster_id: Some(self.identity.cluster_id.clone()),
             role: positions.role,
             leader_id: positions.leader_id,
             term: positions.term,
@@ -54,10 +55,7 @@ impl NodeView for NodeInfo {
     fn takes_writes(&self) -> Result<()> {
         self.healthy()?;
         match self.wal().0 {
-            WalHealth::DiskFull { free, min } => Err(Error::new(
-                Code::DiskFull,
-                format!("disk full: {free} bytes are free, writes need {min} (wal.disk_free_bytes_min)"),
-            )),
+            WalHealth::DiskFull(why) => Err(Error::new(Code::DiskFull, format!("disk full: {why}"))),
             WalHealth::Ok | WalHealth::Poisoned { .. } => Ok(()),
         }
     }

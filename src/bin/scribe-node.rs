@@ -10,7 +10,7 @@ use clap::Parser;
 use scribe_ledger::{
     api::{self, App, Backend, Live, NodeView, Starting},
     config::{Config, LimitsConfig, LogFormat, NodeArgs, process_environment, run_config_command},
-    env::real::real_env,
+    env::real::{is_in_memory, real_env},
     error::{Code, Error, Result},
     metrics::Metrics,
     node::{Founding, Node},
@@ -137,13 +137,20 @@ async fn serve(config: &Config) -> Result<()> {
     };
     let mut node = started?;
     let info = node.info();
+    let data_dir = config.node.data_dir.as_path();
+    if is_in_memory(data_dir) {
+        tracing::warn!(
+            data_dir = %data_dir.display(),
+            "the data directory is on a memory file system: all of the ledger is gone when the machine stops"
+        );
+    }
     let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
     let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,
         cluster_id = info.identity.cluster_id,
         http_addr = %bound,
-        data_dir = %config.node.data_dir.display(),
+        data_dir = %data_dir.display(),
         profile = config.profile,
         records = info.applied().0,
         wal = info.wal().1.writer,

@@ -1,10 +1,13 @@
 //! The `scribe` command line: arguments → one client call → what is printed.
 //!
-//! Takes parsed arguments, gives an exit code: 0 done, 1 the server or the disk said no (the reason is on
-//! standard error), 2 the arguments make no sense (nothing was sent). It owns no knowledge of HTTP; that
-//! is `client`'s.
+//! Takes parsed arguments, gives an exit code: 0 done, 1 the server or the disk said no, or a verification
+//! failed (the reason is on standard error), 2 the arguments make no sense (nothing was sent). It owns no
+//! knowledge of HTTP, which is `client`'s, nor of proofs, which is `verify`'s.
 
+mod bar;
 mod print;
+mod reindex;
+mod verify;
 
 use std::{
     ffi::OsString,
@@ -17,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
 
 use self::print::{Format, Printer};
 use crate::{
@@ -70,6 +74,17 @@ enum ConsistencyArg {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Call(Call),
+    /// Check a ledger without believing its server: files in DIR, or a running node from visit to visit.
+    Verify(verify::VerifyArgs),
+    /// Build the index of a stopped node anew from its segments.
+    Reindex(reindex::ReindexArgs),
+}
+
+/// What a server is asked.
+#[derive(Debug, Subcommand)]
+enum Call {
     /// Write a value.
     Put(PutArgs),
     /// Read a value.
@@ -231,6 +246,8 @@ pub fn run(cli: Cli) -> u8 {
         Failure::Failed(message) => (message, 1),
         Failure::BrokenPipe => return 0,
     };
+    // It may hold a server's words, which a terminal must not take as commands.
+    let message = print::printable(message.as_bytes(), usize::MAX);
     // Nobody is left to tell when standard error is gone too.
     let _ = writeln!(io::stderr().lock(), "scribe: {message}");
     exit_code
@@ -240,26 +257,37 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     if cli.protocol == Protocol::Grpc {
         return Err(Failure::Usage("--protocol grpc is not built yet; use --protocol http".to_owned()));
     }
-    let client = Client::new(&cli.server)?.with_timeout(cli.timeout);
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut printer = Printer::new(cli.format, io::stdout().lock());
+    match cli.command {
+        Command::Call(call) => {
+            let client = Client::new(&cli.server)?.with_timeout(cli.timeout);
+            runtime()?.block_on(ask(&client, &mut printer, call))?;
+        }
+        Command::Verify(args) => verify::run(&args, &cli.server, cli.timeout, &mut printer)?,
+        Command::Reindex(args) => reindex::run(&args, &mut printer)?,
+    }
+    Ok(printer.finish()?)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))?;
-    let mut printer = Printer::new(cli.format, io::stdout().lock());
-    runtime.block_on(async {
-        match cli.command {
-            Command::Put(args) => put(&client, &mut printer, args).await,
-            Command::Get(args) => get(&client, &mut printer, args).await,
-            Command::Delete(args) => delete(&client, &mut printer, args).await,
-            Command::List(args) => list(&client, &mut printer, args).await,
-            Command::History(args) => history(&client, &mut printer, args).await,
-            Command::Watch(args) => watch(&client, &mut printer, args).await,
-            Command::Status => Ok(printer.document(&client.status().await?)?),
-            Command::Health => Ok(printer.document(&client.health().await?)?),
-            Command::ClusterStatus => Ok(printer.document(&client.cluster_status().await?)?),
-        }
-    })?;
-    Ok(printer.finish()?)
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))
+}
+
+async fn ask<W: Write>(client: &Client, printer: &mut Printer<W>, call: Call) -> Result<(), Failure> {
+    match call {
+        Call::Put(args) => put(client, printer, args).await,
+        Call::Get(args) => get(client, printer, args).await,
+        Call::Delete(args) => delete(client, printer, args).await,
+        Call::List(args) => list(client, printer, args).await,
+        Call::History(args) => history(client, printer, args).await,
+        Call::Watch(args) => watch(client, printer, args).await,
+        Call::Status => Ok(printer.document(&client.status().await?)?),
+        Call::Health => Ok(printer.document(&client.health().await?)?),
+        Call::ClusterStatus => Ok(printer.document(&client.cluster_status().await?)?),
+    }
 }
 
 async fn put<W: Write>(client: &Client, printer: &mut Printer<W>, args: PutArgs) -> Result<(), Failure> {
@@ -461,14 +489,25 @@ mod tests {
             &["--timeout", "0", "health"],
             &["--timeout", "nan", "health"],
             &["--protocol", "carrier-pigeon", "health"],
+            &["verify", "dir", "--url", "http://h:1"],
+            &["verify", "dir", "--state", "f"],
+            &["verify", "dir", "--checkpoint", "f"],
+            &["verify", "--key", "not-a-key"],
+            &["verify", "--samples", "-1"],
+            &["reindex"],
             &["watch", "--from", "-1"],
             &["watch", "--limit", "0"],
         ] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
-        for arguments in
-            [&["--protocol", "grpc", "health"][..], &["--server", "https://h", "health"], &["get", ""]]
-        {
+        for arguments in [
+            &["--protocol", "grpc", "health"][..],
+            &["--server", "https://h", "health"],
+            &["get", ""],
+            &["verify", "/nowhere/at/all"],
+            &["verify", "--url", "https://h"],
+            &["reindex", "--data-dir", "/nowhere/at/all"],
+        ] {
             assert_eq!(run(parse(arguments).unwrap()), 2, "{arguments:?}");
         }
     }
@@ -479,8 +518,8 @@ mod tests {
             parse(&["get", "k", "--server", "http://h:1", "--format", "json", "--timeout", "0.5"]).unwrap();
         assert_eq!((cli.server.as_str(), cli.format), ("http://h:1", Format::Json));
         assert_eq!(cli.timeout, Duration::from_millis(500));
-        assert!(matches!(parse(&["put", "k", "-5"]).unwrap().command, Command::Put(_)));
-        assert!(matches!(parse(&["put", "k", "--", "--v"]).unwrap().command, Command::Put(_)));
+        assert!(matches!(parse(&["put", "k", "-5"]).unwrap().command, Command::Call(Call::Put(_))));
+        assert!(matches!(parse(&["put", "k", "--", "--v"]).unwrap().command, Command::Call(Call::Put(_))));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
+mod verdict;
+
+pub use self::verdict::Visited;
 use crate::{
     client::{Item, Version, Written},
     types::{Op, Record},
@@ -200,7 +203,7 @@ fn insert_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
 }
 
 /// Text as it is; control characters and bytes that are no text as `\n`, `\u{1b}`, `\xff`.
-fn printable(bytes: &[u8], chars_max: usize) -> String {
+pub(super) fn printable(bytes: &[u8], chars_max: usize) -> String {
     let mut out = String::with_capacity(bytes.len().min(chars_max));
     let mut chars = 0;
     for chunk in bytes.utf8_chunks() {

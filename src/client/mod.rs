@@ -341,6 +341,14 @@ impl Client {
         answers::read_json(&self.send(Method::GET, path, headers, Bytes::new()).await?.body)
     }
 
+    /// Any other answer as its bytes, such as `/checkpoint`. `path` as in [`Client::get_json`].
+    ///
+    /// # Errors
+    /// As [`ClientError`] says.
+    pub async fn get_bytes(&self, path: &str) -> Result<Bytes, ClientError> {
+        Ok(self.send(Method::GET, path, HeaderMap::new(), Bytes::new()).await?.body)
+    }
+
     async fn read(&self, method: Method, path: &str, options: &ReadOptions) -> Result<Answer, ClientError> {
         let mut path = PathWithQuery::new(path);
         if let Some(consistency) = options.consistency {

@@ -33,15 +33,6 @@ pub fn check(settings: &Settings) -> Result<()> {
             format_size(config.pipeline.ingest_bytes_max as u64),
         )));
     }
-    if config.storage.segment_size.saturating_mul(4) > config.storage.unsealed_bytes_max {
-        return Err(invalid(format!(
-            "{} does not fit {}: accepted is at most a quarter of it, {}, so that one segment can fill while others \
-             are written",
-            said(settings, "storage.segment_size"),
-            said(settings, "storage.unsealed_bytes_max"),
-            format_size(config.storage.unsealed_bytes_max / 4),
-        )));
-    }
     Ok(())
 }
 

@@ -128,6 +128,8 @@ pub struct WalConfig {
 pub struct StorageConfig {
     /// Record bytes of a segment; seeds the cluster setting of a new ledger. Default 64 MiB.
     pub segment_size: u64,
+    /// Time after which a segment ends although it is not full. Default 1 h.
+    pub segment_age_max: Duration,
     /// Memory of all read caches. Default 128 MiB.
     pub max_cache_size: u64,
     /// Memory of records that are not in segments yet; writes wait above it. Default 512 MiB.
@@ -274,7 +276,12 @@ impl Default for WalConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { segment_size: 64 << 20, max_cache_size: 128 << 20, unsealed_bytes_max: 512 << 20 }
+        Self {
+            segment_size: 64 << 20,
+            segment_age_max: Duration::from_secs(3_600),
+            max_cache_size: 128 << 20,
+            unsealed_bytes_max: 512 << 20,
+        }
     }
 }
 

@@ -398,14 +398,20 @@ pub static KEYS: &[Key] = &[
         "Record bytes of a segment; seeds the cluster setting of a new ledger."
     ),
     key!(
+        storage.segment_age_max,
+        time(Duration::from_millis(10), Duration::from_secs(MONTH_SECS)),
+        "Time after which the leader ends a segment although it is not full."
+    ),
+    key!(
         storage.max_cache_size,
-        size(MIB, TIB),
+        size(0, TIB),
         "Memory of all read caches: blocks of segments, and the index's rows and blocks."
     ),
     key!(
         storage.unsealed_bytes_max,
         size(64 * KIB, 64 * GIB),
-        "Memory of records that are not in segments yet; above it writes wait. At least four segments."
+        "Memory of records that are not in segments yet; above it writes wait. Never less than \
+         four segments."
     ),
     not_built("storage.s3.bucket", Kind::Text, Today::Text(""), "Bucket; empty = no object store.")
         .older(&[renamed("storage.s3_bucket")]),

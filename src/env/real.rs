@@ -13,7 +13,7 @@ use crate::types::{NodeId, TimestampMs};
 
 mod disk;
 
-pub use disk::RealIo;
+pub use disk::{RealIo, is_in_memory};
 
 /// The seams of a node without peers, on this machine's disk, clock and randomness.
 #[must_use]

@@ -26,7 +26,7 @@ const DIRECTORY_FORMAT: u32 = 1;
 /// Most bytes that are read of the file; it has about a hundred and fifty.
 const IDENTITY_BYTES_MAX: u64 = 1 << 16;
 
-const FILE: &str = "identity.json";
+pub(super) const FILE: &str = "identity.json";
 
 /// Who a data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

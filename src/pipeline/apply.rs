@@ -15,7 +15,7 @@ use crate::{
     state::{
         State,
         batch::BatchView,
-        entry::{KIND_BATCH, KIND_SETTINGS},
+        entry::{KIND_BATCH, KIND_SEAL, KIND_SETTINGS},
         outcome::Outcome,
         settings::Settings,
     },
@@ -47,6 +47,10 @@ impl Replica for Apply {
             }
             Some(&KIND_SETTINGS) => {
                 self.state.apply_settings(Settings::decode(&entry)?);
+                Ok(Outcome::default())
+            }
+            Some(&KIND_SEAL) => {
+                self.state.apply_seal();
                 Ok(Outcome::default())
             }
             kind => Err(Error::new(

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     gauge::Gauge,
-    worker::{Bell, Worker},
+    worker::{Bell, Next, Worker},
 };
 use crate::{error::Result, sealed::Sealed};
 
@@ -30,12 +30,12 @@ impl Worker for FeedIndex {
     const NAME: &'static str = "index";
     const LINGER: Duration = Duration::ZERO;
 
-    fn work(&mut self) -> Result<bool> {
+    fn work(&mut self) -> Result<Next> {
         let _stay = self.gauge.enter(self.sealed.unindexed() as u64, 0);
-        let fed = self.sealed.feed_index()?;
-        if fed {
-            self.seal.ring();
+        if !self.sealed.feed_index()? {
+            return Ok(Next::Rung);
         }
-        Ok(fed)
+        self.seal.ring();
+        Ok(Next::Now)
     }
 }

@@ -97,15 +97,10 @@ impl Admission {
         }
         match self.wal.health() {
             WalHealth::Ok => {}
-            WalHealth::DiskFull { free, min } => {
-                return Err(Error::new(
-                    Code::DiskFull,
-                    format!(
-                        "{free} bytes are free on the node's disk, writes need {min} \
-                         (wal.disk_free_bytes_min): free some space, writes then resume by themselves"
-                    ),
-                )
-                .retry_after(Duration::from_secs(5)));
+            WalHealth::DiskFull(why) => {
+                let advice = "free some space, writes then resume by themselves";
+                return Err(Error::new(Code::DiskFull, format!("{why}; {advice}"))
+                    .retry_after(Duration::from_secs(5)));
             }
             WalHealth::Poisoned { why } => {
                 return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))

@@ -18,6 +18,7 @@
 //! A stage knows its messages and the handle of the next stage, never another stage. Only `batch` has a
 //! queue; what may wait in it is bounded in bytes by the permits of `ingest`.
 
+mod age;
 pub mod apply;
 pub mod background;
 pub mod batch;
@@ -37,6 +38,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
+use tokio::task::JoinHandle;
 
 use self::{
     batch::BatchStage,
@@ -48,9 +50,9 @@ use self::{
     unsealed::Unsealed,
 };
 use crate::{
-    config::{LimitsConfig, PipelineConfig},
+    config::Config,
     env::Clock,
-    raft::Consensus,
+    raft::{Boundaries, Consensus},
     state::State,
     wal::Wal,
 };
@@ -106,30 +108,46 @@ impl Gauges {
 pub struct Pipeline {
     ingest: Ingest,
     batch: Running,
+    age: JoinHandle<()>,
+}
+
+/// What the stages up to the answer stand on.
+#[derive(Debug)]
+pub struct Ground {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Asked whether it takes writes.
+    pub wal: Wal,
+    /// Where entries are proposed.
+    pub consensus: Consensus,
+    /// What they are applied to.
+    pub state: Arc<State>,
+    /// Tells of every segment that is sealed.
+    pub boundaries: Boundaries,
 }
 
 impl Pipeline {
     /// Wires the stages, last first, and starts them on the current runtime.
     #[must_use]
-    pub fn start(
-        config: &PipelineConfig,
-        limits: &LimitsConfig,
-        clock: Arc<dyn Clock>,
-        wal: Wal,
-        consensus: Consensus,
-        state: Arc<State>,
-        unsealed: Unsealed,
-        gauges: &Gauges,
-    ) -> Self {
+    pub fn start(config: &Config, ground: Ground, gauges: &Gauges) -> Self {
+        let Ground { clock, wal, consensus, state, boundaries } = ground;
+        let Config { pipeline, limits, storage, .. } = config;
         let (inbox, queue) = stage::inbox();
+        let age = tokio::spawn(age::end_old_segments(
+            consensus.clone(),
+            state.clone(),
+            clock.clone(),
+            storage.segment_age_max,
+        ));
         let clock = EntryClock::new(clock, limits.clock_skew_max_ms);
+        let unsealed = Unsealed::new(state.clone(), boundaries, storage.unsealed_bytes_max);
         let replicate =
             Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
-        let batch = BatchStage::new(config.into(), replicate, gauges.batch.clone());
+        let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
         let ingest =
-            Ingest::new(config.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, batch }
+            Ingest::new(pipeline.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
+        Self { ingest, batch, age }
     }
 
     /// The entrance.
@@ -145,6 +163,7 @@ impl Pipeline {
 
     /// Refuses new requests, answers those admitted, stops.
     pub async fn stop(self) -> Option<String> {
+        self.age.abort();
         self.ingest.close();
         self.batch.stop().await
     }

@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     gauge::Gauge,
-    worker::{Bell, Worker},
+    worker::{Bell, Next, Worker},
 };
 use crate::{
     error::Result,
@@ -53,6 +53,13 @@ impl Prove {
         (Self { state, tree, signer, signed, last_signed, seal, gauge }, checkpoints)
     }
 
+    /// A segment may have ended with a record that was proven before.
+    fn wake_seal(&self) {
+        if self.state.oldest_closed().is_some_and(|(_, end)| end <= self.tree.size()) {
+            self.seal.ring();
+        }
+    }
+
     fn sign(&mut self) -> Result<()> {
         let Some(signer) = &self.signer else { return Ok(()) };
         let (size, root) = self.tree.head();
@@ -71,11 +78,12 @@ impl Worker for Prove {
     // What is written one by one is hashed some at a time: waking for each costs more than hashing it.
     const LINGER: Duration = Duration::from_millis(3);
 
-    fn work(&mut self) -> Result<bool> {
+    fn work(&mut self) -> Result<Next> {
         let span = self.state.span(self.tree.size(), SPAN_RECORDS);
         if span.is_empty() {
             self.sign()?;
-            return Ok(false);
+            self.wake_seal();
+            return Ok(Next::Rung);
         }
         let _stay = self.gauge.enter(span.len() as u64, 0);
         let mut commitments = Vec::new();
@@ -90,12 +98,10 @@ impl Worker for Prove {
             })
             .collect();
         self.tree.extend(&leaves, commitments);
-        if self.state.oldest_closed().is_some_and(|(_, end)| end <= self.tree.size()) {
-            self.seal.ring();
-        }
+        self.wake_seal();
         if self.last_signed.elapsed() >= SIGN_EVERY {
             self.sign()?;
         }
-        Ok(true)
+        Ok(Next::Now)
     }
 }

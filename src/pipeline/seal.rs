@@ -1,6 +1,6 @@
 //! Stage 6, seal: turns full segments that are proven into files.
 //!
-//! Takes closed segments from the state, oldest first, gives immutable files to [`Sealed`] and boundaries to
+//! Takes closed segments from the state, oldest first, gives immutable files to `sealed` and boundaries to
 //! consensus, which then gives up the log before them. It does not own where a segment ends (`state`), its format
 //! (`segment`), nor the index, which it wakes.
 //!
@@ -13,10 +13,10 @@ use tokio::sync::watch;
 
 use super::{
     gauge::Gauge,
-    worker::{Bell, Worker},
+    worker::{Bell, Next, Worker},
 };
 use crate::{
-    error::Result,
+    error::{Code, Result},
     raft::Boundary,
     segment::{FinishInfo, RecordRef, SegmentHead, SegmentWriter, file_name},
     state::{ClosedSegment, State, boundary},
@@ -31,6 +31,9 @@ const SPAN_RECORDS: usize = 4_096;
 /// with it, in the end, writers.
 const UNINDEXED_MAX: usize = 64;
 
+/// How often a full disk is tried again.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
 /// The stage.
 pub struct Seal {
     state: Arc<State>,
@@ -38,6 +41,7 @@ pub struct Seal {
     boundaries: watch::Sender<Option<Boundary>>,
     index: Bell,
     gauge: Arc<Gauge>,
+    disk_is_full: bool,
 }
 
 impl Seal {
@@ -50,7 +54,7 @@ impl Seal {
         index: Bell,
         gauge: Arc<Gauge>,
     ) -> Self {
-        Self { state, tree, boundaries, index, gauge }
+        Self { state, tree, boundaries, index, gauge, disk_is_full: false }
     }
 
     fn write(&self, closed: &ClosedSegment, first: Seq, end: Seq) -> Result<()> {
@@ -106,16 +110,27 @@ impl Worker for Seal {
     const NAME: &'static str = "seal";
     const LINGER: Duration = Duration::ZERO;
 
-    fn work(&mut self) -> Result<bool> {
-        let Some((closed, end)) = self.state.oldest_closed() else { return Ok(false) };
+    fn work(&mut self) -> Result<Next> {
+        let Some((closed, end)) = self.state.oldest_closed() else { return Ok(Next::Rung) };
         let sealed = self.state.sealed();
         if end > self.tree.size() || sealed.unindexed() >= UNINDEXED_MAX {
             // `prove` and `index` ring when they have come further.
-            return Ok(false);
+            return Ok(Next::Rung);
         }
         let first = closed.first_seq();
         let _stay = self.gauge.enter(1, 0);
-        self.write(&closed, first, end)?;
+        match self.write(&closed, first, end) {
+            Ok(()) => self.disk_is_full = false,
+            // What was written of it is written anew; until then it is in memory and in the log, and in the end
+            // writers wait.
+            Err(error) if error.code() == Code::DiskFull => {
+                if !std::mem::replace(&mut self.disk_is_full, true) {
+                    tracing::warn!(%error, "a segment cannot be written: free some space, it is tried again");
+                }
+                return Ok(Next::In(FULL_DISK_RETRY));
+            }
+            Err(error) => return Err(error),
+        }
         // From here on the segment is on disk under its name: recovery begins behind it.
         let segment = sealed.install(closed.id)?;
         let summary = segment.summary();
@@ -126,6 +141,6 @@ impl Worker for Seal {
         let membership = boundary::Boundary::decode(&closed.boundary)?.membership;
         self.boundaries.send_replace(Some(Boundary { log: closed.last_log, membership }));
         self.index.ring();
-        Ok(true)
+        Ok(Next::Now)
     }
 }

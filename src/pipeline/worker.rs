@@ -28,11 +28,22 @@ pub trait Worker: Send + 'static {
     /// How long it lets work gather once it has been woken.
     const LINGER: Duration;
 
-    /// Does the next piece of work, if there is one; whether there may be more.
+    /// Does the next piece of work, if there is one.
     ///
     /// # Errors
     /// What it cannot go on after: the node stops.
-    fn work(&mut self) -> Result<bool>;
+    fn work(&mut self) -> Result<Next>;
+}
+
+/// When a worker is to work again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there may be more.
+    Now,
+    /// When it is rung for.
+    Rung,
+    /// After this time, rung for or not.
+    In(Duration),
 }
 
 /// Wakes a stage. Cheap to clone; waking one that is awake costs one load.
@@ -73,11 +84,18 @@ impl Bell {
         self.0.rung.swap(false, Ordering::AcqRel)
     }
 
-    /// Sleeps until it rings; then lets work gather.
-    fn sleep(&self, linger: Duration) {
+    /// Sleeps until it rings, at most for `time_max`; then lets work gather.
+    fn sleep(&self, time_max: Option<Duration>, linger: Duration) {
         let mut sleeping = self.0.sleeping.lock();
         while !self.0.rung.load(Ordering::Acquire) && !self.is_closed() {
-            self.0.wake.wait(&mut sleeping);
+            match time_max {
+                None => self.0.wake.wait(&mut sleeping),
+                Some(time_max) => {
+                    if self.0.wake.wait_for(&mut sleeping, time_max).timed_out() {
+                        return;
+                    }
+                }
+            }
         }
         if !linger.is_zero() && !self.is_closed() {
             // Rung as it is, nobody wakes it before its time.
@@ -123,41 +141,54 @@ pub fn spawn<W: Worker>(worker: W, bell: Bell, driver: Driver) -> Running {
 }
 
 fn run_thread<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+    let mut time_max = None;
     while !bell.is_closed() {
-        bell.sleep(W::LINGER);
+        bell.sleep(time_max, W::LINGER);
         bell.take();
         while !bell.is_closed() {
-            match piece(&mut worker) {
-                Ok(true) => {}
-                Ok(false) => break,
+            time_max = match piece(&mut worker) {
+                Ok(Next::Now) => continue,
+                Ok(Next::Rung) => None,
+                Ok(Next::In(time)) => Some(time),
                 Err(why) => return Some(why),
-            }
+            };
+            break;
         }
     }
     None
 }
 
 async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+    let mut time_max = None;
     while !bell.is_closed() {
         if !bell.0.rung.load(Ordering::Acquire) {
-            bell.0.notify.notified().await;
+            let rung = bell.0.notify.notified();
+            match time_max {
+                None => rung.await,
+                Some(time_max) => drop(tokio::time::timeout(time_max, rung).await),
+            }
         }
         tokio::time::sleep(W::LINGER).await;
         bell.take();
         while !bell.is_closed() {
-            match piece(&mut worker) {
-                Ok(true) => tokio::task::yield_now().await,
-                Ok(false) => break,
+            time_max = match piece(&mut worker) {
+                Ok(Next::Now) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Ok(Next::Rung) => None,
+                Ok(Next::In(time)) => Some(time),
                 Err(why) => return Some(why),
-            }
+            };
+            break;
         }
     }
     None
 }
 
-fn piece<W: Worker>(worker: &mut W) -> std::result::Result<bool, String> {
+fn piece<W: Worker>(worker: &mut W) -> std::result::Result<Next, String> {
     match std::panic::catch_unwind(AssertUnwindSafe(|| worker.work())) {
-        Ok(Ok(more)) => Ok(more),
+        Ok(Ok(next)) => Ok(next),
         Ok(Err(error)) => Err(format!("stage {}: {error}", W::NAME)),
         Err(panic) => {
             let what = panic.downcast_ref::<&str>().copied().map(String::from);

@@ -49,7 +49,7 @@ use self::{
     state_machine::StateMachine,
 };
 use crate::{
-    config::ConsensusConfig,
+    config,
     env::{Env, PeerHandler},
     error::{Code, Error, Result},
     state::outcome::Outcome,
@@ -202,14 +202,13 @@ impl Consensus {
     /// A log that cannot be read or applied, and a consensus configuration that openraft refuses.
     pub async fn start(
         env: &Env,
-        me: NodeId,
+        config: &config::Config,
         founders: BTreeMap<NodeId, Member>,
-        config: &ConsensusConfig,
         wal: Wal,
         replica: Arc<dyn Replica>,
         boundaries: Boundaries,
-        keep_bytes: u64,
     ) -> Result<Self> {
+        let (me, keep_bytes, config) = (config.node.id, config.wal.keep_bytes, &config.consensus);
         let log = LogStore::new(wal.clone(), me);
         let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone())?;
         check_continues(&wal, boundaries.borrow().as_ref())?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{Pinned, Sealed};
 use crate::{
     error::Result,
-    index::{Index, IndexError, Newest, Position, Row, merge},
+    index::{self, Index, IndexError, Newest, Position, Row, merge},
     segment::{KeyEntry, Segment},
     types::Op,
 };
@@ -50,16 +50,8 @@ impl Sealed {
         if keys < RUN_KEYS_MIN && waiting.len() < segments_min {
             return Ok(false);
         }
-        self.ingest(&index, &waiting[..waiting.len().min(RUN_SEGMENTS_MAX)])
-    }
-
-    fn ingest(&self, index: &Index, segments: &[Arc<Segment>]) -> Result<bool> {
-        let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(false) };
-        let (from, last) = (first.summary().head.first_seq, last.summary());
-        let to = Position { end_seq: last.end_seq, segment: last.head.id };
-        let rows = merge(segments.iter().map(|segment| segment.keys().map(|entry| entry.map(row))))?;
-        match index.ingest(from, to, rows) {
-            Ok(_) => Ok(true),
+        match ingest(&index, waiting) {
+            Ok(()) => Ok(!waiting.is_empty()),
             Err(IndexError::Source(error)) => Err(error),
             Err(error) => {
                 self.doubt(&error);
@@ -68,25 +60,57 @@ impl Sealed {
         }
     }
 
-    /// Begins an empty index in the place of the one that does not answer.
+    /// Throws the index away and feeds a new one all segments, on request. `told` hears how many segments it
+    /// covers, before the first run and after each. It takes seconds for every million keys.
+    ///
+    /// # Errors
+    /// A segment that cannot be read, an index that cannot be written. What the new index has by then stays,
+    /// and the next start goes on from there.
+    pub fn reindex(&self, mut told: impl FnMut(usize)) -> Result<()> {
+        self.renew_index()?;
+        loop {
+            let Pinned { segments, index, indexed } = self.pin();
+            told(indexed);
+            let waiting = segments.get(indexed..).unwrap_or_default();
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            ingest(&index, waiting)?;
+        }
+    }
+
+    /// Begins an empty index in the place of the one that does not answer, or says why it cannot yet.
     fn rebuild_index(&self) {
+        if let Err(error) = self.renew_index() {
+            tracing::warn!(%error, "the index cannot be built anew now");
+            self.doubted.store(true, Ordering::Release);
+        }
+    }
+
+    fn renew_index(&self) -> index::Result<()> {
         let fresh = match &self.index_dir {
-            None => Ok(Index::in_memory(self.index_options)),
+            None => Index::in_memory(self.index_options),
             Some(path) => {
                 // Its files have to be closed first, and whoever still reads from it is soon done.
                 self.index.load().close();
                 self.index.store(Arc::new(Index::in_memory(self.index_options)));
-                Index::rebuild_from_scratch(path, self.index_options)
+                Index::rebuild_from_scratch(path, self.index_options)?
             }
         };
-        match fresh {
-            Ok(index) => self.index.store(Arc::new(index)),
-            Err(error) => {
-                tracing::warn!(%error, "the index cannot be built anew now");
-                self.doubted.store(true, Ordering::Release);
-            }
-        }
+        self.index.store(Arc::new(fresh));
+        Ok(())
     }
+}
+
+/// Feeds one run of the segments that wait.
+fn ingest(index: &Index, waiting: &[Arc<Segment>]) -> index::Result<()> {
+    let run = &waiting[..waiting.len().min(RUN_SEGMENTS_MAX)];
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+    let (from, last) = (first.summary().head.first_seq, last.summary());
+    let to = Position { end_seq: last.end_seq, segment: last.head.id };
+    let rows = merge(run.iter().map(|segment| segment.keys().map(|entry| entry.map(row))))
+        .map_err(IndexError::Source)?;
+    index.ingest(from, to, rows).map(drop)
 }
 
 pub(super) fn row(entry: KeyEntry) -> Row {

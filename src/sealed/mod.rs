@@ -1,7 +1,8 @@
 //! Everything that is sealed, as one layer: the segments from the first record on, and the index over them.
 //!
 //! ```text
-//! newest(key)   segments that are not in the index yet, newest first, by their filters ─► index ─► record
+//! newest(key)   hot records ─► segments that are not in the index yet, newest first, by their filters
+//!               ─► index ─► record
 //! older(key)    segments from the position downwards, by their filters
 //! record(seq)   the segment that holds it
 //! keys(range)   index ⊕ key tables of the segments that are not in it
@@ -15,6 +16,7 @@
 //! meanwhile.
 
 mod feed;
+mod hot;
 mod open;
 mod scan;
 
@@ -29,6 +31,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+use self::hot::HotRecords;
 pub use self::{open::SealedOptions, scan::Keys};
 use crate::{
     env::Io,
@@ -46,6 +49,7 @@ pub struct Sealed {
     io: Arc<dyn Io>,
     dir: PathBuf,
     cache: Arc<BlockCache>,
+    hot: HotRecords,
     segments: ArcSwap<Vec<Arc<Segment>>>,
     index: ArcSwap<Index>,
     /// Where the index is; none for one in memory.
@@ -61,6 +65,16 @@ pub struct Pinned {
     index: Arc<Index>,
     /// Segments below this are in the index.
     indexed: usize,
+}
+
+impl Pinned {
+    fn end_seq(&self) -> Seq {
+        end_of(&self.segments)
+    }
+}
+
+fn end_of(segments: &[Arc<Segment>]) -> Seq {
+    segments.last().map_or(Seq(0), |segment| segment.summary().end_seq)
 }
 
 impl Sealed {
@@ -85,7 +99,7 @@ impl Sealed {
     /// One past the last sealed record.
     #[must_use]
     pub fn end_seq(&self) -> Seq {
-        self.segments.load().last().map_or(Seq(0), |segment| segment.summary().end_seq)
+        end_of(&self.segments.load())
     }
 
     /// The number of the next segment.
@@ -174,12 +188,19 @@ impl Sealed {
     /// # Errors
     /// As [`Sealed::newest`].
     pub fn version_below(&self, key: &[u8], position: Seq) -> Result<Option<Record>> {
-        if position >= self.end_seq() {
-            let newest = self.newest(key)?;
-            match newest {
+        let pinned = self.pin();
+        if pinned.end_seq() <= position {
+            if let Some(record) = self.hot.get(key, &pinned.segments) {
+                return Ok(Some(record));
+            }
+            match self.newest_in(&pinned, key)? {
                 None => return Ok(None),
-                // A segment that was installed meanwhile may have a newer one than was asked for.
-                Some((seq, _)) if seq < position => return self.record(seq),
+                Some((seq, _)) if seq < position => {
+                    let record = self.record(seq)?;
+                    record.iter().for_each(|record| self.hot.keep(record, &pinned.segments));
+                    return Ok(record);
+                }
+                // The index has come further meanwhile, and knows a newer one than was asked for.
                 Some(_) => {}
             }
         }
@@ -234,7 +255,7 @@ impl Sealed {
             resident_bytes: segments.iter().map(|segment| segment.resident_bytes()).sum(),
             unindexed_segments: segments.len().saturating_sub(indexed) as u64,
             index_bytes: index.disk_bytes(),
-            cache_bytes: self.cache.bytes(),
+            cache_bytes: self.cache.bytes() + self.hot.bytes(),
         }
     }
 
@@ -259,7 +280,7 @@ pub struct SealedSizes {
     pub unindexed_segments: u64,
     /// Bytes of the index's files.
     pub index_bytes: u64,
-    /// Bytes of cached blocks.
+    /// Bytes of cached blocks and records.
     pub cache_bytes: u64,
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::Sealed;
+use super::{Sealed, hot::HotRecords};
 use crate::{
     env::Io,
     error::{Code, Error, Result},
@@ -21,6 +21,8 @@ use crate::{
 pub struct SealedOptions {
     /// Memory for blocks of segments.
     pub block_cache_bytes: u64,
+    /// Memory for records that are asked for again and again.
+    pub hot_cache_bytes: u64,
     /// The index's.
     pub index: IndexOptions,
 }
@@ -50,6 +52,7 @@ impl Sealed {
             io,
             dir,
             cache,
+            hot: HotRecords::new(options.hot_cache_bytes, options.index.hash_seed),
             segments: ArcSwap::from_pointee(segments),
             index: ArcSwap::from_pointee(index),
             index_dir,

@@ -32,6 +32,12 @@ pub fn parse_name(name: &str) -> Option<SegmentId> {
     (file_name(id) == name).then_some(id)
 }
 
+/// Whether a file's name is that of a segment that is not whole: being written, or left behind by a crash.
+#[must_use]
+pub fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).and_then(parse_name).is_some()
+}
+
 /// The name a segment has until it is whole.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -47,7 +53,7 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
 pub fn remove_unfinished(io: &dyn Io, dir: &Path) -> Result<()> {
     let names = io.list(dir).map_err(|error| Error::io(format!("listing {}", dir.display()), &error))?;
     for name in names {
-        if name.strip_suffix(UNFINISHED).and_then(parse_name).is_some() {
+        if is_unfinished(&name) {
             remove(io, &dir.join(name))?;
         }
     }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     env::{File, Io, OpenMode},
     error::{Code, Error, Result},
+    runtime::{HEAVY_BYTES, without_blocking_others},
     types::{Record, Seq},
 };
 
@@ -301,7 +302,10 @@ impl Segment {
 
     /// A block, checked, from the cache or the file.
     pub(super) fn block(&self, number: u32) -> Result<Bytes> {
-        self.cache.get(BlockKey { file: self.number, block: number }, || self.load(number))
+        self.cache.get(BlockKey { file: self.number, block: number }, || {
+            // The disk may take its time: what else this thread serves goes on elsewhere meanwhile.
+            without_blocking_others(HEAVY_BYTES, || self.load(number))
+        })
     }
 
     /// A block from the file: the only way in, and where it is checked.

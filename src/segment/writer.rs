@@ -84,6 +84,9 @@ impl SegmentWriter {
         let file = io
             .open(&unfinished, OpenMode::Buffered)
             .map_err(|error| Error::io(format!("creating {}", unfinished.display()), &error))?;
+        // The new file has the unfinished name for good before it gets the final one: a file system that does not
+        // keep such steps in order could else give the final name to what an earlier process left half written.
+        sync_dir_of(&*io, path)?;
         let header = head.encode();
         Ok(Self {
             sink: Sink::new(file, unfinished.clone(), &header),
@@ -219,11 +222,8 @@ impl SegmentWriter {
         self.io
             .rename(&self.unfinished, &self.path)
             .map_err(|error| Error::io(format!("naming {}", self.path.display()), &error))?;
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // From here on this process finds the segment; after the next line every one does.
-        self.io.sync_dir(dir).map_err(|error| {
-            Error::io(format!("making the name of {} durable", self.path.display()), &error)
-        })?;
+        sync_dir_of(&*self.io, &self.path)?;
         Ok(facts.summary(self.head, digest, self.sink.offset()))
     }
 
@@ -250,6 +250,13 @@ impl SegmentWriter {
         self.sink.write(&trailer.encode())?;
         Ok((contents.facts, trailer.digest))
     }
+}
+
+/// Makes the names in a file's directory durable.
+fn sync_dir_of(io: &dyn Io, path: &Path) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    io.sync_dir(dir)
+        .map_err(|error| Error::io(format!("making the name of {} durable", path.display()), &error))
 }
 
 type Serializer<'a> =

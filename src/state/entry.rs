@@ -14,6 +14,14 @@ pub const KIND_BATCH: u8 = 1;
 pub const KIND_SETTINGS: u8 = 2;
 /// Cluster membership, written by `crate::raft`.
 pub const KIND_MEMBERSHIP: u8 = 3;
+/// The open segment ends here, unless it is empty. Nothing follows.
+pub const KIND_SEAL: u8 = 4;
+
+/// The bytes of the entry that ends the open segment.
+#[must_use]
+pub fn seal_entry() -> Bytes {
+    Bytes::from_static(&[KIND_SEAL])
+}
 
 /// Writes `kind` and the archive of `value` behind it; `room` is a guess of the size in bytes.
 ///

@@ -138,6 +138,18 @@ impl State {
         self.writer.lock().settings
     }
 
+    /// Applies an entry that asks for the end of the open segment.
+    pub fn apply_seal(&self) {
+        self.writer.lock().filling.end_asked = true;
+    }
+
+    /// When the first record of the open segment was written, by the leader's clock; none while it is empty.
+    #[must_use]
+    pub fn open_since_ms(&self) -> Option<TimestampMs> {
+        let open = Arc::clone(&self.view.load().open);
+        (open.first_seq() < self.applied()).then(|| open.record(open.first_seq()).timestamp_ms)
+    }
+
     /// Applies a batch: numbers its records, decides its conditions and retries, makes it readable.
     ///
     /// # Errors
@@ -220,6 +232,7 @@ impl State {
         let records = self.applied().0 - open.first_seq().0;
         let settings = writer.settings.unwrap_or(Settings::BUILT_IN);
         if !writer.filling.is_full(records, &settings) {
+            writer.filling.end_asked = false;
             return Ok(false);
         }
         let boundary = Boundary {

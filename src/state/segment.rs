@@ -28,6 +28,8 @@ pub(super) struct Filling {
     pub(super) log_bytes: u64,
     /// Answers to requests with idempotency keys, encoded.
     pub(super) answers: Vec<u8>,
+    /// Whether the entry that is being applied asks for its end.
+    pub(super) end_asked: bool,
 }
 
 impl Filling {
@@ -44,7 +46,8 @@ impl Filling {
 
     /// Whether it ends with the entry that was noted last.
     pub(super) fn is_full(&self, records: u64, settings: &Settings) -> bool {
-        self.record_bytes >= settings.segment_bytes
+        self.end_asked && records > 0
+            || self.record_bytes >= settings.segment_bytes
             || records >= (settings.segment_bytes / BYTES_PER_RECORD_MIN).max(1)
             || self.log_bytes >= settings.segment_bytes.saturating_mul(LOG_BYTES_FACTOR)
     }

@@ -68,7 +68,7 @@ mod writer;
 
 pub use crate::types::LogId;
 pub use driver::Driver;
-pub use metrics::{WalHealth, WalMetrics};
+pub use metrics::{DiskFull, WalHealth, WalMetrics};
 #[doc(hidden)]
 pub use options::Sabotage;
 pub use options::WalOptions;

@@ -1,7 +1,8 @@
 //! Whether the disk has room for what comes next.
 //!
 //! Takes what the file system says, what the pool held back and what the writer met; gives
-//! [`WalHealth`]. It does not own the decision to refuse writes: that is admission's.
+//! [`WalHealth`], and tells the log of the node when that changes. It does not own the decision to refuse
+//! writes: that is admission's.
 
 use std::{
     path::PathBuf,
@@ -15,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{WalHealth, files::LogDir};
+use super::{DiskFull, WalHealth, files::LogDir};
 use crate::{config::WalConfig, env::Io};
 
 /// Free space is asked for at most this often.
@@ -30,6 +31,8 @@ pub(super) struct Space {
     /// Set by the pool while it makes no spare because of the watermark.
     held_back: Arc<AtomicBool>,
     seen: Mutex<Option<(Instant, u64)>>,
+    /// The last word was that the disk is full.
+    told_full: AtomicBool,
 }
 
 impl Space {
@@ -41,6 +44,7 @@ impl Space {
             file_bytes: config.file_bytes,
             held_back,
             seen: Mutex::new(None),
+            told_full: AtomicBool::new(false),
         }
     }
 
@@ -54,7 +58,26 @@ impl Space {
         // into the file that is there, and then into the room below.
         let held_back = held_back && free < min.saturating_add(self.file_bytes);
         self.held_back.fetch_and(held_back, Relaxed);
-        if full || held_back || free < min { WalHealth::DiskFull { free, min } } else { WalHealth::Ok }
+        let next_file = if full || held_back { self.file_bytes } else { 0 };
+        let health = if next_file > 0 || free < min {
+            WalHealth::DiskFull(DiskFull { free, min, next_file })
+        } else {
+            WalHealth::Ok
+        };
+        self.tell(&health);
+        health
+    }
+
+    /// One line when writes stop, and one when somebody asks again and they go on.
+    fn tell(&self, health: &WalHealth) {
+        let full = matches!(health, WalHealth::DiskFull(_));
+        if self.told_full.swap(full, Relaxed) == full {
+            return;
+        }
+        match health {
+            WalHealth::DiskFull(why) => tracing::warn!("the disk is full, writes are refused: {why}"),
+            _ => tracing::info!("the disk has room again, writes go on"),
+        }
     }
 
     /// Free bytes on disk; as of the last second unless `now`.

@@ -649,6 +649,7 @@ pub fn status_and_health(server: &mut impl Server) {
     let status = client.get("/api/v1/status").is(200).json();
     for pointer in [
         "/node_id",
+        "/cluster_id",
         "/role",
         "/leader_id",
         "/term",

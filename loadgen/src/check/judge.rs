@@ -109,15 +109,15 @@ pub fn correctness(target: &Target, measured: &Measured) -> Outcome {
 fn answers(measured: &Measured) -> Result<(), String> {
     let failed = measured.failed();
     if failed > 0 {
-        let kinds = measured.refused.iter().chain(&measured.unknown);
-        let most = kinds.max_by_key(|(_, count)| **count).map_or("", |(kind, _)| kind.as_str());
+        let most = measured.most_frequent_failure().unwrap_or_default();
         return Err(format!("{} requests failed, most with {most:?}", units::count(failed)));
     }
     match &measured.truth {
-        Some(truth) if !truth.holds() => {
+        Some(Ok(truth)) if !truth.holds() => {
             let (lost, wrong) = (units::count(truth.lost), units::count(truth.wrong));
             Err(format!("of what was acknowledged, {lost} records are lost and {wrong} are wrong"))
         }
+        Some(Err(why)) => Err(format!("what was acknowledged was not read back: {why}")),
         _ => Ok(()),
     }
 }
@@ -180,7 +180,8 @@ mod tests {
         assert!(matches!(correctness(&target, &flawless()), Outcome::Right));
         let lost = Truth { acknowledged: 9, lost: 1, ..Truth::default() };
         for broken in [
-            Measured { truth: Some(lost), ..flawless() },
+            Measured { truth: Some(Ok(lost)), ..flawless() },
+            Measured { truth: Some(Err("nobody was there".to_owned())), ..flawless() },
             Measured { truth: None, ..flawless() },
             Measured { writes: None, reads: None, ..flawless() },
             measured(),

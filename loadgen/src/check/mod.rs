@@ -16,9 +16,6 @@ use std::{
     thread,
 };
 
-use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-
 use self::{
     judge::Outcome,
     node::{Node, Nodes},
@@ -30,16 +27,17 @@ use crate::{
     measured::Measured,
     note, print,
     report::{self, Page},
+    signals::Signals,
 };
+use clap::Args;
 
-/// What a shell expects of a program that a signal ended.
-const EXIT_INTERRUPTED: i32 = 130;
+const TARGETS: &str = "configs/targets.toml";
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The targets.
-    #[arg(long, value_name = "FILE", default_value = "configs/targets.toml")]
-    targets: PathBuf,
+    /// The targets [default: configs/targets.toml here, above here, or above this program].
+    #[arg(long, value_name = "FILE")]
+    targets: Option<PathBuf>,
     /// Start ledgers of up to this many nodes; targets that want more are only listed.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3))]
     spawn: u16,
@@ -84,7 +82,11 @@ impl Drop for StopAll {
 /// # Errors
 /// When the check cannot begin; what happens to a target is its verdict.
 pub fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let targets = chosen(targets::read(&args.targets).map_err(Failure::Usage)?, &args.only)?;
+    let file = args.targets.clone().map_or_else(targets_of_the_project, Ok).map_err(Failure::Usage)?;
+    let targets = chosen(targets::read(&file).map_err(Failure::Usage)?, &args.only)?;
+    if let Some(why) = nothing_to_judge(&targets, args.spawn) {
+        return Err(Failure::Usage(why));
+    }
     // A mistake in the last target is found before the first one has run.
     for target in targets.iter().filter(|target| missing(target, args.spawn).is_none()) {
         crate::understood(&target.arguments("http://127.0.0.1:1", args.quick))
@@ -197,6 +199,13 @@ fn missing(target: &Target, nodes: u16) -> Option<String> {
     }
 }
 
+/// Why none of these can be run, if none can: a check that judges nothing must not look like one that holds.
+fn nothing_to_judge(targets: &[Target], nodes: u16) -> Option<String> {
+    let why = targets.iter().map(|target| Some(format!("{} {}", target.name, missing(target, nodes)?)));
+    let why: Option<Vec<String>> = why.collect();
+    Some(format!("nothing can be judged: {}", why?.join(", ")))
+}
+
 fn chosen(targets: Vec<Target>, only: &[String]) -> Result<Vec<Target>, Failure> {
     if let Some(unknown) = only.iter().find(|name| targets.iter().all(|target| target.name != **name)) {
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
@@ -206,6 +215,18 @@ fn chosen(targets: Vec<Target>, only: &[String]) -> Result<Vec<Target>, Failure>
         )));
     }
     Ok(targets.into_iter().filter(|target| only.is_empty() || only.contains(&target.name)).collect())
+}
+
+/// The project's own targets, wherever in it this runs.
+fn targets_of_the_project() -> Result<PathBuf, String> {
+    let places = [std::env::current_dir(), std::env::current_exe()];
+    let mut above = places.iter().flatten().flat_map(|place| place.ancestors());
+    let file = above.find_map(|dir| Some(dir.join(TARGETS)).filter(|file| file.is_file()));
+    file.ok_or_else(|| {
+        format!(
+            "there is no {TARGETS} here, above here, or above this program: say which with --targets FILE"
+        )
+    })
 }
 
 fn beside_this() -> Result<PathBuf, String> {
@@ -219,20 +240,15 @@ fn stop_on_signal(nodes: &Nodes) -> Result<(), String> {
     let failed = |error| format!("catching signals: {error}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let nodes = nodes.clone();
-    let (mut interrupt, mut terminate) = {
+    let mut signals = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+        Signals::listen().map_err(failed)?
     };
     thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        note("interrupted; stopping the nodes");
+        let signal = runtime.block_on(signals.next());
+        note(&format!("interrupted by {signal}: stopping the nodes"));
         nodes.stop_all();
-        std::process::exit(EXIT_INTERRUPTED);
+        std::process::exit(signal.exit_code().into());
     });
     Ok(())
 }
@@ -266,5 +282,9 @@ mod tests {
             Some("needs cluster")
         );
         assert_eq!(missing(&target("a", "nodes = 3"), 1).as_deref(), Some("needs --spawn 3"));
+        let all = [target("a", "nodes = 3"), target("b", "needs = \"embedded\"")];
+        let why = nothing_to_judge(&all, 1).unwrap();
+        assert_eq!(why, "nothing can be judged: a needs --spawn 3, b needs embedded");
+        assert_eq!(nothing_to_judge(&all, 3), None);
     }
 }

@@ -59,6 +59,7 @@ pub enum Kind {
     Mixed,
     /// Without a node: reads, writes or both by `read_ratio`.
     Embedded,
+    Cas,
 }
 
 /// What a run is held against.
@@ -89,7 +90,7 @@ const fn yes() -> bool {
 /// When it cannot be read or something in it is not a target; the message names the file and the key.
 pub fn read(path: &Path) -> Result<Vec<Target>, String> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("reading the targets: {}: {error} (--targets FILE)", path.display()))?;
+        .map_err(|error| format!("reading the targets: --targets {}: {error}", path.display()))?;
     parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -158,7 +159,7 @@ impl Target {
         match self.kind {
             Kind::Get => false,
             Kind::Embedded => self.read_ratio != Some(1.0),
-            Kind::Put | Kind::Bulk | Kind::Mixed => true,
+            Kind::Put | Kind::Bulk | Kind::Mixed | Kind::Cas => true,
         }
     }
 
@@ -170,6 +171,7 @@ impl Target {
             Kind::Get => "get",
             Kind::Mixed => "mixed",
             Kind::Embedded => "embedded",
+            Kind::Cas => "cas",
         };
         let bulk = matches!(self.kind, Kind::Bulk | Kind::Embedded);
         let mut arguments: Vec<String> = vec![kind.to_owned()];
@@ -294,6 +296,16 @@ mod tests {
         );
         assert!(target.writes() && !embedded("read_ratio = 1.0\n").unwrap().writes());
         assert!(embedded("connections = 4\n").unwrap_err().contains("connections"));
+    }
+
+    #[test]
+    fn every_workload_may_be_a_target() {
+        for kind in ["put", "bulk", "get", "mixed", "cas"] {
+            let target = &parse(&GOOD.replace("bulk", kind)).unwrap()[0];
+            for quick in [false, true] {
+                crate::understood(&target.arguments("http://127.0.0.1:1", quick)).unwrap();
+            }
+        }
     }
 
     #[test]

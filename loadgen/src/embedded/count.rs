@@ -108,6 +108,7 @@ impl Count {
 
     /// It as a whole run; what is not counted here is left empty.
     pub fn measured(self) -> Measured {
+        let writes_begun = self.writes.requests > 0;
         let some = |operations: Operations| (operations.requests > 0).then_some(operations);
         Measured {
             plan: Map::new(),
@@ -118,6 +119,8 @@ impl Count {
             reads: some(self.reads),
             refused: self.failed,
             unknown: BTreeMap::new(),
+            details: BTreeMap::new(),
+            writes_begun,
             precondition_failed: 0,
             bytes_sent: 0,
             bytes_received: 0,

@@ -154,7 +154,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> Result<Measured, String>
     if plan.verify {
         // Its own memory may not vouch for what the disk has kept.
         drop(shared);
-        measured.truth = Some(truth::check(&open()?, &plan.records, &acknowledged)?);
+        measured.truth = Some(Ok(truth::check(&open()?, &plan.records, &acknowledged)?));
     }
     Ok(measured)
 }
@@ -342,7 +342,7 @@ mod tests {
             assert!(measured.servers.is_empty());
             let in_ticks: u64 = measured.timeline.iter().map(|tick| tick.records).sum();
             assert_eq!(in_ticks, 5_000);
-            if let Some(truth) = &measured.truth {
+            if let Some(Ok(truth)) = &measured.truth {
                 assert_eq!((truth.acknowledged, truth.holds()), (records(&measured.writes), true));
             }
         }

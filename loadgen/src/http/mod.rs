@@ -9,6 +9,7 @@ mod head;
 use std::{
     fmt, io,
     net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
@@ -29,6 +30,8 @@ pub const READ_BYTES: usize = 16 << 10;
 pub enum Broken {
     /// The connection failed or was closed.
     Io(io::Error),
+    /// Nothing came for this long.
+    Late(Duration),
     /// The server sent something that is not such an answer.
     BadAnswer(&'static str),
 }
@@ -38,6 +41,7 @@ impl Broken {
     pub fn kind(&self) -> String {
         match self {
             Self::Io(error) => format!("connection: {}", error.kind()),
+            Self::Late(_) => "connection: timed out".to_owned(),
             Self::BadAnswer(what) => format!("bad answer: {what}"),
         }
     }
@@ -53,9 +57,19 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "the connection broke: {error}"),
+            Self::Late(time) => write!(f, "no answer within {} s", time.as_secs_f64()),
             Self::BadAnswer(what) => write!(f, "not an answer of scribe-node: {what}"),
         }
     }
+}
+
+/// How long a server is borne with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// One request may take this long.
+    pub timeout: Duration,
+    /// It may refuse, or not be there, for this long.
+    pub stall: Duration,
 }
 
 /// A server, resolved once.
@@ -79,9 +93,11 @@ impl Target {
         Ok(Self { authority, address })
     }
 
-    /// Opens a connection.
-    pub async fn connect(&self) -> io::Result<Connection> {
-        Ok(Connection { stream: self.open().await?, unread: Unread::new() })
+    /// Opens a connection on which nothing is waited for longer than `timeout`, this not either.
+    pub async fn connect(&self, timeout: Duration) -> io::Result<Connection> {
+        let stream = tokio::time::timeout(timeout, self.open()).await;
+        let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Connection { stream, unread: Unread::new(), timeout })
     }
 
     /// Opens a socket.
@@ -160,6 +176,7 @@ impl Unread {
 pub struct Connection {
     stream: TcpStream,
     unread: Unread,
+    timeout: Duration,
 }
 
 impl Connection {
@@ -177,11 +194,17 @@ impl Connection {
 
     /// Sends one request, or several: each gets an answer, in their order.
     pub async fn send(&mut self, requests: &[u8]) -> Result<(), Broken> {
-        Ok(self.stream.write_all(requests).await?)
+        let sent = tokio::time::timeout(self.timeout, self.stream.write_all(requests)).await;
+        Ok(sent.map_err(|_| Broken::Late(self.timeout))??)
     }
 
     /// Reads one answer; its body replaces what `body` held.
     pub async fn answer(&mut self, body: &mut Vec<u8>) -> Result<Head, Broken> {
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, self.read_answer(body)).await.map_err(|_| Broken::Late(timeout))?
+    }
+
+    async fn read_answer(&mut self, body: &mut Vec<u8>) -> Result<Head, Broken> {
         body.clear();
         loop {
             if let Some((head, bytes)) = self.unread.answer()? {
@@ -203,9 +226,19 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
     const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\nscribe-seq: 42\r\nContent-Length: 5\r\n\r\nhello";
     const IN_CHUNKS: &[u8] =
         b"HTTP/1.1 201 Created\r\nscribe-seq: 42\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_not_waited_for() {
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::resolve(&format!("http://{}", mute.local_addr().unwrap())).unwrap();
+        let mut connection = target.connect(Duration::from_millis(20)).await.unwrap();
+        let late = connection.exchange(b"x", &mut Vec::new()).await.unwrap_err();
+        assert_eq!(late.to_string(), "no answer within 0.02 s");
+    }
 
     proptest! {
         #[test]
@@ -226,7 +259,7 @@ mod tests {
                     }
                     socket.write_all(&wire).await.unwrap();
                 });
-                let mut connection = Target::resolve(&url).unwrap().connect().await.unwrap();
+                let mut connection = Target::resolve(&url).unwrap().connect(PATIENCE).await.unwrap();
                 let mut body = b"left over".to_vec();
                 for _ in 0..3 {
                     let head = connection.exchange(b"x", &mut body).await.unwrap();

@@ -6,14 +6,14 @@
 //! a journal whose last group was cut short by a crash can be told from one that is damaged.
 //!
 //! ```text
-//! header   0 magic "scribelj"        8 version u16 = 1    10 source u8 (1 made, 2 file)
+//! header   0 magic "scribelj"        8 version u16 = 2    10 source u8 (1 made, 2 file)
 //!         11 order u8 (0 sequential, 1 uniform, 2 zipfian)
-//!         12 text u8 (1: values are characters)            13 0 u8 × 3
+//!         12 text u8 (1: values are characters)            13 cluster_id_bytes u8      14 0 u8 × 2
 //!         16 seed u64               24 key_space u64       32 zipf exponent f64
 //!         40 key_bytes u32          44 records in a request u32
 //!         48 value_bytes_min u32    52 value_bytes_max u32
 //!         56 file_bytes u64         64 file_crc u32 (of its first MiB)
-//!         68 url_bytes u16          70 path_bytes u16      72 first_seq u64    80 url, path
+//!         68 url_bytes u16          70 path_bytes u16      72 first_seq u64    80 url, path, cluster_id
 //!         …  crc u32 of all before
 //! group    0 magic "SLJG"    4 number u32, from 0    8 entries u32    12 crc u32 of 0..12 and the entries
 //!         16 entries, 24 bytes each
@@ -23,7 +23,8 @@
 //! Writes are numbered from 0 in the order in which they are begun. The kinds: 1, the `count` writes from
 //! `first` on were acknowledged at the positions from `seq` on; 2, they were refused for certain; 3, writes
 //! below `first` may have been begun. What was begun and is neither acknowledged nor refused is unknown. A group
-//! without entries is the end: the run was over, and nothing is missing.
+//! without entries is the end: the run was over, and nothing is missing. Version 1 is the same without a
+//! `cluster_id`, and is read, too.
 
 pub mod reader;
 pub mod writer;
@@ -37,7 +38,7 @@ use crate::workload::{
 };
 
 const MAGIC: &[u8; 8] = b"scribelj";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 80;
 const GROUP_MAGIC: &[u8; 4] = b"SLJG";
 const GROUP_BYTES: usize = 16;
@@ -82,6 +83,8 @@ impl OwnFile {
 pub struct Spec {
     /// The first server that was written to.
     pub url: String,
+    /// The ledger that it is of, if it said so.
+    pub cluster_id: Option<String>,
     /// What is below this position is older than the run: another run with the same seed may have written the
     /// same.
     pub first_seq: u64,
@@ -102,6 +105,7 @@ impl Spec {
     pub fn of(records: &Records, seed: u64, url: String) -> Self {
         Self {
             url,
+            cluster_id: None,
             first_seq: 0,
             seed,
             batch: 1,
@@ -125,21 +129,23 @@ impl Spec {
     /// As bytes.
     ///
     /// # Errors
-    /// A URL or a path of more than 64 KiB.
+    /// A URL or a path of more than 64 KiB, or an id of more than 255 bytes.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
         let none = OwnFile { path: String::new(), bytes: 0, crc: 0 };
         let file = self.file.as_ref().unwrap_or(&none);
-        let length =
-            |text: &str| u16::try_from(text.len()).map_err(|_| "a name is too long for a journal".to_owned());
+        let cluster_id = self.cluster_id.as_deref().unwrap_or_default();
+        let too_long = || "a name is too long for a journal".to_owned();
+        let length = |text: &str| u16::try_from(text.len()).map_err(|_| too_long());
+        let id_bytes = u8::try_from(cluster_id.len()).map_err(|_| too_long())?;
         let (order, theta) = match self.order {
             Order::Sequential => (0, 0.0),
             Order::Uniform => (1, 0.0),
             Order::Zipfian(theta) => (2, theta),
         };
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.url.len() + file.path.len() + 4);
+        let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[1 + u8::from(self.file.is_some()), order, self.text.into(), 0, 0, 0]);
+        out.extend_from_slice(&[1 + u8::from(self.file.is_some()), order, self.text.into(), id_bytes, 0, 0]);
         out.extend_from_slice(&self.seed.to_le_bytes());
         out.extend_from_slice(&self.key_space.to_le_bytes());
         out.extend_from_slice(&f64::to_le_bytes(theta));
@@ -153,6 +159,7 @@ impl Spec {
         out.extend_from_slice(&self.first_seq.to_le_bytes());
         out.extend_from_slice(self.url.as_bytes());
         out.extend_from_slice(file.path.as_bytes());
+        out.extend_from_slice(cluster_id.as_bytes());
         let crc = crc_fast::crc32_iscsi(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         Ok(out)
@@ -163,11 +170,13 @@ impl Spec {
         let head = bytes.get(..HEADER_BYTES).filter(|head| head.starts_with(MAGIC));
         let head = head.ok_or("it does not begin as a journal does")?;
         let version = u16::from_le_bytes([head[8], head[9]]);
-        if version != VERSION {
-            return Err(format!("it is of version {version}, this program reads version {VERSION}"));
+        if !(1..=VERSION).contains(&version) {
+            return Err(format!("it is of version {version}, this program reads versions 1 to {VERSION}"));
         }
         let (url_bytes, path_bytes) = (u16_at(head, 68) as usize, u16_at(head, 70) as usize);
-        let end = HEADER_BYTES + url_bytes + path_bytes;
+        let path_at = HEADER_BYTES + url_bytes;
+        let id_at = path_at + path_bytes;
+        let end = id_at + usize::from(head[13]);
         let whole = bytes.get(..end + 4).ok_or("its header is cut short")?;
         if crc_fast::crc32_iscsi(&whole[..end]) != u32_at(whole, end) {
             return Err("its header is damaged".to_owned());
@@ -181,9 +190,10 @@ impl Spec {
             2 => Order::Zipfian(f64::from_bits(u64_at(head, 32))),
             _ => return Err("its order of keys is not known".to_owned()),
         };
-        let path = text(HEADER_BYTES + url_bytes, end)?;
+        let path = text(path_at, id_at)?;
         let spec = Self {
-            url: text(HEADER_BYTES, HEADER_BYTES + url_bytes)?,
+            url: text(HEADER_BYTES, path_at)?,
+            cluster_id: Some(text(id_at, end)?).filter(|id| !id.is_empty()),
             first_seq: u64_at(head, 72),
             seed: u64_at(head, 16),
             key_space: u64_at(head, 24),

@@ -88,6 +88,7 @@ mod tests {
     fn journal(groups: u32) -> (Vec<u8>, Vec<usize>) {
         let spec = Spec {
             url: "http://h:1".to_owned(),
+            cluster_id: None,
             first_seq: 0,
             seed: 1,
             batch: 1,

@@ -17,10 +17,12 @@ fn order() -> impl Strategy<Value = Order> {
 
 fn spec() -> impl Strategy<Value = Spec> {
     let file = proptest::option::of(("[a-z/]{1,20}", any::<u64>(), any::<u32>()));
+    let names = ("http://[a-z]{1,9}:[0-9]{1,4}", proptest::option::of("[0-9a-f]{1,40}"));
     let numbers = (any::<u64>(), 1u32..9999, 1u32..1024, 1u64..1 << 60, 0usize..5000, 0usize..5000);
-    (numbers, order(), any::<bool>(), "http://[a-z]{1,9}:[0-9]{1,4}", file).prop_map(
-        |((seed, batch, key_bytes, key_space, min, more), order, text, url, file)| Spec {
+    (numbers, order(), any::<bool>(), names, file).prop_map(
+        |((seed, batch, key_bytes, key_space, min, more), order, text, (url, cluster_id), file)| Spec {
             url,
+            cluster_id,
             first_seq: seed.rotate_left(7),
             seed,
             batch,
@@ -70,12 +72,14 @@ proptest! {
     }
 }
 
-/// The bytes of version 1, made by another program from the drawing above.
-const GOLDEN: &[u8] = include_bytes!("../../tests/golden/journal-1.slj");
+/// The bytes of each version, made by another program from the drawing above.
+const GOLDEN_1: &[u8] = include_bytes!("../../tests/golden/journal-1.slj");
+const GOLDEN_2: &[u8] = include_bytes!("../../tests/golden/journal-2.slj");
 
 fn golden_spec() -> Spec {
     Spec {
         url: "http://127.0.0.1:8001".to_owned(),
+        cluster_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
         first_seq: 4_000_000_000,
         seed: 7,
         batch: 100,
@@ -102,13 +106,17 @@ fn the_bytes_are_frozen() {
     for (number, entries) in groups.iter().enumerate() {
         bytes.extend(encode_group(number as u32, entries));
     }
-    assert_eq!(bytes, GOLDEN);
-    let journal = reader::read(GOLDEN).unwrap();
-    assert_eq!((journal.spec, journal.entries, journal.torn_bytes), (golden_spec(), groups.concat(), 0));
+    assert_eq!(bytes, GOLDEN_2);
+    let without_id = Spec { cluster_id: None, ..golden_spec() };
+    for (golden, spec) in [(GOLDEN_1, without_id), (GOLDEN_2, golden_spec())] {
+        let journal = reader::read(golden).unwrap();
+        assert_eq!((journal.spec, journal.entries, journal.torn_bytes), (spec, groups.concat(), 0));
+    }
 }
 
 #[test]
 fn a_name_too_long_is_refused() {
-    let spec = Spec { url: "x".repeat(70_000), ..golden_spec() };
-    assert!(spec.encode().is_err());
+    let url = Spec { url: "x".repeat(70_000), ..golden_spec() };
+    let id = Spec { cluster_id: Some("x".repeat(256)), ..golden_spec() };
+    assert!(url.encode().is_err() && id.encode().is_err());
 }

@@ -156,6 +156,7 @@ mod tests {
     fn spec() -> Spec {
         Spec {
             url: "http://h:1".to_owned(),
+            cluster_id: None,
             first_seq: 0,
             seed: 1,
             batch: 1,

@@ -232,6 +232,25 @@ mod tests {
     }
 
     #[test]
+    fn a_title_says_numbers_as_they_were_asked_for() {
+        let mut measured = measured();
+        measured.plan.insert("rate".to_owned(), 2000.0.into());
+        assert!(page(&measured).contains("<h1>mixed, 64 connections, 2000 requests/s</h1>"));
+    }
+
+    #[test]
+    fn a_page_says_what_was_not_done() {
+        let mut measured = measured();
+        measured.truth = Some(Err("nobody was <there>".to_owned()));
+        measured.writes = None;
+        let html = page(&measured);
+        for part in ["read back: not checked", "not checked: nobody was &lt;there&gt;", "writes acknowledged"]
+        {
+            assert!(html.contains(part), "{part}");
+        }
+    }
+
+    #[test]
     fn hostile_texts_stay_texts() {
         const HOSTILE: &str = "\"'><script>alert(1)</script>&\0";
         let mut measured = measured();
@@ -239,7 +258,8 @@ mod tests {
         measured.command.push(HOSTILE.to_owned());
         measured.refused.insert(HOSTILE.to_owned(), 1);
         measured.unknown.insert(HOSTILE.to_owned(), 1);
-        measured.truth = Some(Truth { lost: 1, shown: vec![HOSTILE.to_owned()], ..Truth::default() });
+        measured.details.insert(HOSTILE.to_owned(), HOSTILE.to_owned());
+        measured.truth = Some(Ok(Truth { lost: 1, shown: vec![HOSTILE.to_owned()], ..Truth::default() }));
         let server = &mut measured.servers[0];
         server.url = HOSTILE.to_owned();
         server.version = Some(HOSTILE.to_owned());

@@ -30,13 +30,18 @@ pub fn json(measured: &Measured, machine: &Machine) -> Json {
         "errors": errors,
         "refused": measured.refused,
         "unknown": measured.unknown,
+        "details": measured.details,
+        "nothing_written": measured.nothing_written(),
         "precondition_failed": measured.precondition_failed,
         "bytes_sent": measured.bytes_sent,
         "bytes_received": measured.bytes_received,
         "client_cpu_cores": measured.client_cpu_cores,
         "server": measured.servers.first().map(server),
         "servers": measured.servers.iter().map(server).collect::<Vec<_>>(),
-        "truth": measured.truth.as_ref().map(truth::json),
+        "truth": measured.truth.as_ref().map(|truth| match truth {
+            Ok(truth) => truth::json(truth),
+            Err(why) => json!({"good": false, "not_checked": why}),
+        }),
         "began_unix_ms": measured.began_unix_ms,
         "command_line": measured.command,
         "machine": {
@@ -74,6 +79,7 @@ fn server(server: &ServerCost) -> Json {
         "disk_bytes": server.disk_bytes,
         "disk_bytes_per_record": server.disk_bytes_per_record(),
         "log_bytes": server.log_bytes,
+        "log_bytes_per_record": server.log_bytes_per_record(),
         "syncs": server.syncs,
         "records": server.records,
         "stages": server.stages.iter().map(stage).collect::<Vec<_>>(),
@@ -81,14 +87,19 @@ fn server(server: &ServerCost) -> Json {
 }
 
 fn stage(stage: &StageTimes) -> Json {
+    // JSON has no infinity: what is beyond the last bound is null.
+    let at_most = |quantile| stage.quantile_bucket(quantile).map(|bucket| bucket.high);
     json!({
         "name": stage.name,
         "count": stage.count,
         "mean_seconds": stage.mean_seconds(),
+        // What is known, and then what is estimated from it.
+        "p50_seconds_at_most": at_most(0.5),
+        "p90_seconds_at_most": at_most(0.9),
+        "p99_seconds_at_most": at_most(0.99),
         "p50_seconds": stage.quantile_seconds(0.5),
         "p90_seconds": stage.quantile_seconds(0.9),
         "p99_seconds": stage.quantile_seconds(0.99),
-        // JSON has no infinity: the last bound is null.
         "cumulative": stage.cumulative,
     })
 }

@@ -92,6 +92,8 @@ pub mod tests {
             reads: Some(operations(2_000, 2_000, histogram(100, 2_100))),
             refused: [("503 overloaded".to_owned(), 3)].into(),
             unknown: [("connection-broken".to_owned(), 1)].into(),
+            details: [].into(),
+            writes_begun: true,
             precondition_failed: 12,
             bytes_sent: 4 << 20,
             bytes_received: 1 << 20,
@@ -118,7 +120,7 @@ pub mod tests {
                     cumulative: vec![(0.001, 5), (0.004, 10), (f64::INFINITY, 10)],
                 }],
             }],
-            truth: Some(Truth { acknowledged: 4_000, ..Truth::default() }),
+            truth: Some(Ok(Truth { acknowledged: 4_000, ..Truth::default() })),
         }
     }
 }

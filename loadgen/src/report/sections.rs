@@ -57,6 +57,8 @@ pub fn shown(value: &Json) -> String {
             .map(|(name, value)| format!("{name} {}", shown(value)))
             .collect::<Vec<_>>()
             .join(", "),
+        // A rate of 2000 that came as a fraction is shown as it was asked for.
+        Json::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
         other => other.to_string(),
     }
 }
@@ -81,9 +83,20 @@ fn cards(out: &mut String, measured: &Measured, machine: &Machine) {
         let name = if measured.servers.len() > 1 { "servers'" } else { "server's" };
         card("", &format!("{cores:.2}"), &format!("{name} cores of {}", machine.cores));
     }
-    if let Some(truth) = &measured.truth {
-        let (class, text) = if truth.holds() { ("good", "all there") } else { ("bad", "LOST OR WRONG") };
-        card(class, &units::short(truth.acknowledged as f64), &format!("read back: {text}"));
+    if measured.nothing_written() {
+        card("bad", "0", "writes acknowledged");
+    }
+    match &measured.truth {
+        Some(Ok(truth)) => {
+            let (class, text) = match (truth.holds(), truth.is_good()) {
+                (true, true) => ("good", "all there"),
+                (true, false) => ("bad", "nothing was acknowledged"),
+                (false, _) => ("bad", "LOST OR WRONG"),
+            };
+            card(class, &units::short(truth.acknowledged as f64), &format!("read back: {text}"));
+        }
+        Some(Err(_)) => card("bad", "?", "read back: not checked"),
+        None => {}
     }
     out.push_str("</section>\n");
 }
@@ -116,9 +129,11 @@ fn results(out: &mut String, measured: &Measured) {
         ("measured for".to_owned(), units::seconds(measured.elapsed.as_secs_f64())),
     ];
     for (name, kinds) in [("refused", &measured.refused), ("outcome unknown", &measured.unknown)] {
-        rows.extend(
-            kinds.iter().map(|(kind, n)| (name.to_owned(), format!("{} × {kind}", units::count(*n)))),
-        );
+        for (kind, count) in kinds {
+            let detail = measured.details.get(kind);
+            let detail = detail.map_or_else(String::new, |detail| format!(" (the first: {detail})"));
+            rows.push((name.to_owned(), format!("{} × {kind}{detail}", units::count(*count))));
+        }
     }
     if measured.precondition_failed > 0 {
         rows.push(("conditions not met".to_owned(), units::count(measured.precondition_failed)));
@@ -126,7 +141,10 @@ fn results(out: &mut String, measured: &Measured) {
     if let Some(cores) = measured.client_cpu_cores {
         rows.push(("load generator CPU".to_owned(), format!("{cores:.2} cores")));
     }
-    if let Some(truth) = &measured.truth {
+    if let Some(Err(why)) = &measured.truth {
+        rows.push(("read back".to_owned(), format!("not checked: {why}")));
+    }
+    if let Some(Ok(truth)) = &measured.truth {
         let of = units::count(truth.acknowledged);
         rows.push((
             "read back".to_owned(),
@@ -176,9 +194,9 @@ fn server_section(out: &mut String, server: &ServerCost, machine: &Machine) {
     known("CPU", server.cpu_cores.map(|cores| format!("{cores:.2} of {} cores", machine.cores)));
     known("memory at the end", server.rss_bytes.map(units::bytes));
     known("most memory since its start", server.peak_rss_bytes.map(units::bytes));
-    known("written to disk", server.disk_bytes.map(units::bytes));
-    known("disk bytes a record", server.disk_bytes_per_record().map(units::rate));
     known("written to its log", server.log_bytes.map(units::bytes));
+    known("log bytes a record", server.log_bytes_per_record().map(units::rate));
+    known("written to disk, the log's files filled ahead included", server.disk_bytes.map(units::bytes));
     known("fsyncs", server.syncs.map(units::count));
     known("records a fsync", server.records_per_sync().map(units::rate));
     known("data on", server.file_system.clone());
@@ -197,8 +215,8 @@ fn stage_table(out: &mut String, stages: &[StageTimes]) {
          <th class=\"n\">p50<th class=\"n\">p90<th class=\"n\">p99</tr></thead><tbody>\n",
     );
     for stage in stages {
-        let at = |quantile| stage.quantile_seconds(quantile);
-        let times = [stage.mean_seconds(), at(0.5), at(0.9), at(0.99)];
+        let at = |quantile| stage.quantile_bucket(quantile).map(units::bounded);
+        let times = [stage.mean_seconds().map(units::seconds), at(0.5), at(0.9), at(0.99)];
         let _ = write!(
             out,
             "<tr><td><b>{}</b><td class=\"n\">{}",
@@ -206,7 +224,7 @@ fn stage_table(out: &mut String, stages: &[StageTimes]) {
             units::count(stage.count)
         );
         for time in times {
-            let _ = write!(out, "<td class=\"n\">{}", time.map_or_else(|| "–".to_owned(), units::seconds));
+            let _ = write!(out, "<td class=\"n\">{}", time.unwrap_or_else(|| "–".to_owned()));
         }
         out.push_str("</tr>\n");
     }

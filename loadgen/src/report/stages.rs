@@ -46,7 +46,8 @@ pub fn chart(stages: &[StageTimes]) -> Option<Chart> {
         for (class, quantile, name) in [("q50", 0.5, "p50"), ("q90", 0.9, "p90"), ("q99", 0.99, "p99")] {
             let Some(at) = stage.quantile_seconds(quantile) else { continue };
             // Only the last one is named: near each other they would not be legible.
-            let text = if name == "p99" { format!("p99 {}", units::seconds(at)) } else { String::new() };
+            let bounds = stage.quantile_bucket(quantile).filter(|_| name == "p99");
+            let text = bounds.map_or_else(String::new, |bucket| format!("p99 {}", units::bounded(bucket)));
             plot.tick(class, at, (floor, floor + 0.86), &text);
         }
         plot.rule(floor);
@@ -54,8 +55,8 @@ pub fn chart(stages: &[StageTimes]) -> Option<Chart> {
     }
     Some(Chart {
         title: "Stage by stage".to_owned(),
-        note: "How long items stayed in each stage of the server; heights are shares of that stage's items, \
-               percentiles are estimated from the buckets."
+        note: "How long items stayed in each stage of the server; heights are shares of that stage's items. \
+               Times are counted in buckets: where the lines of percentiles stand is estimated."
             .to_owned(),
         legend: [("c4", "items"), ("q50", "p50"), ("q90", "p90"), ("q99", "p99")]
             .map(|(class, name)| (class, name.to_owned()))
@@ -126,7 +127,7 @@ mod tests {
             "3 of 10 (30.0%) took 2.00 ms to 4.00 ms",
             "2 of 10 (20.0%) took more than 4.00 ms",
             "in&lt;gest",
-            "p99 4.00 ms",
+            "p99 &gt; 4.00 ms",
         ] {
             assert!(chart.svg.contains(text), "{text} in {}", chart.svg);
         }

@@ -84,10 +84,16 @@ fn failures(out: &mut Lines, measured: &Measured) {
         for (n, (kind, count)) in failed.iter().enumerate() {
             let name = if n == 0 { name } else { "" };
             out.row(name, &format!("{} × {kind}", units::count(*count)));
+            if let Some(detail) = measured.details.get(kind) {
+                out.row("", &format!("    the first: {detail}"));
+            }
         }
     };
     kinds("refused", &measured.refused);
     kinds("unknown", &measured.unknown);
+    if measured.nothing_written() {
+        out.row("writes", "NONE was acknowledged");
+    }
     if measured.failed() == 0 {
         out.row("failed", "none");
     }
@@ -122,14 +128,15 @@ fn cost(out: &mut Lines, server: &ServerCost, machine: &Machine) {
             .map_or_else(String::new, |peak| format!(", at most {}", units::bytes(peak)));
         out.row("  memory", &format!("{}{peak}", units::bytes(rss)));
     }
-    if let Some(disk) = server.disk_bytes {
+    if let Some(log) = server.log_bytes {
         let each = server
-            .disk_bytes_per_record()
+            .log_bytes_per_record()
             .map_or_else(String::new, |bytes| format!(", {} bytes a record", units::rate(bytes)));
-        // The rest is what the log is given in advance, and whatever else the process writes.
-        let log =
-            server.log_bytes.map_or_else(String::new, |log| format!(", {} of it log", units::bytes(log)));
-        out.row("  disk", &format!("{} written{each}{log}", units::bytes(disk)));
+        out.row("  log", &format!("{} written{each}", units::bytes(log)));
+    }
+    if let Some(disk) = server.disk_bytes {
+        let all = "by the whole process, files filled ahead for the log included";
+        out.row("  disk", &format!("{} written {all}", units::bytes(disk)));
     }
     if let Some(syncs) = server.syncs {
         let each = server
@@ -146,16 +153,22 @@ fn stages(out: &mut Lines, stages: &[StageTimes]) {
     }
     out.columns("  stages", ["p50", "p90", "p99", "mean"].map(str::to_owned), "");
     for stage in passed {
-        let at = |quantile| stage.quantile_seconds(quantile);
-        let times = [at(0.5), at(0.9), at(0.99), stage.mean_seconds()]
-            .map(|seconds| seconds.map_or_else(|| "?".to_owned(), units::seconds));
+        let at = |quantile| stage.quantile_bucket(quantile).map(units::bounded);
+        let times = [at(0.5), at(0.9), at(0.99), stage.mean_seconds().map(units::seconds)]
+            .map(|time| time.unwrap_or_else(|| "?".to_owned()));
         out.columns(&format!("    {}", stage.name), times, &format!("{} times", units::count(stage.count)));
     }
 }
 
-fn told(out: &mut Lines, truth: &Truth) {
+fn told(out: &mut Lines, truth: &Result<Truth, String>) {
+    let truth = match truth {
+        Ok(truth) => truth,
+        Err(why) => return out.row("truth", &format!("not checked: {why}")),
+    };
     let acknowledged = units::count(truth.acknowledged);
-    let verdict = if truth.holds() {
+    let verdict = if truth.holds() && !truth.is_good() {
+        "nothing was acknowledged, nothing could be looked for".to_owned()
+    } else if truth.holds() {
         format!("all {acknowledged} acknowledged records are there, byte for byte")
     } else {
         format!(
@@ -198,10 +211,11 @@ client       CPU 0.25 of 2 cores (12%)
 server       http://127.0.0.1:8001   version 0.1.0   profile balanced   pid 9
   CPU        0.50 of 2 cores (25%)
   memory     200 MiB, at most 288 MiB
-  disk       781 KiB written, 200 bytes a record, 586 KiB of it log
+  log        586 KiB written, 150 bytes a record
+  disk       781 KiB written by the whole process, files filled ahead for the log included
   fsyncs     50, 80.0 records each
   stages            p50       p90       p99      mean
-    apply       1.00 ms   3.40 ms   3.94 ms   2.00 ms   10 times
+    apply     ≤ 1.00 ms ≤ 4.00 ms ≤ 4.00 ms   2.00 ms   10 times
 truth        all 4,000 acknowledged records are there, byte for byte
 ";
         assert_eq!(table(&measured(), &machine()), expected);
@@ -212,7 +226,7 @@ truth        all 4,000 acknowledged records are there, byte for byte
         let mut measured = measured();
         let shown = vec!["seq 7: missing".to_owned()];
         measured.truth =
-            Some(Truth { acknowledged: 10, lost: 1, wrong: 2, unknown: 5, unknown_present: 3, shown });
+            Some(Ok(Truth { acknowledged: 10, lost: 1, wrong: 2, unknown: 5, unknown_present: 3, shown }));
         let table = table(&measured, &machine());
         for line in [
             "truth        BROKEN: 10 acknowledged, 1 lost, 2 wrong\n",
@@ -224,10 +238,29 @@ truth        all 4,000 acknowledged records are there, byte for byte
     }
 
     #[test]
+    fn what_was_not_done_is_said() {
+        let mut measured = measured();
+        measured.truth = Some(Err("nobody was there".to_owned()));
+        measured.details.insert("503 overloaded".to_owned(), "come back later".to_owned());
+        measured.writes = None;
+        let text = table(&measured, &machine());
+        for line in [
+            "refused      3 × 503 overloaded\n                 the first: come back later\n",
+            "writes       NONE was acknowledged\n",
+            "truth        not checked: nobody was there\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        measured.truth = Some(Ok(Truth::default()));
+        assert!(table(&measured, &machine()).contains("truth        nothing was acknowledged"));
+    }
+
+    #[test]
     fn what_is_not_known_has_no_line() {
         let mut measured = measured();
         measured.servers = vec![ServerCost { url: "http://far".to_owned(), ..ServerCost::default() }];
         (measured.writes, measured.reads, measured.truth) = (None, None, None);
+        measured.writes_begun = false;
         (measured.client_cpu_cores, measured.precondition_failed) = (None, 0);
         measured.refused.clear();
         measured.unknown.clear();

@@ -1,5 +1,7 @@
 //! Numbers as people read them: three digits and a unit that fits.
 
+use crate::measured::Bucket;
+
 /// A time given in microseconds.
 pub fn micros(us: u64) -> String {
     seconds(us as f64 / 1e6)
@@ -16,6 +18,15 @@ pub fn seconds(seconds: f64) -> String {
         s => (s, "s"),
     };
     format!("{} {unit}", three_digits(value))
+}
+
+/// What is known of a time that was only counted in a bucket: `≤ 12.0 ms`, `> 12.6 s`.
+pub fn bounded(bucket: Bucket) -> String {
+    if bucket.high.is_finite() {
+        format!("≤ {}", seconds(bucket.high))
+    } else {
+        format!("> {}", seconds(bucket.low))
+    }
 }
 
 /// A size: `512 B`, `1.50 KiB`, `288 MiB`.

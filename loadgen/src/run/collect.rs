@@ -2,10 +2,7 @@
 //! stalls, or is interrupted.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    task::Poll,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,11 +20,13 @@ use crate::{
     observe::{Observer, Totals},
     process::{CPU_SECS_MIN, Process},
     server::ServerWatch,
+    signals::{Signal, Signals},
 };
 
 /// Length of a tick.
 const TICK: Duration = Duration::from_secs(1);
-/// How long answers are waited for after Ctrl-C.
+/// How long answers are waited for when nothing is sent any more: after a signal, and at the end of a run that
+/// has one.
 const GRACE: Duration = Duration::from_secs(2);
 /// The end of a run that is no tick of its own.
 const TICK_MIN: Duration = Duration::from_millis(1);
@@ -35,27 +34,7 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 /// How a run ended.
 pub struct End {
     pub failure: Option<String>,
-    pub interrupted: bool,
-}
-
-/// Ctrl-C, which no longer kills the program from when this was first listened to.
-pub struct Interrupt(Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
-
-impl Interrupt {
-    fn new() -> Self {
-        Self(Box::pin(tokio::signal::ctrl_c()))
-    }
-
-    /// Begins to listen. Has to be called inside the runtime, before there is something to lose.
-    pub async fn listen() -> Self {
-        let mut this = Self::new();
-        poll_fn(|cx| {
-            let _ = this.0.as_mut().poll(cx);
-            Poll::Ready(())
-        })
-        .await;
-        this
-    }
+    pub interrupted: Option<Signal>,
 }
 
 pub struct Collector {
@@ -89,8 +68,8 @@ struct Cost {
 
 /// Begins to watch what the servers cost.
 pub fn watch_servers(plan: &Plan) -> ServerWatch {
-    let servers: Vec<_> = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
-    ServerWatch::begin(&servers)
+    let servers = plan.targets.iter().map(|target| (target.url(), plan.server_pid)).collect();
+    ServerWatch::begin(servers, plan.timeout)
 }
 
 impl Collector {
@@ -122,14 +101,15 @@ impl Collector {
         &mut self,
         mut ends: UnboundedReceiver<Result<(), String>>,
         threads: usize,
-        interrupt: Interrupt,
+        mut signals: Signals,
         observer: &mut dyn Observer,
     ) -> End {
-        let mut end = End { failure: None, interrupted: false };
+        let mut end = End { failure: None, interrupted: None };
         let mut left = threads;
         let stall = self.shared.plan.stall;
         let mut answered = (0, Instant::now());
-        let mut abort_at: Option<Instant> = None;
+        let grace = self.shared.plan.timeout.min(GRACE);
+        let mut abort_at = self.clock.send_until.map(|until| until + grace);
         let leader = Arc::clone(&self.shared);
         let leader = async {
             match &leader.leader {
@@ -138,7 +118,6 @@ impl Collector {
             }
         };
         tokio::pin!(leader);
-        let mut interrupt = interrupt.0;
         self.begin_if_warm();
         while left > 0 {
             let next = self.next_tick();
@@ -171,11 +150,11 @@ impl Collector {
                         self.shared.enter(Phase::Aborting);
                     }
                 }
-                _ = &mut interrupt => {
-                    interrupt = Interrupt::new().0;
+                signal = signals.next() => {
                     // Answers on their way are waited for, for a moment, unless somebody insists.
-                    let insists = std::mem::replace(&mut end.interrupted, true);
-                    abort_at = Some(Instant::now() + if insists { Duration::ZERO } else { GRACE });
+                    let insists = end.interrupted.replace(signal).is_some();
+                    let patience = Instant::now() + if insists { Duration::ZERO } else { grace };
+                    abort_at = Some(abort_at.map_or(patience, |at| at.min(patience)));
                     self.shared.enter(if insists { Phase::Aborting } else { Phase::Finishing });
                 }
                 () = &mut leader => {}
@@ -316,6 +295,8 @@ impl Collector {
             reads: total.reads.operations(),
             refused: total.refused,
             unknown: total.unknown,
+            details: total.details,
+            writes_begun: self.shared.writes_end() > self.shared.plan.first_write,
             precondition_failed: total.precondition_failed,
             bytes_sent: total.bytes_sent,
             bytes_received: total.bytes_received,

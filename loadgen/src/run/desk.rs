@@ -154,7 +154,7 @@ impl Desk {
         }
         let error = ClientError::from_answer(head.status, None, body);
         let kind = format!("{} {}", head.status, error.slug());
-        self.failed(flight, kind, !error.is_outcome_unknown());
+        self.failed(flight, kind, Some(error.detail()), !error.is_outcome_unknown());
         if error.is_retryable()
             && let Some(leader) = &self.shared.leader
         {
@@ -176,7 +176,7 @@ impl Desk {
         };
         // Not a ledger's answer, whoever gave it.
         let Some(seq) = seq.filter(|seq| seq.checked_add(1 << 32).is_some()) else {
-            self.failed(flight, "bad answer: it does not say where the records are".to_owned(), false);
+            self.failed(flight, "bad answer: it does not say where the records are".to_owned(), None, false);
             return Advice::default();
         };
         if let Asked::Learn { key } | Asked::Write { conditional_key: Some(key), .. } = asked {
@@ -210,7 +210,7 @@ impl Desk {
 
     /// No answer will come. `never_begun`: the server cannot have acted on it.
     pub fn lost(&self, flight: &Flight, kind: String, never_begun: bool) -> Advice {
-        self.failed(flight, kind, never_begun);
+        self.failed(flight, kind, None, never_begun);
         if let Some(leader) = &self.shared.leader {
             leader.doubt();
         }
@@ -221,9 +221,12 @@ impl Desk {
         Advice { pause: Some(BACKOFF), learn }
     }
 
-    fn failed(&self, flight: &Flight, kind: String, not_written: bool) {
+    fn failed(&self, flight: &Flight, kind: String, detail: Option<&str>, not_written: bool) {
         if self.shared.measures(flight.since) {
             let mut tally = self.tally();
+            if let Some(detail) = detail {
+                tally.explain(&kind, detail);
+            }
             if not_written { tally.refused(kind, 1) } else { tally.unknown(kind) }
         }
         if let Some((first, count)) = flight.asked.writes().filter(|_| not_written) {

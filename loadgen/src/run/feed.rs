@@ -21,10 +21,6 @@ use super::{
 };
 use crate::workload::{random::Random, requests::Condition};
 
-/// How long what was due before a run's end may still be sent after it. What is left then is reported as not
-/// sent: more was offered than the server could take.
-pub const DRAIN: Duration = Duration::from_secs(5);
-
 /// How long to wait for a file that is read more slowly than it is sent.
 const FILE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -89,7 +85,7 @@ pub struct Feed {
 }
 
 struct Inner {
-    stop_at: Option<Instant>,
+    send_until: Option<Instant>,
     schedule: Option<Schedule>,
     /// Some have left the line without being called.
     line: VecDeque<(Rc<Place>, Waker)>,
@@ -103,14 +99,14 @@ struct Inner {
 impl Feed {
     pub fn new(shared: Arc<Shared>) -> Self {
         let line = VecDeque::new();
-        let inner = Inner { stop_at: None, schedule: None, line, waiting: 0, starved: false, over: false };
+        let inner = Inner { send_until: None, schedule: None, line, waiting: 0, starved: false, over: false };
         Self { shared, inner: RefCell::new(inner), waits: Notify::new() }
     }
 
     /// The clock has started.
-    pub fn start(&self, stop_at: Option<Instant>, schedule: Option<Schedule>) {
+    pub fn start(&self, send_until: Option<Instant>, schedule: Option<Schedule>) {
         let mut inner = self.inner.borrow_mut();
-        inner.stop_at = stop_at;
+        inner.send_until = send_until;
         inner.schedule = schedule;
     }
 
@@ -132,8 +128,7 @@ impl Feed {
 
     fn decide(&self, inner: &mut Inner, now: Instant, rng: &mut Random) -> Next {
         let plan = &self.shared.plan;
-        let grace = if inner.schedule.is_some() { DRAIN } else { Duration::ZERO };
-        if inner.stop_at.is_some_and(|stop| now >= stop + grace) {
+        if inner.is_too_late(now) {
             return Next::Over;
         }
         let due = match inner.schedule.as_ref().map(|schedule| schedule.look(now)) {
@@ -181,6 +176,12 @@ impl Feed {
         Next::Turn(Turn { work, due })
     }
 
+    /// Whether nothing will be sent any more: a connection that cannot be made need not be tried again.
+    pub fn is_over(&self, now: Instant) -> bool {
+        let inner = self.inner.borrow();
+        inner.over || inner.is_too_late(now) || self.shared.phase() != Phase::Going || self.shared.is_spent()
+    }
+
     /// A connection that got nothing wants to be called.
     pub fn wait(&self, place: &Rc<Place>, waker: &Waker) {
         if !place.in_line.replace(true) {
@@ -226,9 +227,12 @@ impl Feed {
         Call::WhenSomeoneWaits
     }
 
-    /// What was due and has never been sent.
+    /// What was due and has never been sent, unless the run was ended before its time.
     pub fn missed(&self, now: Instant) -> u64 {
         let inner = self.inner.borrow();
+        if self.shared.phase() != Phase::Going && !inner.is_too_late(now) {
+            return 0;
+        }
         match (&inner.schedule, self.shared.plan.limit) {
             (Some(schedule), Limit::Time(_)) => schedule.clone().missed(now),
             _ => 0,
@@ -237,6 +241,10 @@ impl Feed {
 }
 
 impl Inner {
+    fn is_too_late(&self, now: Instant) -> bool {
+        self.send_until.is_some_and(|until| now >= until)
+    }
+
     /// Calls whoever waits longest. Gives whether there was anyone.
     fn call_one(&mut self) -> bool {
         while let Some((place, waker)) = self.line.pop_front() {

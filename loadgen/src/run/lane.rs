@@ -29,8 +29,6 @@ use crate::{
     workload::{random::Random, requests},
 };
 
-/// How long making a connection may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests are gathered into one write up to this many bytes.
 const GATHER_BYTES: usize = 64 << 10;
 /// A buffer that held a larger request than this is given back.
@@ -100,8 +98,8 @@ pub struct Wire {
 }
 
 /// Connects, within a bounded time.
-pub async fn open(target: &Target) -> io::Result<Wire> {
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, target.open())
+async fn open(target: &Target, time: Duration) -> io::Result<Wire> {
+    let stream = tokio::time::timeout(time, target.open())
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(Wire { stream, authority: target.authority.clone() })
@@ -168,7 +166,7 @@ impl Lane {
     /// Makes a first connection, so that the run does not begin with that.
     pub async fn connect(&mut self) -> Option<Wire> {
         let target = self.way.target(&self.desk);
-        match open(&target).await {
+        match open(&target, self.desk.shared.plan.connect_time()).await {
             Ok(wire) => Some(wire),
             Err(error) => {
                 self.desk.unreachable(&error);
@@ -181,7 +179,7 @@ impl Lane {
     pub async fn run(mut self, mut wire: Option<Wire>) {
         while !self.over {
             let Some(mut live) = wire.take() else {
-                if self.desk.shared.phase() != super::shared::Phase::Going {
+                if self.desk.feed.is_over(Instant::now()) {
                     return;
                 }
                 wire = self.connect().await;

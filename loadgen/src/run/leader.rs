@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 
 use crate::http::Target;
 
-/// How long one server may take to say who leads.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one server may take at most to say who leads.
+const ASK_TIME_MAX: Duration = Duration::from_secs(1);
 /// Between two rounds of asking.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 pub struct Leader {
     targets: Vec<Target>,
+    timeout: Duration,
     /// Rises whenever the leader is another one.
     generation: AtomicU64,
     now: Mutex<Target>,
@@ -30,10 +31,11 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// `targets` are the servers to ask; there is at least one.
-    pub fn new(targets: Vec<Target>) -> Self {
-        let first = targets[0].clone();
-        Self { targets, generation: AtomicU64::new(0), now: Mutex::new(first), wanted: Notify::new() }
+    /// `targets` are the servers to ask; there is at least one. An answer may take `timeout`, and never long.
+    pub fn new(targets: Vec<Target>, timeout: Duration) -> Self {
+        let now = Mutex::new(targets[0].clone());
+        let timeout = timeout.min(ASK_TIME_MAX);
+        Self { targets, timeout, generation: AtomicU64::new(0), now, wanted: Notify::new() }
     }
 
     pub fn generation(&self) -> u64 {
@@ -55,7 +57,7 @@ impl Leader {
     pub async fn ask(&self) -> bool {
         for target in &self.targets {
             let Ok(client) = Client::new(&target.url()) else { continue };
-            let Ok(answer) = client.with_timeout(ASK_TIMEOUT).get_json("/leader").await else { continue };
+            let Ok(answer) = client.with_timeout(self.timeout).get_json("/leader").await else { continue };
             let Some(address) = answer.get("http_addr").and_then(|address| address.as_str()) else {
                 continue;
             };

@@ -30,10 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use scribe_ledger::client::Client;
-
 use self::{
-    collect::{Collector, End, Interrupt},
+    collect::{Collector, End},
     desk::Keep,
     pacing::Pace,
     shared::{Phase, Shared},
@@ -41,12 +39,17 @@ use self::{
     thread::Job,
 };
 use crate::{
-    http::Target,
+    http::{Patience, Target},
     journal::{Entry, OwnFile, Spec, writer::Writer},
+    ledger::{self, Ledger},
     measured::Measured,
     observe::Observer,
+    signals::{Signal, Signals},
     workload::{Records, requests::Format},
 };
+
+/// How long making a connection may take at most.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What requests do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,6 +143,18 @@ pub struct Plan {
     pub journal: Option<PathBuf>,
 }
 
+impl Plan {
+    /// How long making a connection may take.
+    pub fn connect_time(&self) -> Duration {
+        self.timeout.min(CONNECT_TIME_MAX)
+    }
+
+    /// How long servers are borne with that are asked about this run.
+    pub const fn patience(&self) -> Patience {
+        Patience { timeout: self.timeout, stall: self.stall }
+    }
+}
+
 /// What became of a run.
 pub struct Outcome {
     pub measured: Measured,
@@ -153,19 +168,15 @@ pub struct Outcome {
     pub writes_end: u64,
     /// Why it ended before its time, if that is the servers' fault or the journal's.
     pub failure: Option<String>,
-    /// Somebody pressed Ctrl-C.
-    pub interrupted: bool,
+    /// Somebody asked for its end.
+    pub interrupted: Option<Signal>,
 }
 
 /// How the writes of this plan can be found again.
 async fn spec(plan: &Plan) -> Result<Spec, String> {
-    let url = plan.targets[0].url();
-    let client = Client::new(&url).map_err(|error| error.to_string())?;
-    let status = client.get_json("/api/v1/status").await;
-    let status =
-        status.map_err(|error| format!("where the ledger ends (/api/v1/status of {url}): {error}"))?;
-    let end = status.get("records").and_then(|records| records.get("applied")?.as_u64());
+    let Ledger { url, cluster_id, end } = any_ledger(plan).await?;
     Ok(Spec {
+        cluster_id,
         first_seq: end
             .ok_or_else(|| format!("/api/v1/status of {url} does not say where the ledger ends"))?,
         batch: plan.workload.batch() as u32,
@@ -174,12 +185,24 @@ async fn spec(plan: &Plan) -> Result<Spec, String> {
     })
 }
 
+/// The ledger, as the first server says that can be asked.
+async fn any_ledger(plan: &Plan) -> Result<Ledger, String> {
+    let mut first = None;
+    for target in &plan.targets {
+        match ledger::ask(target, plan.timeout).await {
+            Ok(ledger) => return Ok(ledger),
+            Err(why) => _ = first.get_or_insert(why),
+        }
+    }
+    Err(first.unwrap_or_default())
+}
+
 /// Runs the plan to its end.
 ///
 /// # Errors
 /// When no server can be reached, or the run cannot be set up. What happens later is in the [`Outcome`].
 pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
-    reach(&plan.targets)?;
+    reach(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -219,7 +242,11 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
         None => Keep::Nothing,
     };
 
-    let interrupt = runtime.block_on(Interrupt::listen());
+    let signals = {
+        let _entered = runtime.enter();
+        // From here on there is something to lose.
+        Signals::listen().map_err(|error| format!("catching signals: {error}"))?
+    };
     let threads = plan.threads.clamp(1, plan.connections);
     let (ready, all_ready) = mpsc::channel();
     let (ended, ends) = tokio::sync::mpsc::unbounded_channel();
@@ -246,7 +273,7 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
     }
 
     let mut collector = Collector::new(Arc::clone(&shared), clock, tallies, servers);
-    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, interrupt, observer));
+    let End { failure, interrupted } = runtime.block_on(collector.watch(ends, threads, signals, observer));
     shared.close_file();
     let mut failures = failure;
     let mut fail = |why: String| failures.get_or_insert(why).len();
@@ -263,10 +290,10 @@ pub fn run(plan: Plan, observer: &mut dyn Observer) -> Result<Outcome, String> {
 }
 
 /// At least one server has to be there.
-fn reach(targets: &[Target]) -> Result<(), String> {
+fn reach(plan: &Plan) -> Result<(), String> {
     let mut first = None;
-    for target in targets {
-        match TcpStream::connect_timeout(&target.address, Duration::from_secs(5)) {
+    for target in &plan.targets {
+        match TcpStream::connect_timeout(&target.address, plan.connect_time()) {
             Ok(_) => return Ok(()),
             Err(error) => _ = first.get_or_insert_with(|| target.unreachable(&error)),
         }

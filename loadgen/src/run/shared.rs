@@ -6,7 +6,7 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, watch};
@@ -29,8 +29,15 @@ pub enum Phase {
 pub struct Clock {
     pub begin: Instant,
     pub measure_from: Instant,
+    /// Nothing is due from then on.
     pub stop_at: Option<Instant>,
+    /// Nothing is sent from then on, not even what is overdue.
+    pub send_until: Option<Instant>,
 }
+
+/// How long what was due before a run's end may still be sent after it. What is left then is reported as not
+/// sent: more was offered than the server could take.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A piece of the user's own file, and the number of its first record among all that are sent.
 #[derive(Clone, Debug)]
@@ -59,7 +66,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(plan: Plan, file: Option<mpsc::Receiver<Piece>>) -> Self {
-        let leader = plan.leader_aware.then(|| Leader::new(plan.targets.clone()));
+        let leader = plan.leader_aware.then(|| Leader::new(plan.targets.clone(), plan.timeout));
         Self {
             clock: OnceLock::new(),
             phase: watch::Sender::new(Phase::Going),
@@ -82,7 +89,8 @@ impl Shared {
                 Limit::Time(time) => Some(measure_from + time),
                 Limit::Count(_) | Limit::File => None,
             };
-            Clock { begin, measure_from, stop_at }
+            let overtime = if self.plan.pace.is_some() { DRAIN } else { Duration::ZERO };
+            Clock { begin, measure_from, stop_at, send_until: stop_at.map(|stop| stop + overtime) }
         })
     }
 
@@ -132,10 +140,26 @@ impl Shared {
         records.min(count.saturating_sub(begun))
     }
 
+    /// Whether everything that the plan wants has been begun.
+    pub fn is_spent(&self) -> bool {
+        match (self.plan.limit, &self.file) {
+            (Limit::Count(count), _) => self.begun.load(Ordering::Relaxed) >= count,
+            (Limit::File, Some(file)) => {
+                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.is_closed() && file.is_empty()
+            }
+            (Limit::Time(_) | Limit::File, _) => false,
+        }
+    }
+
     /// The next piece of the user's file.
     pub fn take_piece(&self) -> Result<Piece, mpsc::error::TryRecvError> {
         match &self.file {
-            Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).try_recv(),
+            Some(file) => {
+                let piece = file.lock().unwrap_or_else(PoisonError::into_inner).try_recv()?;
+                self.next_write.fetch_max(piece.first + piece.chunk.records, Ordering::SeqCst);
+                Ok(piece)
+            }
             None => Err(mpsc::error::TryRecvError::Disconnected),
         }
     }

@@ -13,8 +13,7 @@ use tokio::sync::Mutex;
 use super::{
     desk::{Asked, BACKOFF, Desk, Flight},
     feed::{Next, Place, Turn, Work},
-    lane::{CONNECT_TIMEOUT, Way},
-    shared::Phase,
+    lane::Way,
 };
 use crate::{
     http::Head,
@@ -73,17 +72,18 @@ impl Link {
                     .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
                 builder.handshake::<_, Bytes>(stream).await.map_err(io::Error::other)
             };
-            let (sender, connection) = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-                Ok(Ok(pair)) => pair,
-                Ok(Err(error)) => {
-                    self.desk.unreachable(&error);
-                    return None;
-                }
-                Err(_) => {
-                    self.desk.unreachable(&io::ErrorKind::TimedOut.into());
-                    return None;
-                }
-            };
+            let (sender, connection) =
+                match tokio::time::timeout(self.desk.shared.plan.connect_time(), connect).await {
+                    Ok(Ok(pair)) => pair,
+                    Ok(Err(error)) => {
+                        self.desk.unreachable(&error);
+                        return None;
+                    }
+                    Err(_) => {
+                        self.desk.unreachable(&io::ErrorKind::TimedOut.into());
+                        return None;
+                    }
+                };
             // Its streams learn how it ends.
             tokio::task::spawn_local(async move { drop(connection.await) });
             state.number += 1;
@@ -141,7 +141,7 @@ impl Slot {
                 live = self.link.get(gone).await;
             }
             let Some(now_live) = &live else {
-                if self.desk.shared.phase() != Phase::Going {
+                if self.desk.feed.is_over(Instant::now()) {
                     return;
                 }
                 tokio::time::sleep(BACKOFF).await;

@@ -12,6 +12,9 @@ use crate::measured::Operations;
 /// The longest latency that is told apart: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// Of what a server says, so much is kept.
+const DETAIL_CHARS_MAX: usize = 300;
+
 /// An empty histogram of microseconds.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("these bounds are valid")
@@ -65,6 +68,8 @@ pub struct Tally {
     pub writes: Answered,
     pub refused: BTreeMap<String, u64>,
     pub unknown: BTreeMap<String, u64>,
+    /// What the server said to the first failure of a kind.
+    pub details: BTreeMap<String, String>,
     pub precondition_failed: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
@@ -82,6 +87,7 @@ impl Tally {
             writes: Answered::new(),
             refused: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            details: BTreeMap::new(),
             precondition_failed: 0,
             bytes_sent: 0,
             bytes_received: 0,
@@ -110,6 +116,14 @@ impl Tally {
         self.failed += 1;
     }
 
+    /// What the server said to a failure of this kind: the first one stays.
+    pub fn explain(&mut self, kind: &str, detail: &str) {
+        if !self.details.contains_key(kind) {
+            let plain = detail.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS_MAX).collect();
+            self.details.insert(kind.to_owned(), plain);
+        }
+    }
+
     pub fn absorb(&mut self, other: &Self) {
         self.reads.absorb(&other.reads);
         self.writes.absorb(&other.writes);
@@ -117,6 +131,9 @@ impl Tally {
             for (kind, count) in kinds {
                 *total.entry(kind.clone()).or_default() += count;
             }
+        }
+        for (kind, detail) in &other.details {
+            self.explain(kind, detail);
         }
         self.precondition_failed += other.precondition_failed;
         self.bytes_sent += other.bytes_sent;
@@ -132,6 +149,7 @@ impl Tally {
         self.writes.clear();
         self.refused.clear();
         self.unknown.clear();
+        self.details.clear();
         self.precondition_failed = 0;
         self.bytes_sent = 0;
         self.bytes_received = 0;
@@ -165,11 +183,14 @@ mod tests {
         interval.success(&success(false, 7, 1_000_000_000_000));
         interval.refused("503 overloaded".to_owned(), 2);
         interval.unknown("timeout".to_owned());
+        interval.explain("503 overloaded", "the first\x1b[2J");
+        interval.explain("503 overloaded", "the second");
         let mut total = Tally::new();
         total.absorb(&interval);
         total.absorb(&interval);
         assert_eq!((total.answered(), total.failed, total.bytes_sent), ((4, 16), 6, 40));
         assert_eq!((total.refused["503 overloaded"], total.unknown["timeout"]), (4, 2));
+        assert_eq!(total.details["503 overloaded"], "the first[2J");
         assert!(total.writes.latency_us.max() >= LATENCY_US_MAX, "what is off the scale is kept at its end");
         total.clear();
         assert_eq!(

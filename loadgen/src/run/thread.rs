@@ -62,13 +62,11 @@ pub fn run(job: Job) -> Result<(), String> {
     let Ok(clock) = start.recv() else { return Ok(()) };
     let plan = &shared.plan;
     desk.feed.start(
-        clock.stop_at,
+        clock.send_until,
         plan.pace.map(|pace| Schedule::new(pace, clock.begin, clock.stop_at, number, threads, plan.seed)),
     );
     let outcome = runtime.block_on(tasks.run_until(drive(&desk, connected)));
-    if shared.phase() == Phase::Going {
-        desk.missed(desk.feed.missed(Instant::now()));
-    }
+    desk.missed(desk.feed.missed(Instant::now()));
     // What is still in flight is handed in as lost when its task is dropped.
     drop(tasks);
     outcome

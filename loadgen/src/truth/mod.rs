@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 
 use self::expected::Writes;
 use crate::{
-    http::Target,
+    http::{Patience, Target},
     journal::{Entry, Spec},
     measured::Truth,
     workload::keys::Order,
@@ -38,6 +38,7 @@ pub struct Question {
     pub writes_end: u64,
     /// At least one; reads are spread over them.
     pub targets: Vec<Target>,
+    pub patience: Patience,
 }
 
 /// What was found so far.
@@ -59,9 +60,14 @@ impl Findings {
 /// One line, and a line for each of the first differences.
 pub fn text(truth: &Truth) -> String {
     let Truth { acknowledged, lost, wrong, unknown, unknown_present, shown } = truth;
-    let mut out = format!(
+    let mut out = if truth.holds() && !truth.is_good() {
+        "nothing was acknowledged, nothing could be looked for: ".to_owned()
+    } else {
+        String::new()
+    };
+    out.push_str(&format!(
         "{acknowledged} acknowledged, {lost} lost, {wrong} wrong, {unknown} unknown ({unknown_present} of them present)"
-    );
+    ));
     for line in shown {
         out.push_str("\n  ");
         out.push_str(line);
@@ -72,7 +78,7 @@ pub fn text(truth: &Truth) -> String {
 /// The same for scripts.
 pub fn json(truth: &Truth) -> Json {
     json!({
-        "good": truth.holds(), "acknowledged": truth.acknowledged, "lost": truth.lost, "wrong": truth.wrong,
+        "good": truth.is_good(), "acknowledged": truth.acknowledged, "lost": truth.lost, "wrong": truth.wrong,
         "unknown": truth.unknown, "unknown_present": truth.unknown_present, "differences": truth.shown,
     })
 }
@@ -83,7 +89,7 @@ pub fn json(truth: &Truth) -> Json {
 /// When the servers or the user's own file cannot be read, or the journal contradicts itself. What is lost or
 /// wrong is no error but the [`Truth`].
 pub async fn check(question: Question) -> Result<Truth, String> {
-    let Question { spec, entries, writes_end, targets } = question;
+    let Question { spec, entries, writes_end, targets, patience } = question;
     let writes = Writes::new(&entries, writes_end)?;
     let mut findings = Findings {
         truth: Truth { acknowledged: writes.acknowledged(), ..Truth::default() },
@@ -102,10 +108,13 @@ pub async fn check(question: Question) -> Result<Truth, String> {
     let findings = Arc::new(Mutex::new(findings));
     let queue = expected::groups(spec, Arc::clone(&writes));
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
+    let targets: Arc<[Target]> = targets.into();
     let mut readers = tokio::task::JoinSet::new();
     for connection in 0..CONNECTIONS {
         let reader = readback::Reader {
-            target: targets[connection % targets.len()].clone(),
+            targets: Arc::clone(&targets),
+            turn: connection.into(),
+            patience,
             queue: Arc::clone(&queue),
             writes: Arc::clone(&writes),
             findings: Arc::clone(&findings),

@@ -3,8 +3,11 @@
 //! It judges each answer by what became of the write; it does not know how writes are made.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,20 +19,22 @@ use super::{
     expected::{Expected, Fate, Queue, Writes},
 };
 use crate::{
-    http::{Connection, Head, Target},
+    http::{Connection, Head, Patience, Target},
     verify::from_json,
 };
 
-/// How long reading is tried again while the server refuses it or is not there.
-const RETRIES: u32 = 50;
+/// Between two tries of a read that was refused.
 const BACKOFF: Duration = Duration::from_millis(200);
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pages of one key's history that are looked through for one write.
 const HISTORY_PAGES_MAX: u32 = 20;
 const HISTORY_PAGE: u32 = 500;
 
 pub struct Reader {
-    pub target: Target,
+    /// At least one, all of one ledger.
+    pub targets: Arc<[Target]>,
+    /// Which of them is asked.
+    pub turn: AtomicUsize,
+    pub patience: Patience,
     pub queue: Arc<tokio::sync::Mutex<Queue>>,
     pub writes: Arc<Writes>,
     pub findings: Arc<Mutex<Findings>>,
@@ -90,6 +95,17 @@ enum Seen {
 }
 
 impl Reader {
+    fn target(&self) -> &Target {
+        &self.targets[self.turn.load(Relaxed) % self.targets.len()]
+    }
+
+    /// Nothing more can be had from this connection. Another server may be better.
+    fn turn_away(&self, connection: &mut Option<Connection>) {
+        // Answers to what else was asked on it must not be taken for other ones'.
+        *connection = None;
+        self.turn.fetch_add(1, Relaxed);
+    }
+
     pub async fn run(self) -> Result<(), String> {
         let mut connection = None;
         loop {
@@ -102,20 +118,16 @@ impl Reader {
     async fn read(&self, connection: &mut Option<Connection>, group: &[Expected]) -> Result<(), String> {
         let mut done = 0;
         let mut behind = Vec::new();
-        let mut tries = 0;
+        let mut answered_at = Instant::now();
         while done < group.len() {
             let before = done;
-            let attempt = self.attempt(connection, group, &mut done, &mut behind);
-            let why = match tokio::time::timeout(ANSWER_TIME_MAX, attempt).await {
-                Ok(Ok(None)) => continue,
-                Ok(Ok(Some(why))) => why,
-                Ok(Err(fatal)) => return Err(fatal),
-                Err(_) => format!("no answer within {} s", ANSWER_TIME_MAX.as_secs()),
-            };
-            // Answers to what else was asked on this connection must not be taken for other ones'.
-            *connection = None;
-            tries = if done > before { 0 } else { tries + 1 };
-            if tries > RETRIES {
+            let again = self.attempt(connection, group, &mut done, &mut behind).await?;
+            if done > before {
+                answered_at = Instant::now();
+            }
+            let Some(why) = again else { continue };
+            self.turn_away(connection);
+            if answered_at.elapsed() >= self.patience.stall {
                 return Err(format!("reading back: {why}"));
             }
             tokio::time::sleep(BACKOFF).await;
@@ -139,16 +151,16 @@ impl Reader {
     ) -> Result<Option<String>, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => match self.target.connect().await {
+            None => match self.target().connect(self.patience.timeout).await {
                 Ok(live) => live,
-                Err(error) => return Ok(Some(self.target.unreachable(&error))),
+                Err(error) => return Ok(Some(self.target().unreachable(&error))),
             },
         };
         let rest = &group[*done..];
         let mut requests = Vec::new();
         for expected in rest {
             for ask in self.asks(expected) {
-                let (path, host) = (ask.path(expected), &self.target.authority);
+                let (path, host) = (ask.path(expected), &self.target().authority);
                 requests.extend(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes());
             }
         }
@@ -198,7 +210,7 @@ impl Reader {
     fn judge(&self, expected: &Expected, ask: Ask, head: &Head, body: &mut Vec<u8>) -> Result<Seen, String> {
         let path = KeyPath::of(&expected.key);
         let seq = match (head.status, ask, &path) {
-            (200, Ask::Record, _) => Some(record(body, &expected.key)?),
+            (200, Ask::Record, _) => Some(record(body, expected)?),
             (200, _, KeyPath::Raw(_)) => Some(head.seq.ok_or("a value came without Scribe-Seq")?),
             (200, _, KeyPath::Json(_)) => Some(from_json(body)?),
             (404, ..) => None,
@@ -214,11 +226,12 @@ impl Reader {
         };
         let Fate::Acked { seq: wanted } = expected.fate else {
             return Ok(match seq {
-                Some(seq) if *body == expected.value && self.may_be(seq) => {
+                Some(seq) if expected.value.as_ref() == Some(body) && self.may_be(seq) => {
                     self.found(expected, Some(seq));
                     Seen::Done
                 }
                 Some(seq) if seq >= self.first_seq => Seen::LookBehind,
+                None if expected.value.is_none() => Seen::LookBehind,
                 Some(_) | None => {
                     self.found(expected, None);
                     Seen::Done
@@ -229,9 +242,9 @@ impl Reader {
             (Ask::NotOlder, Some(seq)) if seq >= wanted => Seen::Done,
             (Ask::NotOlder, None) => Seen::LookBehind,
             (Ask::NotOlder, seq) => Seen::Differs(Difference::Hidden(seq)),
-            (_, Some(seq)) if seq == wanted && *body == expected.value => Seen::Done,
+            (_, Some(seq)) if seq == wanted && body == expected.bytes() => Seen::Done,
             (_, Some(seq)) if seq == wanted => {
-                let at = body.iter().zip(&expected.value).take_while(|(a, b)| a == b).count();
+                let at = body.iter().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
                 Seen::Differs(Difference::Bytes { have: body.len(), at })
             }
             (_, seq) => Seen::Differs(Difference::Missing(seq)),
@@ -252,7 +265,7 @@ impl Reader {
             Difference::Missing(seq) => format!("is not there: in its place is {}", newest(seq)),
             Difference::Hidden(seq) => format!("does not show: its key's newest is {}", newest(seq)),
             Difference::Bytes { have, at } => {
-                let want = expected.value.len();
+                let want = expected.bytes().len();
                 format!("has {have} bytes where {want} were written, the first difference at byte {at}")
             }
         };
@@ -285,7 +298,7 @@ impl Reader {
         }
     }
 
-    /// A key that is not there any more has to have been deleted after the write at `seq`.
+    /// A key that is not there any more has to have been deleted after the write at `seq`, or by it.
     async fn look_for_delete(
         &self,
         connection: &mut Option<Connection>,
@@ -293,9 +306,10 @@ impl Reader {
         seq: u64,
     ) -> Result<(), String> {
         let path = format!("{}/history", kv_path(&expected.key));
-        let page = self.history(connection, &path, 1, None, &mut 0).await?;
+        let page = self.history(connection, &path, 1, None).await?;
         let newest = page.versions.first().map(|version| version.seq);
-        if newest.is_none_or(|newest| newest <= seq) {
+        let deletes = expected.value.is_none();
+        if newest.is_none_or(|newest| newest < seq || newest == seq && !deletes) {
             self.differs(expected, Difference::Hidden(None));
         }
         Ok(())
@@ -308,12 +322,13 @@ impl Reader {
         path: &str,
         limit: u32,
         before: Option<u64>,
-        tries: &mut u32,
     ) -> Result<Page, String> {
         let mut body = Vec::new();
+        let since = Instant::now();
         loop {
+            let given_up = since.elapsed() >= self.patience.stall;
             let query = before.map_or_else(String::new, |before| format!("&before={before}"));
-            let host = &self.target.authority;
+            let host = &self.target().authority;
             let request = format!("GET {path}?limit={limit}{query} HTTP/1.1\r\nHost: {host}\r\n\r\n");
             match self.ask(connection, request.as_bytes(), &mut body).await {
                 Ok(head) if head.status == 200 => {
@@ -325,14 +340,13 @@ impl Reader {
                 }
                 Ok(head) => {
                     let error = ClientError::from_answer(head.status, None, &body);
-                    if !error.is_retryable() || *tries > RETRIES {
+                    if !error.is_retryable() || given_up {
                         return Err(format!("GET {path}: {error}"));
                     }
                 }
-                Err(why) if *tries > RETRIES => return Err(format!("GET {path}: {why}")),
-                Err(_) => *connection = None,
+                Err(why) if given_up => return Err(format!("GET {path}: {why}")),
+                Err(_) => self.turn_away(connection),
             }
-            *tries += 1;
             tokio::time::sleep(BACKOFF).await;
         }
     }
@@ -345,12 +359,13 @@ impl Reader {
     ) -> Result<(), String> {
         let path = format!("{}/history", kv_path(&expected.key));
         let mut before = None;
-        let mut tries = 0;
         for _ in 0..HISTORY_PAGES_MAX {
-            let page = self.history(connection, &path, HISTORY_PAGE, before, &mut tries).await?;
+            let page = self.history(connection, &path, HISTORY_PAGE, before).await?;
             for version in page.versions {
                 let value = STANDARD.decode(version.value.unwrap_or_default());
-                if value.is_ok_and(|value| value == expected.value) && self.may_be(version.seq) {
+                let same = (version.op == "delete") == expected.value.is_none()
+                    && value.is_ok_and(|value| value == expected.bytes());
+                if same && self.may_be(version.seq) {
                     self.found(expected, Some(version.seq));
                     return Ok(());
                 }
@@ -375,10 +390,12 @@ impl Reader {
     ) -> Result<Head, String> {
         let mut live = match connection.take() {
             Some(live) => live,
-            None => self.target.connect().await.map_err(|error| self.target.unreachable(&error))?,
+            None => {
+                let connected = self.target().connect(self.patience.timeout).await;
+                connected.map_err(|error| self.target().unreachable(&error))?
+            }
         };
-        let exchange = tokio::time::timeout(ANSWER_TIME_MAX, live.exchange(request, body)).await;
-        let head = exchange.map_err(|_| "no answer".to_owned())?.map_err(|broken| broken.to_string())?;
+        let head = live.exchange(request, body).await.map_err(|broken| broken.to_string())?;
         if !head.close {
             *connection = Some(live);
         }
@@ -386,15 +403,16 @@ impl Reader {
     }
 }
 
-/// Turns a record's JSON in `body` into its value. Gives its position; of another key's record none that
-/// could be right.
-fn record(body: &mut Vec<u8>, key: &[u8]) -> Result<u64, String> {
+/// Turns a record's JSON in `body` into its value. Gives its position; of another key's record, or of a delete
+/// where a value is expected, none that could be right.
+fn record(body: &mut Vec<u8>, expected: &Expected) -> Result<u64, String> {
     #[derive(Deserialize)]
     struct Record {
         key: Option<String>,
         key_b64: Option<String>,
         value: Option<String>,
         value_b64: Option<String>,
+        op: Option<String>,
         seq: u64,
     }
     let record: Record = serde_json::from_slice(body).map_err(|error| format!("a record's JSON: {error}"))?;
@@ -403,7 +421,9 @@ fn record(body: &mut Vec<u8>, key: &[u8]) -> Result<u64, String> {
         (text, None) => Ok(text.unwrap_or_default().into_bytes()),
     };
     *body = bytes(record.value, record.value_b64)?;
-    Ok(if bytes(record.key, record.key_b64)? == key { record.seq } else { u64::MAX })
+    let same = bytes(record.key, record.key_b64)? == expected.key
+        && (record.op.as_deref() == Some("delete")) == expected.value.is_none();
+    Ok(if same { record.seq } else { u64::MAX })
 }
 
 #[derive(Deserialize)]
@@ -415,5 +435,6 @@ struct Page {
 #[derive(Deserialize)]
 struct Version {
     seq: u64,
+    op: String,
     value: Option<String>,
 }

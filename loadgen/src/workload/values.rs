@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use scribe_ledger::types::VALUE_BYTES_MAX;
+use scribe_ledger::{config::value::parse_size, types::VALUE_BYTES_MAX};
 
 use super::random::Random;
 
@@ -23,8 +23,9 @@ impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| -> Result<usize, String> {
-            text.trim().parse().map_err(|_| "expected BYTES or MIN..MAX, such as 100 or 50..4096".to_owned())
+        let number = |text: &str| {
+            let bytes = parse_size(text).and_then(|bytes| usize::try_from(bytes).ok());
+            bytes.ok_or_else(|| "expected BYTES or MIN..MAX, such as 100, 1MiB or 50..4KiB".to_owned())
         };
         let (min, max) = match text.split_once("..") {
             None => (number(text)?, number(text)?),
@@ -93,12 +94,20 @@ mod tests {
 
     #[test]
     fn sizes_are_a_number_or_a_range() {
-        for (text, sizes) in [("100", (100, 100)), ("50..4096", (50, 4096)), ("0..=7", (0, 7))] {
+        for (text, sizes) in [
+            ("100", (100, 100)),
+            ("50..4096", (50, 4096)),
+            ("0..=7", (0, 7)),
+            ("64MiB", (64 << 20, 64 << 20)),
+            ("1KB..4 KiB", (1_000, 4_096)),
+        ] {
             let parsed: Sizes = text.parse().unwrap();
             assert_eq!((parsed.min, parsed.max), sizes);
         }
         assert_eq!(Sizes { min: 1, max: 2 }.to_string(), "1..2");
-        for bad in ["", "x", "5..", "9..5", "-1", "67108865", "1..67108865"] {
+        for bad in
+            ["", "x", "5..", "9..5", "-1", "67108865", "1..67108865", "65MiB", "1 parsec", "99999999999TiB"]
+        {
             assert!(bad.parse::<Sizes>().is_err(), "{bad}");
         }
     }

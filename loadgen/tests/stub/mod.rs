@@ -50,6 +50,7 @@ struct Ledger {
     /// Positions of each key's versions, ascending.
     versions: HashMap<Vec<u8>, Vec<u64>>,
     leader: Option<SocketAddr>,
+    cluster_id: Option<String>,
     answers: HashMap<String, (Bytes, u64, u64)>,
     faults: VecDeque<Fault>,
 }
@@ -122,6 +123,11 @@ impl Stub {
     /// Says from now on that this one leads.
     pub fn follow(&self, leader: SocketAddr) {
         self.ledger.lock().unwrap().leader = Some(leader);
+    }
+
+    /// Says from now on that it is of this ledger.
+    pub fn belong_to(&self, cluster_id: &str) {
+        self.ledger.lock().unwrap().cluster_id = Some(cluster_id.to_owned());
     }
 
     /// Answers nothing for a while, as a stopped process.
@@ -279,7 +285,8 @@ async fn record(State(stub): State<Stub>, Path(seq): Path<u64>) -> Response {
 }
 
 async fn status(State(stub): State<Stub>) -> Json<Value> {
-    Json(json!({"records": {"applied": stub.total()}}))
+    let cluster_id = stub.ledger.lock().unwrap().cluster_id.clone();
+    Json(json!({"cluster_id": cluster_id, "records": {"applied": stub.total()}}))
 }
 
 async fn leader(State(stub): State<Stub>) -> Response {

@@ -25,6 +25,24 @@ impl RealIo {
     }
 }
 
+/// Whether a directory is on a file system that is gone with the machine's power, as `/dev/shm` is. Known on
+/// Linux only.
+#[must_use]
+pub fn is_in_memory(dir: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // linux/magic.h. The field's type differs from machine to machine.
+        const TMPFS_MAGIC: u32 = 0x0102_1994;
+        const RAMFS_MAGIC: u32 = 0x8584_58f6;
+        rustix::fs::statfs(dir).is_ok_and(|stat| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(stat.f_type as u32)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = dir;
+        false
+    }
+}
+
 fn open_direct(path: &Path) -> io::Result<RealFile> {
     match open_past_cache(path) {
         Ok(file) => Ok(RealFile { file, writes_through: true }),
@@ -227,6 +245,16 @@ mod tests {
         assert_eq!(io.list(&dir).unwrap(), ["two"]);
         io.remove(&dir.join("two")).unwrap();
         assert!(io.free_bytes(&dir).unwrap() > 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_told_from_disks() {
+        assert!(!is_in_memory(Path::new("/proc")) && !is_in_memory(Path::new("/no/such/directory")));
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        if mounts.lines().any(|line| line.contains(" /dev/shm tmpfs ")) {
+            assert!(is_in_memory(Path::new("/dev/shm")));
+        }
     }
 
     #[test]

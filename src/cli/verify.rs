@@ -1,0 +1,64 @@
+//! `scribe verify`: arguments → a check of files or of a server → the verdict.
+//!
+//! Takes the command's arguments, decides which of the two it is, and says no to what fits neither. It owns no
+//! check: those are `crate::verify`'s, which knows nothing of the server.
+
+mod directory;
+mod server;
+
+use std::{io::Write, path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Failure,
+    print::{Format, Printer},
+};
+use crate::{client::Client, proof::key::VerifierKey};
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// A data directory, or a copy of its segments; it may be a running node's. Without it, a server is
+    /// verified.
+    #[arg(conflicts_with_all = ["url", "state", "samples"])]
+    dir: Option<PathBuf>,
+    /// The server to verify; default --server.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// A signed checkpoint that the records of DIR have to agree with; may be given several times.
+    #[arg(long, value_name = "FILE", requires_all = ["dir", "key"])]
+    checkpoint: Vec<PathBuf>,
+    /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server
+    /// believes the keys that it names, and later visits those.
+    #[arg(long, value_name = "VKEY")]
+    key: Vec<VerifierKey>,
+    /// Where the newest checkpoint of a server is remembered; default a file for each log in the user's
+    /// configuration directory.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// How many records of a server are looked at, chosen by chance; the newest one is added.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    samples: u64,
+}
+
+pub(super) fn run<W: Write>(
+    args: &VerifyArgs,
+    server: &str,
+    timeout: Duration,
+    printer: &mut Printer<W>,
+) -> Result<(), Failure> {
+    let outcome = match &args.dir {
+        Some(dir) => directory::verify(dir, args, printer),
+        None => {
+            let url = args.url.as_deref().unwrap_or(server);
+            let client = Client::new(url)?.with_timeout(timeout);
+            super::runtime()?.block_on(server::verify(&client, url, args, printer))
+        }
+    };
+    if let (Err(Failure::Failed(problem)), Format::Json) = (&outcome, printer.format()) {
+        // A script reads the verdict from standard output, whichever it is.
+        printer.document(&json!({ "verified": false, "problem": problem }))?;
+    }
+    outcome
+}

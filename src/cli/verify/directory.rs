@@ -1,0 +1,64 @@
+//! `scribe verify DIR`: reads notes, shows how far the check is, prints what was verified.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use super::VerifyArgs;
+use crate::{
+    cli::{Failure, bar, print::Printer},
+    env::real::RealIo,
+    error::{Code, Error},
+    proof::note::NOTE_BYTES_MAX,
+    verify::{Note, Plan, Progress},
+};
+
+pub(super) fn verify<W: Write>(
+    dir: &Path,
+    args: &VerifyArgs,
+    printer: &mut Printer<W>,
+) -> Result<(), Failure> {
+    if !args.key.is_empty() && args.checkpoint.is_empty() {
+        return Err(Failure::Usage("--key is for --checkpoint or for a server: give one of them".to_owned()));
+    }
+    if !dir.is_dir() {
+        return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
+    }
+    let notes = args.checkpoint.iter().map(|path| note(path, args)).collect::<Result<Vec<_>, _>>()?;
+    let plan = Plan::open(Arc::new(RealIo::new()), dir).map_err(failure)?;
+    let progress = Progress::default();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let report = thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        if io::stderr().is_terminal() {
+            let (total, progress) = (plan.records(), &progress);
+            scope.spawn(move || bar::show(total, progress, &is_done));
+        }
+        let report = plan.verify(&notes, threads, &progress);
+        // The bar goes away before anything else is printed.
+        drop(done);
+        report
+    });
+    Ok(printer.report(&report.map_err(failure)?)?)
+}
+
+fn note(path: &Path, args: &VerifyArgs) -> Result<Note, Failure> {
+    let reading = |error| Failure::Usage(format!("reading {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(NOTE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(reading)?;
+    let name = path.display().to_string();
+    Note::read(&name, &bytes, &args.key).map_err(|error| Failure::Failed(format!("{name}: {error}")))
+}
+
+fn failure(error: Error) -> Failure {
+    match error.code() {
+        Code::Malformed => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,318 @@
+//! Verifying files: first how the segments fit together, then every record of each.
+//!
+//! Takes a directory, gives a [`Report`] or the first thing that is wrong: of the files and their ends, in
+//! order; then of what is in them, in order. A segment can be verified alone once the frontier before it is
+//! believed, so that threads share the segments; memory is a segment's keys for each thread, however large the
+//! ledger is.
+//!
+//! A ledger that was cut short at the end of a segment looks whole from inside. Only a checkpoint shows that
+//! something is missing: [`Note`].
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    chain::Chain,
+    listing::{Listing, WalFiles},
+    roots::Roots,
+};
+use crate::{
+    env::Io,
+    error::{Code, Error, Result},
+    proof::{Hash, ProofError, checkpoint::Checkpoint, key::VerifierKey, note},
+    segment::{BlockCache, Segment},
+    types::{LogId, Seq, TimestampMs},
+};
+
+/// Verifying goes around the cache; opening a segment needs one all the same.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// Records between two looks at how far it is.
+const TICK_RECORDS: u64 = 4_096;
+
+/// A signed checkpoint that the records have to agree with.
+#[derive(Clone, Debug)]
+pub struct Note {
+    name: String,
+    checkpoint: Checkpoint,
+    signers: Vec<String>,
+}
+
+impl Note {
+    /// Reads a note and checks its signature. `name` is what a report calls it.
+    ///
+    /// # Errors
+    /// [`ProofError`] when it is no checkpoint, or none that one of the keys has signed.
+    pub fn read(name: &str, bytes: &[u8], keys: &[VerifierKey]) -> Result<Self, ProofError> {
+        let (checkpoint, signers) = Checkpoint::open(&note::Note::parse(bytes)?, keys)?;
+        let signers = signers.iter().map(|key| format!("{}+{}", key.name(), key.id())).collect();
+        Ok(Self { name: name.to_owned(), checkpoint, signers })
+    }
+
+    /// Checks it against the root of that many records.
+    fn check(&self, root: Option<&Hash>) -> Result<CheckedNote> {
+        let size = self.checkpoint.size();
+        match root {
+            Some(root) if root == self.checkpoint.root() => Ok(CheckedNote {
+                name: self.name.clone(),
+                origin: self.checkpoint.origin().to_owned(),
+                size,
+                signers: self.signers.clone(),
+            }),
+            root => {
+                let (name, signed) = (&self.name, self.checkpoint.root());
+                let root = root.map_or("none".to_owned(), Hash::to_string);
+                let what = format!(
+                    "the checkpoint in {name} was signed for other records: its root of {size} records is {signed}, \
+                     that of these is {root}"
+                );
+                Err(Error::new(Code::Corrupt, what))
+            }
+        }
+    }
+}
+
+/// A checkpoint that the records agree with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedNote {
+    /// What it was called.
+    pub name: String,
+    /// The log it is of.
+    pub origin: String,
+    /// How many records it covers.
+    pub size: u64,
+    /// The known keys that signed it, `name+id`.
+    pub signers: Vec<String>,
+}
+
+/// How far a walk is; shared with whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    records: AtomicU64,
+}
+
+impl Progress {
+    /// Records verified so far.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records.load(Relaxed)
+    }
+}
+
+/// What was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Records: positions 0 to before this.
+    pub records: Seq,
+    /// Segments.
+    pub segments: u64,
+    /// Root of the tree of all of them.
+    pub root: Hash,
+    /// The last entry of the log that is sealed; none without segments.
+    pub last_log: Option<LogId>,
+    /// Time of the last record, milliseconds since 1970; 0 without records.
+    pub last_timestamp_ms: TimestampMs,
+    /// Bytes of keys and values.
+    pub raw_bytes: u64,
+    /// Bytes of the segments' files.
+    pub file_bytes: u64,
+    /// Checkpoints that agree with the records.
+    pub checkpoints: Vec<CheckedNote>,
+    /// Segments that are not whole: no part of the ledger.
+    pub unfinished: Vec<String>,
+    /// Names that mean nothing among segments.
+    pub stray: Vec<String>,
+    /// The write-ahead log beside them, which was not looked into; none in a directory of segments alone.
+    pub wal: Option<WalFiles>,
+}
+
+/// A segment whose ends have been read.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    end_seq: Seq,
+    root_after: Hash,
+    digest: [u8; 32],
+}
+
+/// Segments that fit together, and whose records are to be verified.
+pub struct Plan {
+    io: Arc<dyn Io>,
+    listing: Listing,
+    cache: Arc<BlockCache>,
+    parts: Vec<Part>,
+    chain: Chain,
+    raw_bytes: u64,
+    file_bytes: u64,
+}
+
+impl Plan {
+    /// Lists a directory, reads both ends of every segment and checks that each continues the one before it.
+    ///
+    /// # Errors
+    /// [`Code::Malformed`] when the directory holds no ledger; [`Code::Corrupt`] with the first file that is
+    /// missing, damaged or out of place; [`Code::Io`].
+    pub fn open(io: Arc<dyn Io>, dir: &Path) -> Result<Self> {
+        let listing = Listing::of(&*io, dir)?;
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let mut plan =
+            Self { io, listing, cache, parts: Vec::new(), chain: Chain::new(), raw_bytes: 0, file_bytes: 0 };
+        for number in 0..plan.listing.segments {
+            let segment = plan.segment(number)?;
+            let summary = segment.summary();
+            plan.chain.follow(summary, &plan.listing.path(number))?;
+            // Not believed until its records have been counted, and no reason to panic.
+            plan.raw_bytes = plan.raw_bytes.saturating_add(summary.raw_bytes);
+            plan.file_bytes += summary.file_bytes;
+            let (end_seq, root_after) = (summary.end_seq, Hash(summary.root_after));
+            plan.parts.push(Part { end_seq, root_after, digest: summary.digest });
+        }
+        Ok(plan)
+    }
+
+    /// How many records there are to verify.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.chain.end_seq.0
+    }
+
+    /// Verifies every record on `threads` threads, this one among them, and that every note agrees.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] with the first file that is damaged, and where, or the first note that does not agree;
+    /// [`Code::Io`].
+    pub fn verify(&self, notes: &[Note], threads: usize, progress: &Progress) -> Result<Report> {
+        let mut sizes: Vec<u64> = Vec::new();
+        for Note { name, checkpoint, .. } in notes {
+            let (size, records) = (checkpoint.size(), self.records());
+            if size > records {
+                let what = format!(
+                    "the checkpoint in {name} covers {size} records, and {records} are here: the rest is not sealed \
+                     yet, or was taken away"
+                );
+                return Err(Error::new(Code::Corrupt, what));
+            }
+            sizes.push(size);
+        }
+        let walk = Walk { plan: self, sizes, progress, next: AtomicU64::new(0), found: Mutex::default() };
+        thread::scope(|scope| {
+            for _ in 1..threads.min(self.parts.len()) {
+                // Where there is no further thread, there is still this one.
+                let _ = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, || walk.run());
+            }
+            walk.run();
+        });
+        let Found { roots, failed } = walk.found.into_inner();
+        if let Some((_, error)) = failed {
+            return Err(error);
+        }
+        let checkpoints = notes
+            .iter()
+            .map(|note| note.check(self.known_root(note.checkpoint.size(), &roots)))
+            .collect::<Result<_>>()?;
+        let Chain { segments, end_seq, root, last_log, last_timestamp_ms } = self.chain.clone();
+        let Listing { unfinished, stray, wal, .. } = self.listing.clone();
+        Ok(Report {
+            records: end_seq,
+            segments,
+            root,
+            last_log,
+            last_timestamp_ms,
+            raw_bytes: self.raw_bytes,
+            file_bytes: self.file_bytes,
+            checkpoints,
+            unfinished,
+            stray,
+            wal,
+        })
+    }
+
+    fn known_root<'a>(&'a self, size: u64, roots: &'a BTreeMap<u64, Hash>) -> Option<&'a Hash> {
+        let at_an_end = || self.parts.iter().find(|part| part.end_seq.0 == size).map(|part| &part.root_after);
+        if size == 0 { Some(&Hash::EMPTY_ROOT) } else { roots.get(&size).or_else(at_an_end) }
+    }
+
+    fn segment(&self, number: u64) -> Result<Segment> {
+        Segment::open(&*self.io, &self.listing.path(number), Arc::clone(&self.cache))
+    }
+}
+
+/// What threads share.
+struct Walk<'a> {
+    plan: &'a Plan,
+    sizes: Vec<u64>,
+    progress: &'a Progress,
+    next: AtomicU64,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    roots: BTreeMap<u64, Hash>,
+    /// The first segment that is wrong, and how.
+    failed: Option<(u64, Error)>,
+}
+
+impl Walk<'_> {
+    /// Verifies one segment after the other until none is left that comes before one that is wrong.
+    fn run(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Relaxed);
+            let Some(part) = usize::try_from(number).ok().and_then(|at| self.plan.parts.get(at)) else {
+                return;
+            };
+            // One that was taken before the one that is wrong is finished: it may be wrong too, and the first.
+            if self.found.lock().failed.as_ref().is_some_and(|(first, _)| *first < number) {
+                return;
+            }
+            let outcome = self.segment(number, part);
+            let mut found = self.found.lock();
+            match outcome {
+                Ok(roots) => found.roots.extend(roots),
+                Err(error) => {
+                    if found.failed.as_ref().is_none_or(|(first, _)| number < *first) {
+                        found.failed = Some((number, error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Verifies a segment; the roots that checkpoints need.
+    fn segment(&self, number: u64, part: &Part) -> Result<Vec<(u64, Hash)>> {
+        let segment = self.plan.segment(number)?;
+        let summary = segment.summary();
+        if summary.digest != part.digest {
+            let path = self.plan.listing.path(number);
+            let what = format!("{} changed while it was verified: sealed segments never do", path.display());
+            return Err(Error::new(Code::Corrupt, what));
+        }
+        let mut roots = Roots::new(&summary.frontier_before, summary.end_seq.0, &self.sizes);
+        let mut untold = 0;
+        segment.verify(|leaf_hash| {
+            roots.leaf(leaf_hash);
+            untold += 1;
+            if untold == TICK_RECORDS {
+                self.progress.records.fetch_add(untold, Relaxed);
+                untold = 0;
+            }
+        })?;
+        self.progress.records.fetch_add(untold, Relaxed);
+        Ok(roots.found())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("listing", &self.listing).finish_non_exhaustive()
+    }
+}

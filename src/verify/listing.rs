@@ -1,0 +1,171 @@
+//! Which files a directory has, and what they claim to be by their names.
+//!
+//! Takes a data directory, or a directory that holds segments and nothing else, as a copy does. Reads names and
+//! sizes only, creates nothing, and is safe beside a node that runs: segments never change and never go, and
+//! what is being written has another name.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    env::{Io, OpenMode},
+    error::{Code, Error, Result},
+    segment::{file_name, is_unfinished, parse_name},
+    types::SegmentId,
+};
+
+/// Names that only a data directory has.
+const DATA_DIR_NAMES: [&str; 4] = ["identity.json", "LOCK", "wal", "segments"];
+
+/// The write-ahead log of a data directory, from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalFiles {
+    /// Its files, spares aside.
+    pub files: u64,
+    /// Their bytes, padding and what is sealed already included.
+    pub bytes: u64,
+}
+
+/// What there is to verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Where the segments are.
+    pub segments_dir: PathBuf,
+    /// How many there are: numbers 0 to before this, without a gap.
+    pub segments: u64,
+    /// Segments that were being written, or that a crash left behind: no part of the ledger.
+    pub unfinished: Vec<String>,
+    /// Names that mean nothing here.
+    pub stray: Vec<String>,
+    /// The log beside the segments; none in a directory of segments alone.
+    pub wal: Option<WalFiles>,
+}
+
+impl Listing {
+    /// Looks at a directory.
+    ///
+    /// # Errors
+    /// [`Code::Malformed`] when it is neither a data directory nor one of segments; [`Code::Corrupt`] when a
+    /// segment is missing before one that is there; [`Code::Io`].
+    pub fn of(io: &dyn Io, dir: &Path) -> Result<Self> {
+        let here = list(io, dir)?;
+        let is_data_dir = here.iter().any(|name| DATA_DIR_NAMES.contains(&name.as_str()));
+        if !is_data_dir && !here.iter().any(|name| parse_name(name).is_some()) {
+            return Err(Error::new(
+                Code::Malformed,
+                format!(
+                    "{} holds no ledger: give the data directory of a node, or a directory of its segment-….seg files",
+                    dir.display()
+                ),
+            ));
+        }
+        if !is_data_dir {
+            return Self::sort_out(dir.to_path_buf(), here, None);
+        }
+        let segments_dir = dir.join("segments");
+        let names = list(io, &segments_dir)?;
+        let wal = wal_files(io, &dir.join("wal"))?;
+        Self::sort_out(segments_dir, names, Some(wal))
+    }
+
+    fn sort_out(segments_dir: PathBuf, names: Vec<String>, wal: Option<WalFiles>) -> Result<Self> {
+        let (mut segments, mut unfinished, mut stray) = (0, Vec::new(), Vec::new());
+        for name in names {
+            match parse_name(&name) {
+                Some(id) if id.0 == segments => segments += 1,
+                // Names come sorted, and numbers have one width.
+                Some(_) => return Err(missing(&segments_dir, SegmentId(segments), &name)),
+                None if is_unfinished(&name) => unfinished.push(name),
+                None => stray.push(name),
+            }
+        }
+        Ok(Self { segments_dir, segments, unfinished, stray, wal })
+    }
+
+    /// The file of a segment.
+    #[must_use]
+    pub fn path(&self, number: u64) -> PathBuf {
+        self.segments_dir.join(file_name(SegmentId(number)))
+    }
+}
+
+fn missing(dir: &Path, id: SegmentId, next: &str) -> Error {
+    let missing = dir.join(file_name(id));
+    let what = format!(
+        "{} is missing, and {next} is there: the ledger cannot be verified across the gap; restore it from a \
+         backup, another member or the archive",
+        missing.display()
+    );
+    Error::new(Code::Corrupt, what)
+}
+
+fn wal_files(io: &dyn Io, dir: &Path) -> Result<WalFiles> {
+    let mut wal = WalFiles::default();
+    for name in list(io, dir)? {
+        if !(name.starts_with("wal-") && name.ends_with(".log")) {
+            continue;
+        }
+        let path = dir.join(&name);
+        // A running node frees files that it needs no more.
+        if let Ok(bytes) = io.open(&path, OpenMode::Read).and_then(|file| file.len()) {
+            wal.files += 1;
+            wal.bytes += bytes;
+        }
+    }
+    Ok(wal)
+}
+
+fn list(io: &dyn Io, dir: &Path) -> Result<Vec<String>> {
+    io.list(dir).map_err(|error| Error::io(format!("listing {}", dir.display()), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimIo;
+
+    fn disk(names: &[&str]) -> SimIo {
+        let io = SimIo::new(1);
+        for name in names {
+            io.open(&Path::new("/d").join(name), OpenMode::Buffered).unwrap().write_at(b"bytes", 0).unwrap();
+        }
+        io
+    }
+
+    fn names(numbers: &[u64], others: &[&str]) -> Vec<String> {
+        let segments = numbers.iter().map(|number| file_name(SegmentId(*number)));
+        segments.chain(others.iter().map(|name| (*name).to_owned())).collect()
+    }
+
+    fn listed(names: &[String]) -> Result<Listing> {
+        Listing::of(&disk(&names.iter().map(String::as_str).collect::<Vec<_>>()), Path::new("/d"))
+    }
+
+    #[test]
+    fn a_copy_of_segments_is_sorted_out() {
+        let unfinished = format!("{}.tmp", file_name(SegmentId(2)));
+        let listing = listed(&names(&[0, 1], &[&unfinished, "notes.txt", "segment-7.seg"])).unwrap();
+        assert_eq!((listing.segments, listing.wal), (2, None));
+        assert_eq!(listing.unfinished, [unfinished]);
+        assert_eq!(listing.stray, ["notes.txt", "segment-7.seg"]);
+        assert_eq!(listing.path(1), Path::new("/d").join(file_name(SegmentId(1))));
+    }
+
+    #[test]
+    fn a_gap_is_named() {
+        for (numbers, gap) in [(&[1, 2][..], 0), (&[0, 2], 1), (&[0, 1, 4], 2)] {
+            let error = listed(&names(numbers, &[])).unwrap_err();
+            assert_eq!(error.code(), Code::Corrupt);
+            assert!(
+                error.message().contains(&format!("{} is missing", file_name(SegmentId(gap)))),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_holds_no_ledger_is_not_an_empty_one() {
+        for others in [&[][..], &["notes.txt"]] {
+            assert_eq!(listed(&names(&[], others)).unwrap_err().code(), Code::Malformed);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What a stranger runs to check a ledger without believing whoever keeps it.
+//!
+//! ```text
+//! directory   listing ─► chain ─► each segment (threads) ─► Report: records, segments, root
+//!             names      ends     Segment::verify, roots
+//!
+//! server      Remembered ─► Visit: signature ─► consistency ─► samples ─► Remembered
+//!             state file     /checkpoint       /proofs/…      /proofs/…, /records/…
+//! ```
+//!
+//! Takes files through the seam of `env`, or a server's answers as bytes, and gives a verdict that names the
+//! first thing that is wrong. It changes nothing in a directory that it checks, takes no lock and runs no
+//! stage. Of the project it uses `proof` (hashes, proofs, signatures), `segment` (the file format) and `env`
+//! (the disk), and nothing that a server runs: `tests/architecture.rs` sees to it. It does not own sockets,
+//! arguments or how a verdict looks.
+
+mod answers;
+mod chain;
+mod directory;
+mod listing;
+mod remembered;
+mod roots;
+mod visit;
+
+pub use answers::{ConsistencyAnswer, InclusionAnswer, RecordAnswer, keys};
+pub use directory::{CheckedNote, Note, Plan, Progress, Report};
+pub use listing::{Listing, WalFiles};
+pub use remembered::{Remembered, keep_evidence};
+pub use visit::{Distrust, Visit};
