@@ -228,4 +228,22 @@ mod tests {
             assert!(matches!(watchdog.tick(&signs), Verdict::KeepGoing), "nothing is left to take");
         }
     }
+
+    /// A watch without news was taken for a client that takes nothing; and, once that was mended, for an idle one.
+    #[test]
+    fn an_answer_that_waits_for_more_to_say_is_nobodys_fault() {
+        let signs = Arc::new(Signs::default());
+        let mut watchdog = Watchdog::new(Duration::from_secs(30));
+        let mut answer = Answering::begin(&signs).sending();
+        answer.waits(true);
+        for _ in 0..1_000 {
+            assert!(matches!(watchdog.tick(&signs), Verdict::KeepGoing));
+        }
+        answer.waits(false);
+        let ended = (1..1_000).find(|_| matches!(watchdog.tick(&signs), Verdict::SlowReader));
+        assert_eq!(ended, Some(TICKS + 1), "with something to take it is judged as any other");
+        answer.waits(true);
+        drop(answer);
+        assert_eq!((signs.sending.load(Relaxed), signs.answering.load(Relaxed)), (0, 0));
+    }
 }

@@ -211,7 +211,7 @@ async fn a_watch_goes_on_where_it_broke_off() {
         "400 Bad Request|{\"type\":\"malformed\",\"detail\":\"beyond the end\"}",
     ])
     .await;
-    let mut asked = || seen.recv().unwrap().lines().next().unwrap().to_owned();
+    let asked = || seen.recv().unwrap().lines().next().unwrap().to_owned();
     let mut watch = client.watch(None, b"a/").await.unwrap();
     assert_eq!(asked(), "GET /api/v1/watch?prefix=a%2F HTTP/1.1");
     // Nothing was written yet, and what will be must not be missed.
