@@ -223,6 +223,7 @@ impl Node {
         };
         let boundaries = background.boundaries.clone();
         let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
+        background.note_recovered();
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,

@@ -112,6 +112,8 @@ struct History {
     /// Everything that was ever readable, by position.
     seen: Vec<Record>,
     next_id: u64,
+    /// Size and root of the newest checkpoint that was shown.
+    checkpoint: Option<(Seq, Hash)>,
 }
 
 struct World {
@@ -212,6 +214,7 @@ impl World {
                 Err(error) => return Err(format!("the node does not start: {error}")),
             };
             world.check(&node.reader())?;
+            world.look_at_checkpoint(&node).await?;
             let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(world.client(&node, 12))).collect();
             let until_done = async {
                 for client in clients {
@@ -224,6 +227,7 @@ impl World {
                 _ = node.failed() => {}
             }
             world.look(&node.reader())?;
+            world.look_at_checkpoint(&node).await?;
             if accident == 0 {
                 node.stop().await.map_err(|error| format!("a clean stop failed: {error}"))?;
             }
@@ -297,6 +301,23 @@ impl World {
                 }
                 history.lock().unwrap().sent.insert(id, (request, fate));
             }
+        }
+    }
+
+    /// Notes the newest checkpoint, which every later one has to go on from.
+    async fn look_at_checkpoint(&self, node: &Node) -> Result<(), String> {
+        let proofs = node.proofs();
+        let Some(shown) = proofs.covering(Seq(0), Duration::from_millis(100)).await else { return Ok(()) };
+        let before = self.history.lock().unwrap().checkpoint.replace((shown.size, shown.root));
+        let Some((size, root)) = before else { return Ok(()) };
+        if shown.size < size {
+            return Err(format!("a checkpoint of {size} was shown, and then one of {}", shown.size));
+        }
+        match proofs.consistency(size, shown.size) {
+            Ok(proof) if proof.from_root == root => Ok(()),
+            Ok(_) => Err(format!("the first {size} records have another root than was signed")),
+            Err(error) if error.code() == Code::Io => Ok(()),
+            Err(error) => Err(format!("no proof of consistency: {error}")),
         }
     }
 

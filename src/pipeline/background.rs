@@ -2,7 +2,7 @@
 //!
 //! They are started before the log is replayed, which closes segments as it did the first time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use crate::{
     raft::{Boundaries, Boundary},
     state::{State, boundary},
     tree::{Checkpoints, Tree},
+    types::Seq,
     wal::Driver,
 };
 
@@ -31,6 +32,7 @@ pub struct Background {
     index: Running,
     /// Wakes `prove`.
     pub bell: Bell,
+    recovered: Arc<OnceLock<Seq>>,
     /// The newest signed checkpoint.
     pub checkpoints: Checkpoints,
     /// The newest sealed segment's end.
@@ -63,12 +65,20 @@ impl Background {
         let (seal_gauge, prove_gauge) = (gauges.seal.clone(), gauges.prove.clone());
         let seal = Seal::new(state.clone(), tree.clone(), tell_boundaries, to_index.clone(), seal_gauge);
         let seal = worker::spawn(seal, to_seal.clone(), driver);
-        let (prove, checkpoints) = Prove::new(state.clone(), tree, signer, to_seal, prove_gauge);
+        let recovered = Arc::<OnceLock<Seq>>::default();
+        let (prove, checkpoints) = Prove::new(state.clone(), tree, signer, recovered.clone(), to_seal, prove_gauge);
         let prove = worker::spawn(prove, bell.clone(), driver);
         // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
         bell.ring();
         to_index.ring();
-        Ok(Self { state, prove, seal, index, bell, checkpoints, boundaries })
+        Ok(Self { state, prove, seal, index, bell, recovered, checkpoints, boundaries })
+    }
+
+    /// Everything that was committed before the start is applied: checkpoints may be signed from there on.
+    pub fn note_recovered(&self) {
+        // The first time counts.
+        let _ = self.recovered.set(self.state.applied());
+        self.bell.ring();
     }
 
     /// Waits until one of them has stopped and says why, if there is a why.

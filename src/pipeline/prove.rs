@@ -4,7 +4,10 @@
 //! watches. Nobody's answer waits for it but those that asked for a receipt. It does not own the tree, the key,
 //! nor segments: it wakes `seal` once a full segment is proven.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -18,6 +21,7 @@ use crate::{
     segment::COMMITMENT_BYTES_MIN,
     state::State,
     tree::{Checkpoints, Signed, Tree},
+    types::Seq,
 };
 
 /// Records hashed at a time: about a millisecond.
@@ -32,6 +36,8 @@ pub struct Prove {
     tree: Arc<Tree>,
     /// None in an embedded ledger, which shows its checkpoints to nobody.
     signer: Option<Signer>,
+    /// The size from which on it signs: what was recovered. None until that is known.
+    recovered: Arc<OnceLock<Seq>>,
     signed: watch::Sender<Option<Arc<Signed>>>,
     last_signed: Instant,
     seal: Bell,
@@ -45,12 +51,13 @@ impl Prove {
         state: Arc<State>,
         tree: Arc<Tree>,
         signer: Option<Signer>,
+        recovered: Arc<OnceLock<Seq>>,
         seal: Bell,
         gauge: Arc<Gauge>,
     ) -> (Self, Checkpoints) {
         let (signed, checkpoints) = watch::channel(None);
         let last_signed = Instant::now();
-        (Self { state, tree, signer, signed, last_signed, seal, gauge }, checkpoints)
+        (Self { state, tree, signer, recovered, signed, last_signed, seal, gauge }, checkpoints)
     }
 
     /// A segment may have ended with a record that was proven before.
@@ -63,6 +70,10 @@ impl Prove {
     fn sign(&mut self) -> Result<()> {
         let Some(signer) = &self.signer else { return Ok(()) };
         let (size, root) = self.tree.head();
+        // A smaller one than was shown before a restart would look like a ledger that has shrunk.
+        if self.recovered.get().is_none_or(|recovered| size < *recovered) {
+            return Ok(());
+        }
         if self.signed.borrow().as_ref().is_some_and(|last| last.size == size) {
             return Ok(());
         }

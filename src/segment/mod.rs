@@ -56,8 +56,9 @@ pub use reader::{Segment, StoredRecord};
 pub use scan::{KeyEntry, Keys, Records, Versions};
 pub use writer::{FinishInfo, SegmentWriter};
 
-/// A block of records closes once it has this many bytes.
-pub const BLOCK_BYTES: usize = 64 << 10;
+/// A block of records closes once it has this many bytes: as few as BLAKE3 takes at full speed, because a read of
+/// one record loads, hashes and keeps a whole block.
+pub const BLOCK_BYTES: usize = 16 << 10;
 
 /// A block of the key table closes once it has this many bytes: small, because a lookup reads one whole.
 pub const KEY_BLOCK_BYTES: usize = 16 << 10;
