@@ -66,7 +66,8 @@ impl Background {
         let seal = Seal::new(state.clone(), tree.clone(), tell_boundaries, to_index.clone(), seal_gauge);
         let seal = worker::spawn(seal, to_seal.clone(), driver);
         let recovered = Arc::<OnceLock<Seq>>::default();
-        let (prove, checkpoints) = Prove::new(state.clone(), tree, signer, recovered.clone(), to_seal, prove_gauge);
+        let (prove, checkpoints) =
+            Prove::new(state.clone(), tree, signer, recovered.clone(), to_seal, prove_gauge);
         let prove = worker::spawn(prove, bell.clone(), driver);
         // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
         bell.ring();

@@ -116,3 +116,54 @@ impl Worker for Prove {
         Ok(Next::Now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        index::IndexOptions,
+        sealed::{Sealed, SealedOptions},
+        sim::SimIo,
+        state::batch::{Batch, BatchView, Draft},
+    };
+
+    fn put(state: &State, count: usize) {
+        let mut draft = Draft::new();
+        (0..count).for_each(|n| draft.put(&n.to_be_bytes(), b"value").unwrap());
+        let mut batch = Batch::default();
+        batch.append(draft);
+        state.apply(&BatchView::open(batch.encode(1).unwrap()).unwrap()).unwrap();
+    }
+
+    /// A node that had shown a checkpoint once showed a smaller one after a restart, until it had hashed as far.
+    #[test]
+    fn nothing_is_signed_before_all_that_was_recovered_is_proven() {
+        let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
+        let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
+        let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
+        let sealed = Arc::new(sealed);
+        let tree = Arc::new(Tree::open(sealed.clone()).unwrap());
+        let state = Arc::new(State::open(sealed, 1).unwrap());
+        let signer = Some(Signer::from_seed("log", &[7; 32]).unwrap());
+        let recovered = Arc::<OnceLock<Seq>>::default();
+        let (mut prove, shown) =
+            Prove::new(state.clone(), tree, signer, recovered.clone(), Bell::default(), Gauge::new("prove"));
+        let mut prove_all = || while prove.work().unwrap() == Next::Now {};
+        let shown = || shown.borrow().as_ref().map(|signed| signed.size);
+        put(&state, 10);
+        prove_all();
+        assert_eq!(shown(), None, "nobody has said how far it has to come");
+        recovered.set(Seq(30)).unwrap();
+        put(&state, 10);
+        prove_all();
+        assert_eq!(shown(), None);
+        put(&state, 10);
+        prove_all();
+        assert_eq!(shown(), Some(Seq(30)));
+        put(&state, 1);
+        prove_all();
+        assert_eq!(shown(), Some(Seq(31)));
+    }
+}
