@@ -83,6 +83,11 @@ pub trait Io: Debug + Send + Sync {
 pub trait File: Debug + Send + Sync {
     /// Fills `buffer` from `offset`; `UnexpectedEof` when the file is shorter.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// As [`File::read_at`], if that needs no wait for the disk; whether it did. `buffer` holds anything otherwise.
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        let _ = (buffer, offset);
+        Ok(false)
+    }
     /// Writes all of `bytes` at `offset`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Returns when everything written before is on disk. After an error the file must not be trusted:

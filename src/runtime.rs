@@ -18,3 +18,14 @@ pub fn without_blocking_others<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
         work()
     }
 }
+
+/// Lets every other thread go before the calling one, where the system can do that: for work that may take any time.
+pub fn give_way_to_others() {
+    // Without it the work is done all the same.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+}
+
+/// The largest of Linux' nice values.
+#[cfg(target_os = "linux")]
+const LOWEST_PRIORITY: i32 = 19;

@@ -302,10 +302,7 @@ impl Segment {
 
     /// A block, checked, from the cache or the file.
     pub(super) fn block(&self, number: u32) -> Result<Bytes> {
-        self.cache.get(BlockKey { file: self.number, block: number }, || {
-            // The disk may take its time: what else this thread serves goes on elsewhere meanwhile.
-            without_blocking_others(HEAVY_BYTES, || self.load(number))
-        })
+        self.cache.get(BlockKey { file: self.number, block: number }, || self.load(number))
     }
 
     /// A block from the file: the only way in, and where it is checked.
@@ -379,9 +376,14 @@ impl Source<'_> {
     }
 
     fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.file
-            .read_at(out, offset)
-            .map_err(|error| self.failed(&format!("reading at offset {offset} of"), &error))
+        let mut read = || {
+            if self.file.read_at_once(out, offset)? {
+                return Ok(());
+            }
+            // The disk may take its time: what else this thread serves goes on elsewhere meanwhile.
+            without_blocking_others(HEAVY_BYTES, || self.file.read_at(out, offset))
+        };
+        read().map_err(|error| self.failed(&format!("reading at offset {offset} of"), &error))
     }
 
     /// A block whose bytes are those that were written.

@@ -173,6 +173,15 @@ impl File for RealFile {
         self.file.read_exact_at(buffer, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let wanted = buffer.len();
+        let read = preadv2(&self.file, &mut [io::IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
+        // What it cannot give at once, and whatever is wrong, is for the call that waits.
+        Ok(read.is_ok_and(|count| count == wanted))
+    }
+
     #[cfg(unix)]
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
