@@ -6,6 +6,7 @@
 //! data_dir/LOCK            held while a process uses the directory
 //! data_dir/identity.json   node id and cluster id, written once
 //! data_dir/signing.key     what this member signs checkpoints with
+//! data_dir/proven          how far the ledger had come, to know when files are missing
 //! data_dir/wal/            the log
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
@@ -20,7 +21,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use self::identity::Claim;
+use self::identity::{Claim, Owner};
 pub use self::{
     identity::Identity,
     reindex::{Reindexed, reindex},
@@ -42,7 +43,7 @@ use crate::{
         Sizes, State,
         settings::{FEATURE_LEVEL, Settings},
     },
-    tree::Tree,
+    tree::{Tree, Witness},
     types::{NodeId, Seq},
     wal::{Wal, WalHealth, WalMetrics, WalOptions},
 };
@@ -160,6 +161,7 @@ pub struct Node {
     info: NodeInfo,
     pipeline: Pipeline,
     background: Background,
+    witness: Witness,
     reader: Reader,
     proofs: Proofs,
     shutdown_timeout: Duration,
@@ -190,18 +192,17 @@ impl Node {
         let identity = identity::open(&env, data_dir, config.node.id, claim)?;
         let log_files =
             env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
-        if identity.is_old && !log_files.iter().any(|name| name.starts_with("wal-")) {
-            tracing::warn!(
-                data_dir = %data_dir.display(),
-                "the directory belongs to a node but holds no log: unless its first start was cut off, its records are gone"
-            );
+        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
+        let witness = Witness::new(env.io.clone(), data_dir.to_path_buf());
+        let expected = witness.read()?;
+        if !log_files.iter().any(|name| name.starts_with("wal-")) {
+            check_first_start(data_dir, &identity, &sealed, expected)?;
         }
         let identity = identity.identity;
 
         let driver = wal_options.driver;
         let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
-        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
         let tree = Arc::new(Tree::open(sealed.clone())?);
         let state = Arc::new(State::open(sealed, env.rng.next_u64())?);
         let signer = match founding {
@@ -209,7 +210,14 @@ impl Node {
             _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
         };
         let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
-        let background = Background::start(state.clone(), tree.clone(), signer, driver, &gauges)?;
+        let background = Background::start(
+            state.clone(),
+            tree.clone(),
+            signer,
+            (witness.clone(), expected),
+            driver,
+            &gauges,
+        )?;
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
             Founding::Alone { http_addr } => {
@@ -223,6 +231,9 @@ impl Node {
         };
         let boundaries = background.boundaries.clone();
         let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
+        if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
+            check_all_is_here(data_dir, size, state.applied())?;
+        }
         background.note_recovered();
         let settings = wanted_settings(config);
         match state.settings() {
@@ -253,6 +264,7 @@ impl Node {
             info,
             pipeline,
             background,
+            witness,
             reader,
             proofs,
             shutdown_timeout: config.limits.shutdown_timeout,
@@ -313,9 +325,56 @@ impl Node {
         };
         self.info.consensus.stop().await;
         let background = self.background.stop().await;
+        let (size, root) = self.info.tree.head();
+        if size == self.info.applied() {
+            // Without it the next start expects less, and finds all the same.
+            let _ = self.witness.write(size, &root);
+        }
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
         stage.or(background).map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
     }
+}
+
+/// Whether a directory without a log may begin one: a node's first start may have been cut off.
+fn check_first_start(
+    data_dir: &Path,
+    owner: &Owner,
+    sealed: &Sealed,
+    expected: Option<(Seq, Hash)>,
+) -> Result<()> {
+    let held = expected.map_or(Seq(0), |(size, _)| size).max(sealed.end_seq());
+    if held > Seq(0) {
+        return Err(Error::new(
+            Code::Corrupt,
+            format!(
+                "{} held {held} records and has no write-ahead log: restore wal/ from a backup, or mount what was \
+                 there; nothing was changed",
+                data_dir.display()
+            ),
+        ));
+    }
+    if owner.is_old {
+        tracing::warn!(
+            data_dir = %data_dir.display(),
+            "the directory belongs to a node but holds no log: unless its first start was cut off, its records are gone"
+        );
+    }
+    Ok(())
+}
+
+/// Whether a sole voter has all that it is known to have proven.
+fn check_all_is_here(data_dir: &Path, known: Seq, applied: Seq) -> Result<()> {
+    if known <= applied {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Corrupt,
+        format!(
+            "{} held {known} records and has {applied}: the end of the write-ahead log is missing; restore wal/ from \
+             a backup. Whoever accepts the loss removes the file `proven`; verifiers will see that records are gone",
+            data_dir.display()
+        ),
+    ))
 }
 
 /// Takes a data directory for this process, until the guard is dropped.

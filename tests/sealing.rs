@@ -99,3 +99,44 @@ fn the_log_is_given_up_behind_segments_and_a_restart_needs_only_the_rest() {
     let Err(error) = Ledger::open_with(&config(dir.path())) else { panic!("a segment is missing") };
     assert!(error.to_string().contains("segment-00000000000000000010.seg is missing"), "{error}");
 }
+
+/// A log that ended early was once taken for one that had never been longer.
+#[test]
+fn a_log_without_its_end_is_not_taken_for_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let wal = dir.path().join("wal");
+    for life in 0..3 {
+        let ledger = Ledger::open_with(&config).unwrap();
+        ledger.put("key", life.to_string()).unwrap();
+        ledger.close().unwrap();
+    }
+    let logs = || {
+        let names = fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path());
+        let mut logs: Vec<_> =
+            names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("wal-")).collect();
+        logs.sort();
+        logs
+    };
+    let kept: Vec<_> = logs().into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    let restore = || {
+        logs().iter().for_each(|path| fs::remove_file(path).unwrap());
+        kept.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+    };
+    let refused = || {
+        let Err(error) = Ledger::open_with(&config) else {
+            panic!("records are missing, and nobody says so")
+        };
+        error.to_string()
+    };
+    // The last file, then all of them.
+    fs::remove_file(&kept.last().unwrap().1).unwrap();
+    let why = refused();
+    assert!(why.contains("held 3 records and has") && why.contains("end of the write-ahead log"), "{why}");
+    logs().iter().for_each(|path| fs::remove_file(path).unwrap());
+    let why = refused();
+    assert!(why.contains("held 3 records and has no write-ahead log"), "{why}");
+    assert!(logs().is_empty(), "nothing was changed");
+    restore();
+    assert_eq!(Ledger::open_with(&config).unwrap().history("key").count(), 3);
+}

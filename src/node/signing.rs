@@ -62,6 +62,7 @@ fn draw(env: &Env, data_dir: &Path) -> Result<[u8; 32]> {
     let words: [[u8; 8]; 4] = std::array::from_fn(|_| env.rng.next_u64().to_le_bytes());
     let seed: [u8; 32] = std::array::from_fn(|n| words[n / 8][n % 8]);
     let path = data_dir.join(FILE);
+    tracing::info!(path = %path.display(), "a signing key is drawn: verifiers that know an older one have to be told");
     let draft = data_dir.join("signing.key.tmp");
     let write = || {
         let file = env.io.open(&draft, OpenMode::Buffered)?;

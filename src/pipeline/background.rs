@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    proof::key::Signer,
+    proof::{Hash, key::Signer},
     raft::{Boundaries, Boundary},
     state::{State, boundary},
-    tree::{Checkpoints, Tree},
+    tree::{Checkpoints, Tree, Witness},
     types::Seq,
     wal::Driver,
 };
@@ -48,6 +48,7 @@ impl Background {
         state: Arc<State>,
         tree: Arc<Tree>,
         signer: Option<Signer>,
+        witness: (Witness, Option<(Seq, Hash)>),
         driver: Driver,
         gauges: &Gauges,
     ) -> Result<Self> {
@@ -67,7 +68,7 @@ impl Background {
         let seal = worker::spawn(seal, to_seal.clone(), driver);
         let recovered = Arc::<OnceLock<Seq>>::default();
         let (prove, checkpoints) =
-            Prove::new(state.clone(), tree, signer, recovered.clone(), to_seal, prove_gauge);
+            Prove::new(state.clone(), tree, signer, recovered.clone(), witness, to_seal, prove_gauge);
         let prove = worker::spawn(prove, bell.clone(), driver);
         // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
         bell.ring();

@@ -29,6 +29,7 @@ impl FeedIndex {
 impl Worker for FeedIndex {
     const NAME: &'static str = "index";
     const LINGER: Duration = Duration::ZERO;
+    const FINISHES: bool = false;
 
     fn work(&mut self) -> Result<Next> {
         let _stay = self.gauge.enter(self.sealed.unindexed() as u64, 0);

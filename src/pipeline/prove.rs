@@ -16,11 +16,11 @@ use super::{
     worker::{Bell, Next, Worker},
 };
 use crate::{
-    error::Result,
+    error::{Code, Error, Result},
     proof::{Hash, checkpoint::Checkpoint, key::Signer, leaf::Leaf},
     segment::COMMITMENT_BYTES_MIN,
     state::State,
-    tree::{Checkpoints, Signed, Tree},
+    tree::{Checkpoints, Signed, Tree, Witness},
     types::Seq,
 };
 
@@ -29,6 +29,9 @@ const SPAN_RECORDS: usize = 4_096;
 
 /// While records flow, the newest checkpoint is never much older than this.
 const SIGN_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the witness is told while records flow: it costs a sync.
+const WITNESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The stage.
 pub struct Prove {
@@ -40,6 +43,11 @@ pub struct Prove {
     recovered: Arc<OnceLock<Seq>>,
     signed: watch::Sender<Option<Arc<Signed>>>,
     last_signed: Instant,
+    witness: Witness,
+    /// What the witness said at the start, until it has been compared.
+    expected: Option<(Seq, Hash)>,
+    /// The size that it was told last, and when.
+    witnessed: (Seq, Instant),
     seal: Bell,
     gauge: Arc<Gauge>,
 }
@@ -52,12 +60,27 @@ impl Prove {
         tree: Arc<Tree>,
         signer: Option<Signer>,
         recovered: Arc<OnceLock<Seq>>,
+        (witness, expected): (Witness, Option<(Seq, Hash)>),
         seal: Bell,
         gauge: Arc<Gauge>,
     ) -> (Self, Checkpoints) {
         let (signed, checkpoints) = watch::channel(None);
         let last_signed = Instant::now();
-        (Self { state, tree, signer, recovered, signed, last_signed, seal, gauge }, checkpoints)
+        let witnessed = (Seq(0), last_signed);
+        let prove = Self {
+            state,
+            tree,
+            signer,
+            recovered,
+            signed,
+            last_signed,
+            witness,
+            expected,
+            witnessed,
+            seal,
+            gauge,
+        };
+        (prove, checkpoints)
     }
 
     /// A segment may have ended with a record that was proven before.
@@ -67,11 +90,52 @@ impl Prove {
         }
     }
 
+    /// Whether what has been recovered is proven: before, the tree is smaller than it was known to be.
+    fn has_recovered(&self, size: Seq) -> bool {
+        self.recovered.get().is_some_and(|recovered| size >= *recovered)
+    }
+
+    /// Compares the tree with what was known of it before the start, once it has come as far.
+    fn compare(&mut self) -> Result<()> {
+        let Some((size, root)) = self.expected.filter(|(size, _)| *size <= self.tree.size()) else {
+            return Ok(());
+        };
+        self.expected = None;
+        if self.tree.root_at(size)? == root {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Corrupt,
+            format!(
+                "the first {size} records are not those that were here before: the log or the segments are another \
+                 ledger's; restore the right ones"
+            ),
+        ))
+    }
+
+    /// Tells the witness how far the tree has come, now and then; when to come back for the rest.
+    fn tell_witness(&mut self) -> Next {
+        let (size, root) = self.tree.head();
+        let (told, when) = self.witnessed;
+        if size == told || !self.has_recovered(size) {
+            return Next::Rung;
+        }
+        if when.elapsed() < WITNESS_EVERY {
+            return Next::In(WITNESS_EVERY);
+        }
+        self.witnessed = (size, Instant::now());
+        if let Err(error) = self.witness.write(size, &root) {
+            // It says less than it could: nothing else depends on it.
+            tracing::debug!(%error, "how far the ledger has come could not be noted");
+        }
+        Next::Rung
+    }
+
     fn sign(&mut self) -> Result<()> {
         let Some(signer) = &self.signer else { return Ok(()) };
         let (size, root) = self.tree.head();
         // A smaller one than was shown before a restart would look like a ledger that has shrunk.
-        if self.recovered.get().is_none_or(|recovered| size < *recovered) {
+        if !self.has_recovered(size) {
             return Ok(());
         }
         if self.signed.borrow().as_ref().is_some_and(|last| last.size == size) {
@@ -88,13 +152,16 @@ impl Worker for Prove {
     const NAME: &'static str = "prove";
     // What is written one by one is hashed some at a time: waking for each costs more than hashing it.
     const LINGER: Duration = Duration::from_millis(3);
+    // A few milliseconds: what was answered is then under the last checkpoint, and the witness knows all of it.
+    const FINISHES: bool = true;
 
     fn work(&mut self) -> Result<Next> {
         let span = self.state.span(self.tree.size(), SPAN_RECORDS);
         if span.is_empty() {
+            self.compare()?;
             self.sign()?;
             self.wake_seal();
-            return Ok(Next::Rung);
+            return Ok(self.tell_witness());
         }
         let _stay = self.gauge.enter(span.len() as u64, 0);
         let mut commitments = Vec::new();
@@ -111,7 +178,10 @@ impl Worker for Prove {
         self.tree.extend(&leaves, commitments);
         self.wake_seal();
         if self.last_signed.elapsed() >= SIGN_EVERY {
+            self.compare()?;
             self.sign()?;
+            // The next piece of work comes back for the rest.
+            let _ = self.tell_witness();
         }
         Ok(Next::Now)
     }
@@ -148,8 +218,16 @@ mod tests {
         let state = Arc::new(State::open(sealed, 1).unwrap());
         let signer = Some(Signer::from_seed("log", &[7; 32]).unwrap());
         let recovered = Arc::<OnceLock<Seq>>::default();
-        let (mut prove, shown) =
-            Prove::new(state.clone(), tree, signer, recovered.clone(), Bell::default(), Gauge::new("prove"));
+        let witness = (Witness::new(Arc::new(SimIo::new(2)), "/data".into()), None);
+        let (mut prove, shown) = Prove::new(
+            state.clone(),
+            tree,
+            signer,
+            recovered.clone(),
+            witness,
+            Bell::default(),
+            Gauge::new("prove"),
+        );
         let mut prove_all = || while prove.work().unwrap() == Next::Now {};
         let shown = || shown.borrow().as_ref().map(|signed| signed.size);
         put(&state, 10);

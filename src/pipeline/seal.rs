@@ -109,6 +109,8 @@ impl Seal {
 impl Worker for Seal {
     const NAME: &'static str = "seal";
     const LINGER: Duration = Duration::ZERO;
+    // It is in the log.
+    const FINISHES: bool = false;
 
     fn work(&mut self) -> Result<Next> {
         let Some((closed, end)) = self.state.oldest_closed() else { return Ok(Next::Rung) };

@@ -28,6 +28,9 @@ pub trait Worker: Send + 'static {
     /// How long it lets work gather once it has been woken.
     const LINGER: Duration;
 
+    /// Whether it finishes what there is before it stops.
+    const FINISHES: bool;
+
     /// Does the next piece of work, if there is one.
     ///
     /// # Errors
@@ -155,7 +158,7 @@ fn run_thread<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
             break;
         }
     }
-    None
+    finish(worker)
 }
 
 async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
@@ -183,7 +186,21 @@ async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
             break;
         }
     }
-    None
+    finish(worker)
+}
+
+/// What is left when it has been stopped.
+fn finish<W: Worker>(mut worker: W) -> Option<String> {
+    if !W::FINISHES {
+        return None;
+    }
+    loop {
+        match piece(&mut worker) {
+            Ok(Next::Now) => {}
+            Ok(_) => return None,
+            Err(why) => return Some(why),
+        }
+    }
 }
 
 fn piece<W: Worker>(worker: &mut W) -> std::result::Result<Next, String> {

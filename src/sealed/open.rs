@@ -109,7 +109,12 @@ pub(super) fn check_follows(last: Option<&SegmentSummary>, next: &SegmentSummary
 /// Opens the index, or begins it anew when it is damaged or of other segments than these.
 fn open_index(path: &Path, options: IndexOptions, segments: &[Arc<Segment>]) -> Result<Index> {
     let why = match Index::open(path, options) {
-        Ok(index) if covers(&index, segments) => return Ok(index),
+        Ok(index) if covers(&index, segments) => {
+            if index.position().is_none() && !segments.is_empty() {
+                tracing::info!(path = %path.display(), "the index is empty: it is built from the segments");
+            }
+            return Ok(index);
+        }
         Ok(_) => "it is of other segments".to_owned(),
         Err(error @ IndexError::Damaged { .. }) => error.to_string(),
         Err(error) => return Err(error.into()),

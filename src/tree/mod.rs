@@ -13,6 +13,7 @@
 
 mod edge;
 mod signed;
+mod witness;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use self::edge::Edge;
 pub use self::{
     edge::ValueCommitment,
     signed::{Checkpoints, Signed},
+    witness::Witness,
 };
 use crate::{
     error::{Code, Error, Result},
