@@ -121,19 +121,55 @@ pub trait Rng: Debug + Send + Sync {
     fn next_u64(&self) -> u64;
 }
 
-/// Answers a request from another member.
-pub type PeerHandler = Arc<dyn Fn(Bytes) -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync>;
+/// What a request between members is about. Each lane has its own handler and its own way there, so that a heartbeat
+/// never waits behind a segment; within a lane requests of one member to another arrive in the order they were
+/// sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Lane {
+    /// Votes, heartbeats, read barriers: small, and late is as bad as lost.
+    Urgent = 0,
+    /// Log entries from the leader, many on their way at once.
+    Append = 1,
+    /// Batches that another member's clients have sent, for the leader to propose.
+    Propose = 2,
+    /// Who is there, and who belongs to the group.
+    Control = 3,
+    /// Parts of sealed segments.
+    Fetch = 4,
+}
 
-/// The way to other members: one request, one reply, both opaque bytes here (their meaning is
-/// `crate::raft`'s).
+impl Lane {
+    /// All of them, by number.
+    pub const ALL: [Self; 5] = [Self::Urgent, Self::Append, Self::Propose, Self::Control, Self::Fetch];
+}
+
+/// Whoever answers at the address: for [`Network::call`], before it is known who that is.
+pub const ANYBODY: NodeId = 0;
+
+/// Answers a request of the member whose id is given. Handlers of a lane are called in the order requests
+/// arrive, and each future is polled for the first time in that order.
+pub type PeerHandler = Arc<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync>;
+
+/// The way to other members: one request, one reply, both opaque bytes here (their meaning is that of whoever
+/// serves the lane).
 pub trait Network: Debug + Send + Sync {
-    /// From now on requests to this node go to `handler`.
-    fn serve(&self, handler: PeerHandler);
+    /// From now on requests to this node on `lane` go to `handler`.
+    fn serve(&self, lane: Lane, handler: PeerHandler);
 
-    /// Sends `request` to `peer` and waits for its reply.
+    /// Sends `request` to `peer`, or to [`ANYBODY`] at the address, and waits for its reply.
+    ///
+    /// The request is on its way, behind those sent before it on the lane, as soon as this returns: the future only
+    /// waits. Dropping it gives the reply up, not the request.
     ///
     /// # Errors
-    /// `NotConnected` when the peer cannot be reached; any other failure, after which it may or may not
-    /// have seen the request.
-    fn call(&self, peer: NodeId, address: &str, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>>;
+    /// `NotConnected` when the peer provably has not seen the request; any other failure, after which it
+    /// may or may not have.
+    fn call(
+        &self,
+        peer: NodeId,
+        address: &str,
+        lane: Lane,
+        request: Bytes,
+    ) -> BoxFuture<'static, io::Result<Bytes>>;
 }

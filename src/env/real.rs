@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{Clock, Env, Network, PeerHandler, Rng};
+use super::{Clock, Env, Lane, Network, PeerHandler, Rng};
 use crate::types::{NodeId, TimestampMs};
 
 mod disk;
@@ -55,9 +55,9 @@ impl Rng for OsRng {
 pub struct NoPeers;
 
 impl Network for NoPeers {
-    fn serve(&self, _: PeerHandler) {}
+    fn serve(&self, _: Lane, _: PeerHandler) {}
 
-    fn call(&self, _: NodeId, _: &str, _: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
+    fn call(&self, _: NodeId, _: &str, _: Lane, _: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
         Box::pin(async { Err(io::Error::new(io::ErrorKind::NotConnected, "this node has no peers")) })
     }
 }
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_node_without_peers_says_so() {
-        let call = NoPeers.call(2, "127.0.0.1:1", Bytes::new());
+        let call = NoPeers.call(2, "127.0.0.1:1", Lane::Urgent, Bytes::new());
         let error = futures_util::FutureExt::now_or_never(call).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     }

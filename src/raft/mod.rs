@@ -50,7 +50,7 @@ use self::{
 };
 use crate::{
     config,
-    env::{Env, PeerHandler},
+    env::{Env, Lane, PeerHandler},
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
@@ -237,7 +237,9 @@ impl Consensus {
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
             .map_err(|e| stopped(&e))?;
-        env.network.serve(peer_handler(raft.clone(), had_log.then(|| Instant::now() + longest_lease)));
+        let answer_peers = peer_handler(raft.clone(), had_log.then(|| Instant::now() + longest_lease));
+        env.network.serve(Lane::Urgent, answer_peers.clone());
+        env.network.serve(Lane::Append, answer_peers);
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
             if sole_voter.load(Ordering::Acquire) {
@@ -404,7 +406,7 @@ async fn purge_what_is_sealed(
 /// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
 /// which its own clock has forgotten, and a vote now could end a lease that the leader still reads under.
 fn peer_handler(raft: Raft<TypeConfig, StateMachine>, lease_end: Option<Instant>) -> PeerHandler {
-    Arc::new(move |request| {
+    Arc::new(move |_from, request| {
         let raft = raft.clone();
         Box::pin(async move {
             let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);

@@ -45,8 +45,9 @@ impl Peer {
         action: RPCTypes,
         option: RPCOption,
     ) -> Result<Reply, RPCError<TypeConfig>> {
+        let lane = request.lane();
         let request = request.encode().map_err(|error| NetworkError::new(&error))?;
-        let answer = self.network.call(self.id, &self.address, request);
+        let answer = self.network.call(self.id, &self.address, lane, request);
         match tokio::time::timeout(option.hard_ttl(), answer).await {
             Ok(Ok(reply)) => Ok(Reply::decode(&reply).map_err(|error| NetworkError::new(&error))?),
             // Not worth trying again at once: back off.

@@ -11,6 +11,7 @@ use rkyv::{
 
 use super::{LogId, TypeConfig, Vote, codec};
 use crate::{
+    env::Lane,
     error::{Code, Error, Result},
     types::LogIndex,
     wal,
@@ -85,6 +86,14 @@ fn vote(bytes: &[u8]) -> Result<Vote> {
 }
 
 impl Request {
+    /// Which way it goes: what is small and urgent must not wait behind entries.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Append(append) if !append.entries.is_empty() => Lane::Append,
+            Self::Append(_) | Self::Vote(_) | Self::PreVote(_) => Lane::Urgent,
+        }
+    }
+
     /// The bytes of it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Takes requests from one member's [`Network`] seam and brings them to another's handler. Every delay and
 //! loss comes from the seed; a request can be lost before or after it was acted upon, so that "it did not
-//! happen" and "it happened but nobody told" both occur.
+//! happen" and "it happened but nobody told" both occur. What is not lost on a lane arrives in order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +14,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 
 use super::SimRng;
 use crate::{
-    env::{Network, PeerHandler},
+    env::{Lane, Network, PeerHandler},
     types::NodeId,
 };
 
@@ -31,19 +34,36 @@ pub struct SimNetwork(Arc<Inner>);
 
 struct Inner {
     rng: SimRng,
-    handlers: Mutex<BTreeMap<NodeId, PeerHandler>>,
+    handlers: Mutex<BTreeMap<(NodeId, Lane), PeerHandler>>,
     /// Ordered pairs that cannot reach each other: `(from, to)`.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// One message in this many is lost; 0 = none.
     loses_one_in: u64,
+    /// Whoever waits for one of these hears nothing at all, and has to time out.
+    lost: Mutex<Vec<oneshot::Sender<io::Result<Bytes>>>>,
+    /// A queue for each way from one member to another.
+    ways: Mutex<BTreeMap<(NodeId, NodeId, Lane), mpsc::UnboundedSender<Sent>>>,
+}
+
+/// A request on its way, and where its reply goes.
+struct Sent {
+    arrives: Instant,
+    request: Bytes,
+    reply: oneshot::Sender<io::Result<Bytes>>,
 }
 
 impl SimNetwork {
     /// A network that loses one message in `loses_one_in`, or none for 0.
     #[must_use]
     pub fn new(seed: u64, loses_one_in: u64) -> Self {
-        let rng = SimRng::new(seed);
-        Self(Arc::new(Inner { rng, handlers: Mutex::default(), cut: Mutex::default(), loses_one_in }))
+        Self(Arc::new(Inner {
+            rng: SimRng::new(seed),
+            handlers: Mutex::default(),
+            cut: Mutex::default(),
+            loses_one_in,
+            lost: Mutex::default(),
+            ways: Mutex::default(),
+        }))
     }
 
     /// The seam of one member.
@@ -62,15 +82,48 @@ impl SimNetwork {
         self.0.cut.lock().clear();
     }
 
-    fn reaches(&self, from: NodeId, to: NodeId) -> bool {
-        !self.0.cut.lock().contains(&(from, to))
+    /// Nobody answers at this member any more, until it serves again.
+    pub fn unplug(&self, member: NodeId) {
+        self.0.handlers.lock().retain(|(id, _), _| *id != member);
     }
 
-    /// A one-way trip; false if the message is lost on it.
-    async fn travel(&self, from: NodeId, to: NodeId) -> bool {
-        sleep(Duration::from_micros(self.0.rng.below(DELAY_US_MAX))).await;
+    fn passes(&self, from: NodeId, to: NodeId) -> bool {
         let lost = self.0.loses_one_in > 0 && self.0.rng.one_in(self.0.loses_one_in);
-        !lost && self.reaches(from, to)
+        !lost && !self.0.cut.lock().contains(&(from, to))
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_micros(self.0.rng.below(DELAY_US_MAX))
+    }
+
+    /// Brings what is sent one way to its handler, in order.
+    async fn carry(self, (from, to, lane): (NodeId, NodeId, Lane), mut queue: mpsc::UnboundedReceiver<Sent>) {
+        while let Some(Sent { arrives, request, reply }) = queue.recv().await {
+            sleep_until(arrives).await;
+            if !self.passes(from, to) {
+                self.0.lost.lock().push(reply);
+                continue;
+            }
+            let Some(handler) = self.0.handlers.lock().get(&(to, lane)).cloned() else {
+                let _ = reply.send(Err(io::Error::new(io::ErrorKind::NotConnected, "nobody is there")));
+                continue;
+            };
+            let (network, mut answer) = (self.clone(), handler(from, request));
+            // The first poll is this task's, so that handlers begin in order.
+            let done = futures_util::poll!(&mut answer);
+            tokio::spawn(async move {
+                let result = match done {
+                    std::task::Poll::Ready(result) => result,
+                    std::task::Poll::Pending => answer.await,
+                };
+                tokio::time::sleep(network.delay()).await;
+                if network.passes(to, from) {
+                    let _ = reply.send(result);
+                } else {
+                    network.0.lost.lock().push(reply);
+                }
+            });
+        }
     }
 }
 
@@ -88,25 +141,28 @@ pub struct SimLink {
 }
 
 impl Network for SimLink {
-    fn serve(&self, handler: PeerHandler) {
-        self.network.0.handlers.lock().insert(self.me, handler);
+    fn serve(&self, lane: Lane, handler: PeerHandler) {
+        self.network.0.handlers.lock().insert((self.me, lane), handler);
     }
 
-    fn call(&self, peer: NodeId, _address: &str, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
-        let (network, me) = (self.network.clone(), self.me);
-        Box::pin(async move {
-            let handler = network.0.handlers.lock().get(&peer).cloned();
-            let handler =
-                handler.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "nobody is there"))?;
-            if !network.travel(me, peer).await {
-                // Whoever sent it hears nothing at all, and has to time out.
-                std::future::pending::<()>().await;
-            }
-            let reply = handler(request).await;
-            if !network.travel(peer, me).await {
-                std::future::pending::<()>().await;
-            }
-            reply
-        })
+    fn call(
+        &self,
+        peer: NodeId,
+        _address: &str,
+        lane: Lane,
+        request: Bytes,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        let way = (self.me, peer, lane);
+        let (reply, answer) = oneshot::channel();
+        let sent = Sent { arrives: Instant::now() + self.network.delay(), request, reply };
+        let mut ways = self.network.0.ways.lock();
+        let queue = ways.entry(way).or_insert_with(|| {
+            let (sender, queue) = mpsc::unbounded_channel();
+            tokio::spawn(self.network.clone().carry(way, queue));
+            sender
+        });
+        // Its receiver lives as long as the runtime.
+        let _ = queue.send(sent);
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())) })
     }
 }
