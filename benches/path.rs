@@ -27,7 +27,7 @@ use scribe_ledger::{
     sealed::{Sealed, SealedOptions},
     sim::SimIo,
     state::{
-        State,
+        State, StateOptions,
         batch::{Batch, BatchView, Draft},
     },
     types::{Op, Seq},
@@ -135,7 +135,7 @@ fn state(c: &mut Criterion) {
         index: IndexOptions { cache_bytes: 1 << 20, hash_seed: 1 },
     };
     let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).expect("the disk works");
-    let state = State::open(Arc::new(sealed), 1).expect("nothing is sealed");
+    let state = State::open(Arc::new(sealed), StateOptions::default()).expect("nothing is sealed");
     for n in 0..500 {
         state.apply(&BatchView::open(entry(n * RECORDS)).expect("it was just built")).expect("no conditions");
     }

@@ -40,7 +40,7 @@ use crate::{
     read::{LiveKeys, Proofs, Reader},
     sealed::{Sealed, SealedOptions, SealedSizes},
     state::{
-        Sizes, State,
+        Sizes, State, StateOptions,
         settings::{FEATURE_LEVEL, Settings},
     },
     tree::{Tree, Witness},
@@ -204,7 +204,7 @@ impl Node {
         let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
-        let state = Arc::new(State::open(sealed, env.rng.next_u64())?);
+        let state = Arc::new(State::open(sealed, state_options(config, &env))?);
         let signer = match founding {
             Founding::Embedded => None,
             _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
@@ -390,15 +390,28 @@ fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
     })
 }
 
-/// Part of the read caches that is the index's, and part that single records have; the rest is for blocks.
-const INDEX_CACHE_PART: u64 = 4;
-const HOT_CACHE_PART: u64 = 2;
+/// What the read caches have of `storage.max_cache_size`, in eighths: segments that were just sealed, as they were in
+/// memory before; single records that are read again and again; rows of the index; blocks of segments.
+const RECENT_PARTS: u64 = 3;
+const HOT_PARTS: u64 = 3;
+const INDEX_PARTS: u64 = 1;
+const BLOCK_PARTS: u64 = 1;
+
+fn cache_bytes(config: &Config, parts: u64) -> u64 {
+    config.storage.max_cache_size / (RECENT_PARTS + HOT_PARTS + INDEX_PARTS + BLOCK_PARTS) * parts
+}
 
 fn sealed_options(config: &Config, env: &Env) -> SealedOptions {
-    let cache_bytes = config.storage.max_cache_size;
-    let (index_bytes, hot_cache_bytes) = (cache_bytes / INDEX_CACHE_PART, cache_bytes / HOT_CACHE_PART);
-    let index = IndexOptions { cache_bytes: index_bytes, hash_seed: env.rng.next_u64() };
-    SealedOptions { block_cache_bytes: cache_bytes - index_bytes - hot_cache_bytes, hot_cache_bytes, index }
+    let index = IndexOptions { cache_bytes: cache_bytes(config, INDEX_PARTS), hash_seed: env.rng.next_u64() };
+    SealedOptions {
+        block_cache_bytes: cache_bytes(config, BLOCK_PARTS),
+        hot_cache_bytes: cache_bytes(config, HOT_PARTS),
+        index,
+    }
+}
+
+fn state_options(config: &Config, env: &Env) -> StateOptions {
+    StateOptions { hash_seed: env.rng.next_u64(), recent_bytes_max: cache_bytes(config, RECENT_PARTS) }
 }
 
 /// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.

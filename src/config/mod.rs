@@ -130,7 +130,7 @@ pub struct StorageConfig {
     pub segment_size: u64,
     /// Time after which a segment ends although it is not full. Default 1 h.
     pub segment_age_max: Duration,
-    /// Memory of all read caches. Default 256 MiB.
+    /// Memory of all read caches. Default 384 MiB.
     pub max_cache_size: u64,
     /// Memory of records that are not in segments yet; writes wait above it. Default 384 MiB.
     pub unsealed_bytes_max: u64,
@@ -279,7 +279,7 @@ impl Default for StorageConfig {
         Self {
             segment_size: 64 << 20,
             segment_age_max: Duration::from_secs(3_600),
-            max_cache_size: 256 << 20,
+            max_cache_size: 384 << 20,
             unsealed_bytes_max: 384 << 20,
         }
     }

@@ -215,7 +215,7 @@ mod tests {
         let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
         let sealed = Arc::new(sealed);
         let tree = Arc::new(Tree::open(sealed.clone()).unwrap());
-        let state = Arc::new(State::open(sealed, 1).unwrap());
+        let state = Arc::new(State::open(sealed, crate::state::StateOptions::default()).unwrap());
         let signer = Some(Signer::from_seed("log", &[7; 32]).unwrap());
         let recovered = Arc::<OnceLock<Seq>>::default();
         let witness = (Witness::new(Arc::new(SimIo::new(2)), "/data".into()), None);

@@ -50,7 +50,7 @@ use self::{
     memtable::{Appending, Memtable},
     outcome::{Answer, Outcome, Skipped, Why},
     record::{Page, Record, Scan, Versions},
-    segment::Filling,
+    segment::{Filling, RECORD_OVERHEAD_BYTES},
     settings::Settings,
     view::View,
 };
@@ -73,7 +73,16 @@ pub struct State {
     last_time_ms: AtomicU64,
     /// About the memory of all memtables.
     unsealed_bytes: AtomicU64,
-    hash_seed: u64,
+    options: StateOptions,
+}
+
+/// What is a node's own to choose: it decides what a read costs, never what it returns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateOptions {
+    /// Spreads keys over buckets.
+    pub hash_seed: u64,
+    /// Sealed segments stay in memory, too, as long as they take no more than this.
+    pub recent_bytes_max: u64,
 }
 
 /// What only apply touches.
@@ -96,16 +105,12 @@ pub struct Sizes {
     pub idempotency_answers: u64,
 }
 
-/// What a record in a memtable takes beside its entry's bytes: its slot, its row, its leaf hash, the order of keys.
-const RECORD_OVERHEAD_BYTES: u64 = 96;
-
 impl State {
-    /// The state at the end of the newest sealed segment; without segments, before the first entry. `hash_seed`
-    /// only spreads keys over buckets.
+    /// The state at the end of the newest sealed segment; without segments, before the first entry.
     ///
     /// # Errors
     /// [`Code::Corrupt`](crate::error::Code::Corrupt) when a segment does not say what the state was.
-    pub fn open(sealed: Arc<Sealed>, hash_seed: u64) -> Result<Self> {
+    pub fn open(sealed: Arc<Sealed>, options: StateOptions) -> Result<Self> {
         let first_seq = sealed.end_seq();
         let mut writer = Writer { filling: Filling::new(sealed.next_id()), ..Writer::default() };
         if let Some(newest) = sealed.segments().last() {
@@ -114,16 +119,16 @@ impl State {
             let settings = settings.unwrap_or(Settings::BUILT_IN);
             writer.idempotency = remembered(&sealed, last_time_ms, &settings)?;
         }
-        let open = Arc::new(Memtable::new(first_seq, hash_seed));
+        let open = Arc::new(Memtable::new(first_seq, options.hash_seed));
         Ok(Self {
             sealed,
-            view: ArcSwap::from_pointee(View { open, closed: Arc::new([]) }),
+            view: ArcSwap::from_pointee(View { open, closed: Arc::new([]), recent: Arc::new([]) }),
             last_time_ms: AtomicU64::new(writer.last_time_ms),
             writer: Mutex::new(writer),
             applied: AtomicU64::new(first_seq.0),
             arrivals: Arrivals::default(),
             unsealed_bytes: AtomicU64::new(0),
-            hash_seed,
+            options,
         })
     }
 
@@ -228,7 +233,7 @@ impl State {
     ) -> Result<bool> {
         let mut writer = self.writer.lock();
         writer.filling.note_entry(log, bytes);
-        let View { open, closed } = &**self.view.load();
+        let View { open, closed, recent } = &**self.view.load();
         let records = self.applied().0 - open.first_seq().0;
         let settings = writer.settings.unwrap_or(Settings::BUILT_IN);
         if !writer.filling.is_full(records, &settings) {
@@ -252,32 +257,36 @@ impl State {
             table: Arc::clone(open),
         };
         let closed = std::iter::once(Arc::new(full)).chain(closed.iter().cloned()).collect();
-        let open = Arc::new(Memtable::new(self.applied(), self.hash_seed));
-        self.view.store(Arc::new(View { open, closed }));
+        let open = Arc::new(Memtable::new(self.applied(), self.options.hash_seed));
+        self.view.store(Arc::new(View { open, closed, recent: Arc::clone(recent) }));
         Ok(true)
     }
 
     /// The segment that has to become a file next, and one past its last record.
     #[must_use]
     pub fn oldest_closed(&self) -> Option<(Arc<ClosedSegment>, Seq)> {
-        let View { open, closed } = &**self.view.load();
+        let View { open, closed, .. } = &**self.view.load();
         let oldest = closed.last()?;
         let next = closed.len().checked_sub(2).map_or(open, |next| &closed[next].table);
         Some((Arc::clone(oldest), next.first_seq()))
     }
 
-    /// Lets go of the oldest closed segment: its records are sealed.
+    /// Lets go of the oldest closed segment: its records are sealed. It may stay readable for a while, until newer
+    /// ones need its memory.
     pub fn release_oldest_closed(&self) {
         let _nobody_applies = self.writer.lock();
-        let View { open, closed } = &**self.view.load();
-        if let Some((oldest, rest)) = closed.split_last() {
-            let records = oldest.table.records();
-            let count = records.next_seq() - oldest.table.first_seq().0;
-            let bytes = records.bytes() + count * RECORD_OVERHEAD_BYTES;
-            drop(records);
-            self.unsealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.view.store(Arc::new(View { open: Arc::clone(open), closed: rest.into() }));
-        }
+        let View { open, closed, recent } = &**self.view.load();
+        let Some((sealed, closed)) = closed.split_last() else { return };
+        self.unsealed_bytes.fetch_sub(sealed.bytes(), Ordering::Relaxed);
+        let mut room = self.options.recent_bytes_max;
+        let newest_first = std::iter::once(sealed).chain(recent.iter());
+        let fits = newest_first.take_while(|segment| {
+            let left = room.checked_sub(segment.bytes());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let recent = fits.cloned().collect();
+        self.view.store(Arc::new(View { open: Arc::clone(open), closed: closed.into(), recent }));
     }
 
     /// At most `count_max` records from `from` on that are applied and in memory; none when they are sealed.

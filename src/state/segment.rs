@@ -1,4 +1,4 @@
-//! The segment that is being filled, and those that are full and not yet in files.
+//! The segment that is being filled, and those that are full and in memory.
 //!
 //! Where a segment ends is decided here, by the log and the cluster's settings alone, so that every member cuts
 //! the same ones. It does not own their records ([`Memtable`]) nor their files.
@@ -17,6 +17,9 @@ const LOG_BYTES_FACTOR: u64 = 4;
 
 /// What an entry costs the log beside its bytes.
 const ENTRY_OVERHEAD_BYTES: u64 = 32;
+
+/// What a record in a memtable takes beside its entry's bytes: its slot, its row, its leaf hash, the order of keys.
+pub(super) const RECORD_OVERHEAD_BYTES: u64 = 96;
 
 /// What the segment that is being filled has come to.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +56,7 @@ impl Filling {
     }
 }
 
-/// A segment that is full, and has no file yet.
+/// A segment that is full, and in memory as long as it has no file, and some time after.
 #[derive(Debug)]
 pub struct ClosedSegment {
     /// Its number.
@@ -77,6 +80,12 @@ impl ClosedSegment {
     #[must_use]
     pub fn first_seq(&self) -> Seq {
         self.table.first_seq()
+    }
+
+    /// About the memory it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let records = self.table.records();
+        records.bytes() + (records.next_seq() - self.table.first_seq().0) * RECORD_OVERHEAD_BYTES
     }
 
     /// At most `count_max` of its records from `from` on.

@@ -3,6 +3,7 @@
 //! ```text
 //! open      the segment that is being filled
 //! closed    segments that are not yet in files, the newest first
+//! recent    the last segments that are: what was just written is often read next
 //! sealed    what is in files: asked when a key is not in those above
 //! ```
 //!
@@ -39,17 +40,23 @@ pub(super) const SCAN_KEYS_MAX: usize = 1 << 15;
 pub struct View {
     pub(super) open: Arc<Memtable>,
     pub(super) closed: Arc<[Arc<ClosedSegment>]>,
+    pub(super) recent: Arc<[Arc<ClosedSegment>]>,
 }
 
 impl View {
-    /// The memtables, the newest first.
+    /// The memtables of what is not sealed, the newest first.
     pub(super) fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         iter::once(&*self.open).chain(self.closed.iter().map(|segment| &*segment.table))
     }
 
+    /// All memtables, the newest first.
+    fn in_memory(&self) -> impl Iterator<Item = &Memtable> {
+        self.memtables().chain(self.recent.iter().map(|segment| &*segment.table))
+    }
+
     /// The newest version of a key below `position` that is in memory, tombstones included.
     fn version_in_memory(&self, key: &[u8], position: Seq) -> Option<Record> {
-        self.memtables()
+        self.in_memory()
             .filter(|table| table.first_seq() < position)
             .find_map(|table| table.version_below(key, position))
     }
@@ -87,7 +94,7 @@ impl View {
 
     /// The record at a position that was applied when the view was taken, if it is in memory.
     pub fn record(&self, seq: Seq) -> Option<Record> {
-        self.memtables().find(|table| table.first_seq() <= seq).map(|table| table.record(seq))
+        self.in_memory().find(|table| table.first_seq() <= seq).map(|table| table.record(seq))
     }
 
     /// A page of live keys in byte order, as of `position`.
