@@ -255,6 +255,7 @@ impl Node {
             consensus: consensus.clone(),
             state: state.clone(),
             boundaries: background.boundaries.clone(),
+            network: env.network.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
         let live_keys = LiveKeys::of(state.clone());

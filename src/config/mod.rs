@@ -152,6 +152,8 @@ pub struct ConsensusConfig {
     pub heartbeat_interval_ms: u64,
     /// Entries of one append message. Default 300.
     pub max_payload_entries: u64,
+    /// How long requests are kept waiting while no leader is known. Default 5 s.
+    pub leader_patience: Duration,
 }
 
 /// `[limits]`
@@ -287,7 +289,12 @@ impl Default for StorageConfig {
 
 impl Default for ConsensusConfig {
     fn default() -> Self {
-        Self { election_timeout_ms: 1_000, heartbeat_interval_ms: 100, max_payload_entries: 300 }
+        Self {
+            election_timeout_ms: 1_000,
+            heartbeat_interval_ms: 100,
+            max_payload_entries: 300,
+            leader_patience: Duration::from_secs(5),
+        }
     }
 }
 

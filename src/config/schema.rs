@@ -474,6 +474,11 @@ pub static KEYS: &[Key] = &[
         .older(&[in_ticks("consensus.heartbeat_timeout")]),
     key!(consensus.max_payload_entries, int(1, 100_000), "Entries of one append message.")
         .older(&[renamed("consensus.max_log_entries")]),
+    key!(
+        consensus.leader_patience,
+        time(Duration::from_millis(1), Duration::from_secs(60)),
+        "How long a read or write is kept waiting, instead of refused, while a leader is being elected."
+    ),
     not_built(
         "consensus.snapshot_logs_since_last",
         int(0, INT_MAX),

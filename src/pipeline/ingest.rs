@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    raft::Consensus,
     state::batch::Draft,
     wal::{Wal, WalHealth},
 };
@@ -42,7 +41,6 @@ struct Admission {
     budget: Arc<Budget>,
     stopping: AtomicBool,
     wal: Wal,
-    consensus: Consensus,
     batch: Inbox<ToBatch>,
     gauge: Arc<Gauge>,
     unsealed: Unsealed,
@@ -62,19 +60,18 @@ impl Ingest {
     pub fn new(
         bytes_max: usize,
         wal: Wal,
-        consensus: Consensus,
         batch: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
         unsealed: Unsealed,
     ) -> Self {
         let (budget, stopping) = (Budget::new(bytes_max), AtomicBool::new(false));
-        Self(Arc::new(Admission { budget, stopping, wal, consensus, batch, gauge, unsealed }))
+        Self(Arc::new(Admission { budget, stopping, wal, batch, gauge, unsealed }))
     }
 
     /// Asks for room before a body is read. `bytes` is what is known of its size, 0 if nothing is.
     ///
     /// # Errors
-    /// [`Code::Overloaded`], [`Code::DiskFull`], [`Code::NoQuorum`] or [`Code::Unavailable`], each with a
+    /// [`Code::Overloaded`], [`Code::DiskFull`] or [`Code::Unavailable`], each with a
     /// delay after which to retry; nothing was written.
     pub fn permit(&self, bytes: usize) -> Result<Permit> {
         self.0.check_open()?;
@@ -95,23 +92,25 @@ impl Admission {
             return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
                 .retry_after(Duration::from_secs(1)));
         }
-        match self.wal.health() {
-            WalHealth::Ok => {}
-            WalHealth::DiskFull(why) => {
-                let advice = "free some space, writes then resume by themselves";
-                return Err(Error::new(Code::DiskFull, format!("{why}; {advice}"))
-                    .retry_after(Duration::from_secs(5)));
-            }
-            WalHealth::Poisoned { why } => {
-                return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))
-                    .retry_after(Duration::from_secs(5)));
-            }
+        check_disk(&self.wal)
+    }
+}
+
+/// Whether the log takes writes.
+///
+/// # Errors
+/// [`Code::DiskFull`] and [`Code::Unavailable`]; nothing was written.
+pub fn check_disk(wal: &Wal) -> Result<()> {
+    match wal.health() {
+        WalHealth::Ok => Ok(()),
+        WalHealth::DiskFull(why) => {
+            let advice = "free some space, writes then resume by themselves";
+            Err(Error::new(Code::DiskFull, format!("{why}; {advice}")).retry_after(Duration::from_secs(5)))
         }
-        if !self.consensus.is_leader() {
-            return Err(Error::new(Code::NoQuorum, "no leader is known here; nothing was written")
-                .retry_after(Duration::from_millis(200)));
+        WalHealth::Poisoned { why } => {
+            Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))
+                .retry_after(Duration::from_secs(5)))
         }
-        Ok(())
     }
 }
 

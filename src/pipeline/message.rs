@@ -5,7 +5,6 @@ use tokio::sync::oneshot;
 use super::{budget::Room, gauge::Stay};
 use crate::{
     error::{Code, Error, Result},
-    raft::Refusal,
     state::{
         batch::{Batch, Draft},
         outcome::{Answer, Outcome, RequestOutcome, Why},
@@ -71,7 +70,7 @@ pub struct Waiting {
 }
 
 /// Answers every request of a batch by what became of its entry.
-pub fn answer(waiting: Vec<Waiting>, result: std::result::Result<Outcome, Refusal>) {
+pub fn answer(waiting: Vec<Waiting>, result: Result<Outcome>) {
     match result {
         Ok(outcome) => {
             let requests = waiting.iter().map(|w| (w.first_op, w.op_count)).collect::<Vec<_>>();
@@ -80,7 +79,7 @@ pub fn answer(waiting: Vec<Waiting>, result: std::result::Result<Outcome, Refusa
                 let _ = waiting.reply.send(tell(told));
             }
         }
-        Err(refusal) => refuse(waiting, &refused(refusal)),
+        Err(error) => refuse(waiting, &error),
     }
 }
 
@@ -113,21 +112,5 @@ fn tell((outcome, replayed): (RequestOutcome, bool)) -> Result<Written> {
         )
         .retry_after(std::time::Duration::from_secs(5))),
         Err(Why::Replayed(answer)) => tell((Ok(answer), true)),
-    }
-}
-
-fn refused(refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::NotLeader { leader } => {
-            let who = leader.map_or("no leader is known".into(), |id| format!("member {id} leads"));
-            Error::new(Code::NoQuorum, format!("{who}; nothing was written"))
-                .retry_after(std::time::Duration::from_millis(200))
-        }
-        Refusal::Unknown(why) => Error::new(
-            Code::OutcomeUnknown,
-            format!(
-                "the write may or may not be in the ledger ({why}): retry it with the same Idempotency-Key"
-            ),
-        ),
     }
 }

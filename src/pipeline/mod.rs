@@ -24,6 +24,7 @@ pub mod background;
 pub mod batch;
 pub mod budget;
 pub mod entry_clock;
+pub mod forward;
 pub mod gauge;
 pub mod index;
 pub mod ingest;
@@ -43,6 +44,7 @@ use tokio::task::JoinHandle;
 use self::{
     batch::BatchStage,
     entry_clock::EntryClock,
+    forward::{Accept, Forward, Proposer},
     gauge::{Gauge, Reading},
     ingest::Ingest,
     replicate::Replicate,
@@ -51,7 +53,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    env::Clock,
+    env::{Clock, Network},
     raft::{Boundaries, Consensus},
     state::State,
     wal::Wal,
@@ -107,6 +109,7 @@ impl Gauges {
 #[derive(Debug)]
 pub struct Pipeline {
     ingest: Ingest,
+    accept: Accept,
     batch: Running,
     age: JoinHandle<()>,
 }
@@ -124,13 +127,15 @@ pub struct Ground {
     pub state: Arc<State>,
     /// Tells of every segment that is sealed.
     pub boundaries: Boundaries,
+    /// The way to the other members.
+    pub network: Arc<dyn Network>,
 }
 
 impl Pipeline {
     /// Wires the stages, last first, and starts them on the current runtime.
     #[must_use]
     pub fn start(config: &Config, ground: Ground, gauges: &Gauges) -> Self {
-        let Ground { clock, wal, consensus, state, boundaries } = ground;
+        let Ground { clock, wal, consensus, state, boundaries, network } = ground;
         let Config { pipeline, limits, storage, .. } = config;
         let (inbox, queue) = stage::inbox();
         let age = tokio::spawn(age::end_old_segments(
@@ -139,15 +144,21 @@ impl Pipeline {
             clock.clone(),
             storage.segment_age_max,
         ));
-        let clock = EntryClock::new(clock, limits.clock_skew_max_ms);
+        let clock = Arc::new(EntryClock::new(clock, limits.clock_skew_max_ms));
         let unsealed = Unsealed::new(state.clone(), boundaries, storage.unsealed_bytes_max);
+        let proposer = Proposer::new(consensus.clone(), state.clone(), clock.clone());
+        let accept = Accept::serve(&*network, proposer.clone(), unsealed.clone(), wal.clone());
+        let bounds = forward::Bounds {
+            leader_patience: config.consensus.leader_patience,
+            outcome_patience: limits.write_timeout,
+        };
+        let forward = Forward::new(network, proposer, bounds);
         let replicate =
-            Replicate::new(consensus.clone(), state, clock, inbox.clone(), gauges.replicate.clone());
+            Replicate::new(consensus, state, clock, forward, inbox.clone(), gauges.replicate.clone());
         let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
-        let ingest =
-            Ingest::new(pipeline.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, batch, age }
+        let ingest = Ingest::new(pipeline.ingest_bytes_max, wal, inbox, gauges.ingest.clone(), unsealed);
+        Self { ingest, accept, batch, age }
     }
 
     /// The entrance.
@@ -165,6 +176,7 @@ impl Pipeline {
     pub async fn stop(self) -> Option<String> {
         self.age.abort();
         self.ingest.close();
+        self.accept.close();
         self.batch.stop().await
     }
 }

@@ -1,68 +1,97 @@
 //! Stage 3, replicate: proposes entries and answers those who wait for them.
 //!
 //! Takes closed batches, stamps them with the leader's time and gives them to Raft, which makes them
-//! durable on a quorum and applies them. It has no queue of its own: what is in flight is bounded by
-//! `batch`, in entries, and by `ingest`, in bytes. It does not own the log nor what applying means.
+//! durable on a quorum and applies them; where another member leads, it sends them there (`forward`). It has no
+//! queue of its own: what is in flight is bounded by `batch`, in entries, and by `ingest`, in bytes. It does not
+//! own the log nor what applying means.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     entry_clock::EntryClock,
-    gauge::Gauge,
-    message::{Closed, ToBatch, answer, refuse},
+    forward::{Forward, outcome_unknown},
+    gauge::{Gauge, Stay},
+    message::{Closed, ToBatch, Waiting, answer, refuse},
     stage::Inbox,
 };
 use crate::{
-    raft::{Consensus, Proposal},
+    error::Result,
+    raft::{Consensus, Proposal, Refusal},
     runtime::without_blocking_others,
-    state::State,
+    state::{State, outcome::Outcome},
 };
 
-/// The handle that `batch` proposes through.
+/// The handle that `batch` proposes through. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Replicate {
+pub struct Replicate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     consensus: Consensus,
     state: Arc<State>,
     clock: Arc<EntryClock>,
+    forward: Forward,
     settled: Inbox<ToBatch>,
     gauge: Arc<Gauge>,
 }
 
 impl Replicate {
-    /// Proposes through `consensus` and tells `settled` when an entry is answered.
+    /// Proposes through `consensus`, or sends to the leader by `forward`, and tells `settled` when an entry is
+    /// answered.
     #[must_use]
     pub fn new(
         consensus: Consensus,
         state: Arc<State>,
-        clock: EntryClock,
+        clock: Arc<EntryClock>,
+        forward: Forward,
         settled: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
     ) -> Self {
-        Self { consensus, state, clock: Arc::new(clock), settled, gauge }
+        Self(Arc::new(Inner { consensus, state, clock, forward, settled, gauge }))
     }
 
     /// Proposes a batch. Every request in it will be answered exactly once.
     pub async fn propose(&self, closed: Closed) {
         let Closed { batch, waiting, alone } = closed;
+        let Inner { consensus, state, clock, settled, gauge, .. } = &*self.0;
         let bytes = batch.bytes();
-        let stay = self.gauge.enter(1, bytes as u64);
-        let settled = self.settled.clone();
-        let time = self.clock.stamp(self.state.last_time_ms());
-        let entry = time.and_then(|time| without_blocking_others(bytes, || batch.encode(time)));
-        match entry {
-            Ok(entry) => {
-                let answered = move |result| {
-                    answer(waiting, result);
-                    drop(stay);
-                    // The stage may have stopped; then nobody counts what is in flight any more.
-                    let _ = settled.send(ToBatch::Settled);
-                };
-                self.consensus.propose(Proposal { bytes: entry, alone }, answered).await;
-            }
+        let stay = gauge.enter(1, bytes as u64);
+        let leads = consensus.is_leader();
+        // Whoever leads sets the time.
+        let time = if leads { clock.stamp(state.last_time_ms()) } else { Ok(0) };
+        let entry = match time.and_then(|time| without_blocking_others(bytes, || batch.encode(time))) {
+            Ok(entry) => entry,
             Err(error) => {
                 refuse(waiting, &error);
                 let _ = settled.send(ToBatch::Settled);
+                return;
             }
+        };
+        if !leads {
+            tokio::spawn(self.clone().forward(entry, waiting, stay));
+            return;
         }
+        let (this, again) = (self.clone(), entry.clone());
+        let answered = move |result| match result {
+            // It lost the lead between the question and the proposal.
+            Err(Refusal::NotLeader { .. }) => drop(tokio::spawn(this.forward(again, waiting, stay))),
+            Err(Refusal::Unknown(why)) => this.settle(waiting, Err(outcome_unknown(&why)), stay),
+            Ok(outcome) => this.settle(waiting, Ok(outcome), stay),
+        };
+        consensus.propose(Proposal { bytes: entry, alone }, answered).await;
+    }
+
+    async fn forward(self, entry: Bytes, waiting: Vec<Waiting>, stay: Stay) {
+        let result = self.0.forward.deliver(entry).await;
+        self.settle(waiting, result, stay);
+    }
+
+    fn settle(&self, waiting: Vec<Waiting>, result: Result<Outcome>, stay: Stay) {
+        answer(waiting, result);
+        drop(stay);
+        // The stage may have stopped; then nobody counts what is in flight any more.
+        let _ = self.0.settled.send(ToBatch::Settled);
     }
 }

@@ -12,16 +12,18 @@
 //! openraft's own snapshot, purge and lag limits count entries, and one of our entries is anything from
 //! a byte to a hundred megabytes: they are switched off, and bounds in bytes are ours.
 
+mod answers;
 mod codec;
 pub mod log_store;
 mod network;
+mod read_index;
 mod responder;
 mod rpc;
 pub mod state_machine;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +36,10 @@ use openraft::{
     Config, EntryPayload, Raft, RaftTypeConfig, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
-    raft::{ClientWriteResult, ReadPolicy},
+    raft::{
+        ClientWriteResult, ReadPolicy,
+        linearizable_read::{Linearizer, ReadLogId},
+    },
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
@@ -42,15 +47,12 @@ use tokio::time::Instant;
 
 pub use self::state_machine::{Boundaries, Boundary, Replica};
 use self::{
-    log_store::LogStore,
-    network::Peers,
-    responder::OnAnswer,
-    rpc::{Reply, Request},
+    log_store::LogStore, network::Peers, read_index::ReadIndex, responder::OnAnswer,
     state_machine::StateMachine,
 };
 use crate::{
     config,
-    env::{Env, Lane, PeerHandler},
+    env::Env,
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
@@ -184,6 +186,8 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     me: NodeId,
     sole_voter: Arc<AtomicBool>,
+    reads: ReadIndex,
+    patience: Duration,
 }
 
 impl fmt::Debug for Consensus {
@@ -215,6 +219,7 @@ impl Consensus {
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
 
+        let patience = config.leader_patience;
         let longest_lease = Duration::from_millis(config.election_timeout_ms * 2);
         let config = Config {
             cluster_name: "scribe".into(),
@@ -237,9 +242,8 @@ impl Consensus {
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
             .map_err(|e| stopped(&e))?;
-        let answer_peers = peer_handler(raft.clone(), had_log.then(|| Instant::now() + longest_lease));
-        env.network.serve(Lane::Urgent, answer_peers.clone());
-        env.network.serve(Lane::Append, answer_peers);
+        let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience);
+        answers::serve(&*env.network, &raft, &reads, had_log.then(|| Instant::now() + longest_lease));
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
             if sole_voter.load(Ordering::Acquire) {
@@ -250,7 +254,7 @@ impl Consensus {
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
         tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep_bytes));
-        Ok(Self { raft, me, sole_voter })
+        Ok(Self { raft, me, sole_voter, reads, patience })
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.
@@ -284,16 +288,37 @@ impl Consensus {
     /// # Errors
     /// [`Code::NoQuorum`] when leadership cannot be confirmed.
     pub async fn read_barrier(&self, consistency: Consistency) -> Result<()> {
-        let policy = match consistency {
-            Consistency::Stale => return Ok(()),
-            Consistency::Lease | Consistency::Linearizable if self.decides_alone() => return Ok(()),
-            Consistency::Lease => ReadPolicy::LeaseRead,
-            Consistency::Linearizable => ReadPolicy::ReadIndex,
-        };
-        self.raft.ensure_linearizable(policy).await.map(drop).map_err(|error| {
-            Error::new(Code::NoQuorum, format!("the read cannot be confirmed: {error}"))
+        let unconfirmed = |why: &dyn fmt::Display| {
+            Error::new(Code::NoQuorum, format!("the read cannot be confirmed: {why}"))
                 .retry_after(Duration::from_millis(200))
-        })
+        };
+        let index = match consistency {
+            Consistency::Stale => return Ok(()),
+            _ if self.decides_alone() => return Ok(()),
+            Consistency::Lease if self.raft.is_leader() => {
+                match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
+                    Ok((index, _)) => *index.log_id(),
+                    // The lease has run out, or never began: a round of heartbeats says the same.
+                    Err(_) => self.reads.get().await.map_err(|why| unconfirmed(&why))?,
+                }
+            }
+            Consistency::Lease | Consistency::Linearizable => {
+                self.reads.get().await.map_err(|why| unconfirmed(&why))?
+            }
+        };
+        let applied = self.raft.metrics().borrow_watched().last_applied;
+        if applied >= Some(index) {
+            return Ok(());
+        }
+        let barrier = Linearizer::new(self.me, ReadLogId::from_log_id(index), applied);
+        match barrier.try_await_ready(&self.raft, Some(self.patience)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(unconfirmed(&format!(
+                "entry {} is not applied here yet: this member is behind",
+                index.index
+            ))),
+            Err(error) => Err(unconfirmed(&error)),
+        }
     }
 
     /// Where it stands.
@@ -330,6 +355,13 @@ impl Consensus {
         self.raft.is_leader()
     }
 
+    /// Who leads, by what this member knows, and where that member is reached.
+    #[must_use]
+    pub fn leader(&self) -> Option<(NodeId, Member)> {
+        let leader = self.raft.server_metrics().borrow_watched().current_leader?;
+        Some((leader, member(&self.raft, leader)?))
+    }
+
     /// Waits until consensus has stopped and says why; `None` after [`Consensus::stop`].
     pub async fn stopped(&self) -> Option<String> {
         // Role changes are rare and their channel ends with the core; the channel of all metrics would wake
@@ -347,6 +379,11 @@ impl Consensus {
         // The only error is a panic of the core, which `stopped` reports.
         let _ = self.raft.shutdown().await;
     }
+}
+
+/// Where a member is reached, if it is one.
+fn member(raft: &Raft<TypeConfig, StateMachine>, id: NodeId) -> Option<Member> {
+    raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned()
 }
 
 /// Checks that the log goes on where the newest sealed segment ends.
@@ -399,30 +436,6 @@ async fn purge_what_is_sealed(
             return;
         }
     }
-}
-
-/// Answers other members' requests from `raft`.
-///
-/// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
-/// which its own clock has forgotten, and a vote now could end a lease that the leader still reads under.
-fn peer_handler(raft: Raft<TypeConfig, StateMachine>, lease_end: Option<Instant>) -> PeerHandler {
-    Arc::new(move |_from, request| {
-        let raft = raft.clone();
-        Box::pin(async move {
-            let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
-            let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
-            let failed = |error: &dyn fmt::Display| io::Error::other(error.to_string());
-            let reply = match Request::decode(&request).map_err(io::Error::other)? {
-                Request::Vote(_) | Request::PreVote(_) if !may_vote => return Err(not_yet()),
-                Request::Vote(ask) => Reply::Vote(raft.vote(ask).await.map_err(|e| failed(&e))?),
-                Request::PreVote(ask) => Reply::Vote(raft.pre_vote(ask).await.map_err(|e| failed(&e))?),
-                Request::Append(append) => {
-                    Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
-                }
-            };
-            reply.encode().map_err(io::Error::other)
-        })
-    })
 }
 
 /// Applies what the log knows to be committed, a few megabytes at a time: openraft's own replay reads 64

@@ -4,23 +4,52 @@
 //! may talk to whom: a node's own seam today has no peers at all ([`NoPeers`](crate::env::real::NoPeers)),
 //! a simulation's has.
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use openraft::{
-    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes},
-    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
 };
 
 use super::{
-    Member, TypeConfig, Vote,
+    Member, Payload, TypeConfig, Vote,
     rpc::{Reply, Request},
     state_machine::Boundary,
 };
 use crate::{env::Network, types::NodeId};
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Boundary>;
+
+type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+
+/// Appends to one member that are on their way at once: what fills a cable and a disk queue, and no more, since
+/// each holds its entries in memory.
+const APPENDS_OUT_MAX: usize = 8;
+
+/// An append with entries is not given up sooner: the other's disk may have a slow moment, and sending the same
+/// again would not help it.
+const APPEND_PATIENCE_MIN: Duration = Duration::from_secs(5);
+
+/// Slower than any cable or disk that is worth waiting for.
+const BYTES_PER_SECOND_MIN: u64 = 4 << 20;
+
+fn time_of(bytes: u64) -> Duration {
+    Duration::from_millis(bytes * 1_000 / BYTES_PER_SECOND_MIN)
+}
+
+fn payload_bytes(append: &AppendEntriesRequest<TypeConfig>) -> u64 {
+    let bytes = |payload: &Payload| match payload {
+        EntryPayload::Normal(proposal) => proposal.bytes.len() as u64,
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    append.entries.iter().map(|entry| bytes(&entry.payload)).sum()
+}
 
 /// Makes the connection to a member.
 pub struct Peers {
@@ -39,32 +68,63 @@ pub struct Peer {
 }
 
 impl Peer {
-    async fn call(
+    /// Puts a request on its way at once, behind those before it on its lane; what is returned waits for the
+    /// answer, for so long.
+    fn send(
         &self,
         request: Request,
         action: RPCTypes,
-        option: RPCOption,
-    ) -> Result<Reply, RPCError<TypeConfig>> {
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Reply, RPCError<TypeConfig>>> {
         let lane = request.lane();
-        let request = request.encode().map_err(|error| NetworkError::new(&error))?;
-        let answer = self.network.call(self.id, &self.address, lane, request);
-        match tokio::time::timeout(option.hard_ttl(), answer).await {
-            Ok(Ok(reply)) => Ok(Reply::decode(&reply).map_err(|error| NetworkError::new(&error))?),
-            // Not worth trying again at once: back off.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
-                Err(Unreachable::new(&error).into())
+        let answer = match request.encode() {
+            Ok(bytes) => self.network.call(self.id, &self.address, lane, bytes),
+            Err(error) => Box::pin(async { Err(io::Error::other(error)) }),
+        };
+        let (me, target) = (self.me, self.id);
+        Box::pin(async move {
+            match tokio::time::timeout(patience, answer).await {
+                Ok(Ok(reply)) => Ok(Reply::decode(&reply).map_err(|error| NetworkError::new(&error))?),
+                // Not worth trying again at once: back off.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                    Err(Unreachable::new(&error).into())
+                }
+                Ok(Err(error)) => Err(NetworkError::new(&error).into()),
+                Err(_) => Err(Timeout { action, id: me, target, timeout: patience }.into()),
             }
-            Ok(Err(error)) => Err(NetworkError::new(&error).into()),
-            Err(_) => {
-                Err(Timeout { action, id: self.me, target: self.id, timeout: option.hard_ttl() }.into())
-            }
-        }
+        })
     }
 
-    fn unexpected(&self) -> RPCError<TypeConfig> {
-        let why = format!("member {} answered another question", self.id);
-        NetworkError::new(&io::Error::new(io::ErrorKind::InvalidData, why)).into()
+    /// An append on its way, and what its answer means to openraft.
+    fn send_append(
+        &self,
+        append: AppendEntriesRequest<TypeConfig>,
+        patience: Duration,
+    ) -> BoxFuture<'static, Appended> {
+        let (previous, last) = (append.prev_log_id, append.entries.last().map(|entry| entry.log_id));
+        let answer = self.send(Request::Append(append), RPCTypes::AppendEntries, patience);
+        let id = self.id;
+        Box::pin(async move {
+            match answer.await? {
+                Reply::Append(reply) => {
+                    let is_whole = match &reply {
+                        AppendEntriesResponse::PartialSuccess(up_to) => *up_to == last,
+                        _ => true,
+                    };
+                    Ok((reply.into_stream_result(previous, last.or(previous)), is_whole))
+                }
+                _ => Err(unexpected(id)),
+            }
+        })
     }
+}
+
+/// The answer to one append, and whether all of it was taken.
+type Appended = Result<(StreamAppendResult<TypeConfig>, bool), RPCError<TypeConfig>>;
+
+fn unexpected(id: NodeId) -> RPCError<TypeConfig> {
+    let why = format!("member {id} answered another question");
+    NetworkError::new(&io::Error::new(io::ErrorKind::InvalidData, why)).into()
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
@@ -83,10 +143,37 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(Request::Append(rpc), RPCTypes::AppendEntries, option).await? {
+        match self.send(Request::Append(rpc), RPCTypes::AppendEntries, option.hard_ttl()).await? {
             Reply::Append(reply) => Ok(reply),
-            Reply::Vote(_) => Err(self.unexpected()),
+            _ => Err(unexpected(self.id)),
         }
+    }
+
+    /// Sends appends as they come, many on their way at once, and gives their answers in the same order.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Answers<'s>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let peer = &*self;
+        let appends = input.map(move |append| {
+            // A heartbeat that is late is of no use; entries take what the cable and the other's disk need.
+            let patience = match append.entries.is_empty() {
+                true => option.hard_ttl(),
+                false => option.hard_ttl().max(APPEND_PATIENCE_MIN) + time_of(payload_bytes(&append)),
+            };
+            peer.send_append(append, patience)
+        });
+        let answers = appends.buffered(APPENDS_OUT_MAX);
+        // Behind a conflict, an error or half an append nothing else is of use.
+        let answers = answers.scan(true, |goes_on, answer| {
+            let before = std::mem::replace(goes_on, matches!(answer, Ok((Ok(_), true))));
+            std::future::ready(before.then(|| answer.map(|(result, _)| result)))
+        });
+        Box::pin(std::future::ready(Ok(Box::pin(answers) as Answers<'s>)))
     }
 
     async fn vote(
@@ -94,9 +181,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(Request::Vote(rpc), RPCTypes::Vote, option).await? {
+        match self.send(Request::Vote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Reply::Vote(reply) => Ok(reply),
-            Reply::Append(_) => Err(self.unexpected()),
+            _ => Err(unexpected(self.id)),
         }
     }
 
@@ -105,9 +192,22 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(Request::PreVote(rpc), RPCTypes::Vote, option).await? {
+        match self.send(Request::PreVote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Reply::Vote(reply) => Ok(reply),
-            Reply::Append(_) => Err(self.unexpected()),
+            _ => Err(unexpected(self.id)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = Request::TransferLeader(request);
+        match self.send(request, RPCTypes::TransferLeader, option.hard_ttl()).await? {
+            Reply::TransferLeader(Ok(())) => Ok(Ok(())),
+            Reply::TransferLeader(Err(why)) => Err(NetworkError::new(&io::Error::other(why)).into()),
+            _ => Err(unexpected(self.id)),
         }
     }
 

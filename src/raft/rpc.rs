@@ -4,7 +4,9 @@
 //! length and who may send it, are the transport's. Log entries travel as the log stores them.
 
 use bytes::Bytes;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
 use rkyv::{
     Archive, Serialize, api::high::HighSerializer, rancor, ser::allocator::ArenaHandle, util::AlignedVec,
 };
@@ -26,6 +28,10 @@ pub enum Request {
     PreVote(VoteRequest<TypeConfig>),
     /// Append these, or, without entries, know that I lead.
     Append(AppendEntriesRequest<TypeConfig>),
+    /// I lead, and somebody else shall from now on.
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// You lead: what must a linearizable read that begins now have seen?
+    ReadIndex,
 }
 
 /// Its answer.
@@ -35,12 +41,18 @@ pub enum Reply {
     Vote(VoteResponse<TypeConfig>),
     /// To an append.
     Append(AppendEntriesResponse<TypeConfig>),
+    /// Whether leadership is taken, or why not.
+    TransferLeader(Result<(), String>),
+    /// The entry to be applied first; none where the member asked does not lead.
+    ReadIndex(Option<LogId>),
 }
 
 #[derive(Archive, Serialize)]
 enum WireRequest {
     Vote { pre: bool, transfer: bool, vote: Vec<u8>, last: Option<(u64, u64)> },
     Append { vote: Vec<u8>, prev: Option<(u64, u64)>, committed: Option<(u64, u64)>, entries: Vec<WireEntry> },
+    TransferLeader { from: Vec<u8>, to: u64, last: Option<(u64, u64)> },
+    ReadIndex,
 }
 
 #[derive(Archive, Serialize)]
@@ -56,6 +68,9 @@ enum WireReply {
     AppendedUpTo(Option<(u64, u64)>),
     Conflict,
     HigherVote(Vec<u8>),
+    LeaderTaken,
+    LeaderRefused(String),
+    ReadIndex(Option<(u64, u64)>),
 }
 
 fn to_pair(id: LogId) -> (u64, u64) {
@@ -90,7 +105,7 @@ impl Request {
     pub fn lane(&self) -> Lane {
         match self {
             Self::Append(append) if !append.entries.is_empty() => Lane::Append,
-            Self::Append(_) | Self::Vote(_) | Self::PreVote(_) => Lane::Urgent,
+            _ => Lane::Urgent,
         }
     }
 
@@ -122,6 +137,12 @@ impl Request {
                     })
                     .collect::<Result<_>>()?,
             },
+            Self::TransferLeader(request) => WireRequest::TransferLeader {
+                from: codec::encode_vote(request.from_leader()).into(),
+                to: *request.to_node_id(),
+                last: request.last_log_id().copied().map(to_pair),
+            },
+            Self::ReadIndex => WireRequest::ReadIndex,
         })
     }
 
@@ -150,6 +171,12 @@ impl Request {
                     entries: entries.iter().map(entry).collect::<Result<_>>().map_err(malformed)?,
                 }))
             }
+            ArchivedWireRequest::TransferLeader { from, to, last } => {
+                let last = last.as_ref().map(|pair| log_id!(pair));
+                let request = TransferLeaderRequest::new(vote(from)?, to.to_native(), last);
+                Ok(Self::TransferLeader(request))
+            }
+            ArchivedWireRequest::ReadIndex => Ok(Self::ReadIndex),
         }
     }
 }
@@ -174,6 +201,9 @@ impl Reply {
             Self::Append(AppendEntriesResponse::HigherVote(vote)) => {
                 WireReply::HigherVote(codec::encode_vote(&vote).into())
             }
+            Self::TransferLeader(Ok(())) => WireReply::LeaderTaken,
+            Self::TransferLeader(Err(why)) => WireReply::LeaderRefused(why),
+            Self::ReadIndex(index) => WireReply::ReadIndex(index.map(to_pair)),
         })
     }
 
@@ -195,6 +225,9 @@ impl Reply {
             ArchivedWireReply::HigherVote(higher) => {
                 Self::Append(AppendEntriesResponse::HigherVote(vote(higher)?))
             }
+            ArchivedWireReply::LeaderTaken => Self::TransferLeader(Ok(())),
+            ArchivedWireReply::LeaderRefused(why) => Self::TransferLeader(Err(why.to_string())),
+            ArchivedWireReply::ReadIndex(index) => Self::ReadIndex(index.as_ref().map(|pair| log_id!(pair))),
         })
     }
 }
@@ -260,6 +293,27 @@ mod tests {
                 Reply::Vote(read) => prop_assert_eq!(read, voted),
                 other => prop_assert!(false, "{:?}", other),
             }
+        }
+
+        #[test]
+        fn what_leaders_are_asked_reads_back(vote in any_vote(), id in prop::option::of(any_id()), to: u64, why in ".{0,20}") {
+            let ask = TransferLeaderRequest::new(vote, to, id);
+            match Request::decode(&Request::TransferLeader(ask.clone()).encode().unwrap()).unwrap() {
+                Request::TransferLeader(read) => prop_assert_eq!(read, ask),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            for taken in [Ok(()), Err(why)] {
+                match Reply::decode(&Reply::TransferLeader(taken.clone()).encode().unwrap()).unwrap() {
+                    Reply::TransferLeader(read) => prop_assert_eq!(read, taken),
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            match Reply::decode(&Reply::ReadIndex(id).encode().unwrap()).unwrap() {
+                Reply::ReadIndex(read) => prop_assert_eq!(read, id),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let read = Request::decode(&Request::ReadIndex.encode().unwrap()).unwrap();
+            prop_assert!(matches!(read, Request::ReadIndex));
         }
 
         #[test]

@@ -311,6 +311,22 @@ impl Batch {
     }
 }
 
+/// The same entry with another time: the leader's, where another member has encoded it.
+///
+/// # Errors
+/// [`Code::Corrupt`] when it is too short to be a batch.
+pub fn restamp(entry: &Bytes, timestamp_ms: TimestampMs) -> Result<Bytes> {
+    // The archive's root is its end, and its fields lie as they are declared.
+    let at = entry.len().checked_sub(size_of::<ArchivedBatch>()).map(|root| {
+        let at = root + std::mem::offset_of!(ArchivedBatch, timestamp_ms);
+        at..at + size_of::<TimestampMs>()
+    });
+    let at = at.ok_or_else(|| Error::new(Code::Corrupt, "not a batch entry: too short"))?;
+    let mut bytes = entry.to_vec();
+    bytes[at].copy_from_slice(&timestamp_ms.to_le_bytes());
+    Ok(bytes.into())
+}
+
 /// A batch read in place, checked once: every access afterwards is in bounds.
 #[derive(Clone, Debug)]
 pub struct BatchView {

@@ -1,0 +1,166 @@
+//! How a batch gets to the leader from wherever its clients are connected, and back.
+//!
+//! ```text
+//!  follower: batch ─► Forward ── Lane::Propose ──► Accept: leader's time ─► raft
+//!            answer ◄────────── Reply ◄──────────────────────── outcome ◄──┘
+//! ```
+//!
+//! Takes whole entries as `batch` closed them, gives their outcomes. A batch is sent again only while it provably
+//! is in nobody's log; whatever else goes wrong is an outcome unknown. It does not own admission of clients
+//! (`ingest`) nor what an entry means (`apply`).
+
+mod accept;
+mod reply;
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+
+pub use self::accept::Accept;
+use self::reply::Reply;
+use super::entry_clock::EntryClock;
+use crate::{
+    env::{Lane, Network},
+    error::{Code, Error, Result},
+    raft::{Consensus, Proposal, Refusal},
+    state::{State, batch::restamp, outcome::Outcome},
+};
+
+/// Between two looks for a leader.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The way to the leader, who may be this member. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    consensus: Consensus,
+    network: Arc<dyn Network>,
+    proposer: Proposer,
+    bounds: Bounds,
+}
+
+/// How long it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For a leader to be found.
+    pub leader_patience: Duration,
+    /// For the outcome, from a leader that has the batch.
+    pub outcome_patience: Duration,
+}
+
+/// What became of one try.
+enum Fate {
+    /// It is over, with the outcome or for good.
+    Ended(Result<Outcome>),
+    /// It is in nobody's log: whoever was asked does not lead.
+    NotLed(String),
+}
+
+impl Forward {
+    /// Sends through `network`, or proposes through `proposer` where this member leads.
+    #[must_use]
+    pub fn new(network: Arc<dyn Network>, proposer: Proposer, bounds: Bounds) -> Self {
+        Self { consensus: proposer.consensus.clone(), network, proposer, bounds }
+    }
+
+    /// Brings a batch's entry to the leader and its outcome back; the entry's time is the leader's to set.
+    ///
+    /// # Errors
+    /// [`Code::NoQuorum`] and the leader's own refusals, when it is provably in no log;
+    /// [`Code::OutcomeUnknown`] when it may be.
+    pub async fn deliver(&self, entry: Bytes) -> Result<Outcome> {
+        let give_up = Instant::now() + self.bounds.leader_patience;
+        loop {
+            let why = match self.try_once(entry.clone()).await {
+                Fate::Ended(result) => return result,
+                Fate::NotLed(why) => why,
+            };
+            if Instant::now() >= give_up {
+                return Err(Error::new(Code::NoQuorum, format!("{why}; nothing was written"))
+                    .retry_after(Duration::from_millis(200)));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn try_once(&self, entry: Bytes) -> Fate {
+        if self.consensus.is_leader() {
+            return match self.proposer.propose(&entry).await {
+                Ok(result) => Fate::Ended(result),
+                Err(why) => Fate::NotLed(why),
+            };
+        }
+        let Some((leader, member)) = self.consensus.leader() else {
+            return Fate::NotLed("no leader is known".into());
+        };
+        let call = self.network.call(leader, &member.raft_addr, Lane::Propose, entry);
+        let reply = match timeout(self.bounds.outcome_patience, call).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) if provably_unsent(error.kind()) => {
+                return Fate::NotLed(format!("member {leader} leads and is not reached: {error}"));
+            }
+            Ok(Err(error)) => return unknown(&format!("member {leader} did not answer: {error}")),
+            Err(_) => return unknown(&format!("member {leader} did not answer in time")),
+        };
+        match Reply::decode(&reply) {
+            Ok(Reply::Outcome(outcome)) => Fate::Ended(Ok(outcome)),
+            Ok(Reply::Refused(error)) => Fate::Ended(Err(error)),
+            Ok(Reply::NotLed) => Fate::NotLed(format!("member {leader} does not lead any more")),
+            Err(error) => unknown(&format!("member {leader} answered something else: {error}")),
+        }
+    }
+}
+
+/// The kinds of errors that a [`Network`] gives only for what the other has not seen.
+fn provably_unsent(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock)
+}
+
+fn unknown(why: &str) -> Fate {
+    Fate::Ended(Err(outcome_unknown(why)))
+}
+
+/// What whoever waits for a write is told when nobody can know whether it happened.
+pub(super) fn outcome_unknown(why: &str) -> Error {
+    Error::new(
+        Code::OutcomeUnknown,
+        format!("the write may or may not be in the ledger ({why}): retry it with the same Idempotency-Key"),
+    )
+}
+
+/// Proposes entries that were encoded elsewhere or earlier, with this member's time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Proposer {
+    consensus: Consensus,
+    state: Arc<State>,
+    clock: Arc<EntryClock>,
+}
+
+impl Proposer {
+    /// Proposes through `consensus` at `clock`'s time.
+    #[must_use]
+    pub fn new(consensus: Consensus, state: Arc<State>, clock: Arc<EntryClock>) -> Self {
+        Self { consensus, state, clock }
+    }
+
+    /// What became of the entry; or why it provably is in no log because this member does not lead.
+    async fn propose(&self, entry: &Bytes) -> std::result::Result<Result<Outcome>, String> {
+        let time = self.clock.stamp(self.state.last_time_ms());
+        let entry = match time.and_then(|time| restamp(entry, time)) {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (told, result) = oneshot::channel();
+        let answer = move |result| drop(told.send(result));
+        self.consensus.propose(Proposal { bytes: entry, alone: false }, answer).await;
+        match result.await {
+            Ok(Ok(outcome)) => Ok(Ok(outcome)),
+            Ok(Err(Refusal::NotLeader { .. })) => Err("this member does not lead any more".into()),
+            Ok(Err(Refusal::Unknown(why))) => Ok(Err(outcome_unknown(&why))),
+            Err(_) => Ok(Err(outcome_unknown("the node stopped before it could answer"))),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The leader's side: proposes what other members' clients have sent.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{Proposer, reply::Reply};
+use crate::{
+    env::{Lane, Network, PeerHandler},
+    error::{Error, Result},
+    pipeline::{ingest::check_disk, unsealed::Unsealed},
+    state::batch::BatchView,
+    wal::Wal,
+};
+
+/// The entrance for other members' batches. Cheap to clone.
+#[derive(Clone)]
+pub struct Accept {
+    proposer: Proposer,
+    unsealed: Unsealed,
+    wal: Wal,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accept").field("is_closed", &self.is_closed).finish_non_exhaustive()
+    }
+}
+
+impl Accept {
+    /// Takes batches from `network` while there is room for what they bring.
+    #[must_use]
+    pub fn serve(network: &dyn Network, proposer: Proposer, unsealed: Unsealed, wal: Wal) -> Self {
+        let accept = Self { proposer, unsealed, wal, is_closed: Arc::default() };
+        let handler: PeerHandler = {
+            let accept = accept.clone();
+            Arc::new(move |_from, entry| {
+                let accept = accept.clone();
+                Box::pin(async move { accept.answer(entry).await.encode().map_err(io::Error::other) })
+            })
+        };
+        network.serve(Lane::Propose, handler);
+        accept
+    }
+
+    /// From here on whoever asks is told to look for another leader.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    async fn answer(&self, entry: Bytes) -> Reply {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Reply::NotLed;
+        }
+        let admitted = async {
+            check_disk(&self.wal)?;
+            // It is about to be every member's, so what this one cannot read must not get that far.
+            BatchView::open(entry.clone())?;
+            self.unsealed.wait_for_room().await
+        };
+        let admitted: Result<(), Error> = admitted.await;
+        if let Err(error) = admitted {
+            return Reply::Refused(error);
+        }
+        match self.proposer.propose(&entry).await {
+            Ok(Ok(outcome)) => Reply::Outcome(outcome),
+            Ok(Err(error)) => Reply::Refused(error),
+            Err(_) => Reply::NotLed,
+        }
+    }
+}

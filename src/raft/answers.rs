@@ -1,0 +1,63 @@
+//! What this member answers to the others' Raft messages.
+//!
+//! Takes requests from the [`Network`](crate::env::Network) seam's lanes `Urgent` and `Append`, gives them to
+//! openraft, and its answers back. It does not own connections, nor what is forwarded or fetched.
+
+use std::{fmt, io, sync::Arc};
+
+use openraft::Raft;
+use tokio::time::Instant;
+
+use super::{
+    TypeConfig,
+    read_index::ReadIndex,
+    rpc::{Reply, Request},
+    state_machine::StateMachine,
+};
+use crate::env::{Lane, Network, PeerHandler};
+
+/// Answers from now on.
+///
+/// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
+/// which its own clock has forgotten, and a vote now could end a lease that the leader still reads under.
+pub fn serve(
+    network: &dyn Network,
+    raft: &Raft<TypeConfig, StateMachine>,
+    reads: &ReadIndex,
+    lease_end: Option<Instant>,
+) {
+    let handler = handler(raft.clone(), reads.clone(), lease_end);
+    network.serve(Lane::Urgent, handler.clone());
+    network.serve(Lane::Append, handler);
+}
+
+fn handler(
+    raft: Raft<TypeConfig, StateMachine>,
+    reads: ReadIndex,
+    lease_end: Option<Instant>,
+) -> PeerHandler {
+    Arc::new(move |_from, request| {
+        let (raft, reads) = (raft.clone(), reads.clone());
+        Box::pin(async move {
+            let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
+            let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
+            let failed = |error: &dyn fmt::Display| io::Error::other(error.to_string());
+            let reply = match Request::decode(&request).map_err(io::Error::other)? {
+                // A leader that hands over has given its own lease up.
+                Request::Vote(ask) if !may_vote && !ask.leadership_transfer => return Err(not_yet()),
+                Request::PreVote(_) if !may_vote => return Err(not_yet()),
+                Request::Vote(ask) => Reply::Vote(raft.vote(ask).await.map_err(|e| failed(&e))?),
+                Request::PreVote(ask) => Reply::Vote(raft.pre_vote(ask).await.map_err(|e| failed(&e))?),
+                Request::Append(append) => {
+                    Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
+                }
+                Request::TransferLeader(ask) => {
+                    let taken = raft.handle_transfer_leader(ask).await.map_err(|e| failed(&e))?;
+                    Reply::TransferLeader(taken.map_err(|why| why.to_string()))
+                }
+                Request::ReadIndex => Reply::ReadIndex(reads.get_as_leader().await.ok()),
+            };
+            reply.encode().map_err(io::Error::other)
+        })
+    })
+}
