@@ -115,7 +115,9 @@ async fn settled(nodes: &[Node]) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, same).await.expect("all members come to the same position after the faults");
+    let positions = || nodes.iter().map(|node| node.info().positions()).collect::<Vec<_>>();
+    let same = timeout(PATIENCE, same).await;
+    assert!(same.is_ok(), "members do not come to the same position after the faults: {:#?}", positions());
 }
 
 fn check(nodes: &[Node], answered: &Answered) {
@@ -188,7 +190,12 @@ fn play(seed: u64) -> (usize, Vec<u64>) {
 fn three_members_keep_what_was_answered() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let seeds = match number("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => {
+            // What led there can be read with RUST_LOG.
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().without_time().with_env_filter(filter).init();
+            seed..seed + 1
+        }
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
     for seed in seeds {

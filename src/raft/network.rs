@@ -22,7 +22,10 @@ use super::{
     rpc::{Reply, Request},
     state_machine::Boundary,
 };
-use crate::{env::Network, types::NodeId};
+use crate::{
+    env::{Lane, Network},
+    types::NodeId,
+};
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Boundary>;
 
@@ -65,6 +68,9 @@ pub struct Peer {
     me: NodeId,
     id: NodeId,
     address: String,
+    /// Whether it has sent entries. Openraft makes one of these to replicate and one to send heartbeats; what the
+    /// first says without entries is about those before it, and must not overtake them.
+    sends_entries: bool,
 }
 
 impl Peer {
@@ -72,11 +78,11 @@ impl Peer {
     /// answer, for so long.
     fn send(
         &self,
+        lane: Lane,
         request: Request,
         action: RPCTypes,
         patience: Duration,
     ) -> BoxFuture<'static, Result<Reply, RPCError<TypeConfig>>> {
-        let lane = request.lane();
         let answer = match request.encode() {
             Ok(bytes) => self.network.call(self.id, &self.address, lane, bytes),
             Err(error) => Box::pin(async { Err(io::Error::other(error)) }),
@@ -97,12 +103,14 @@ impl Peer {
 
     /// An append on its way, and what its answer means to openraft.
     fn send_append(
-        &self,
+        &mut self,
         append: AppendEntriesRequest<TypeConfig>,
         patience: Duration,
     ) -> BoxFuture<'static, Appended> {
         let (previous, last) = (append.prev_log_id, append.entries.last().map(|entry| entry.log_id));
-        let answer = self.send(Request::Append(append), RPCTypes::AppendEntries, patience);
+        self.sends_entries |= !append.entries.is_empty();
+        let lane = if self.sends_entries { Lane::Append } else { Lane::Urgent };
+        let answer = self.send(lane, Request::Append(append), RPCTypes::AppendEntries, patience);
         let id = self.id;
         Box::pin(async move {
             match answer.await? {
@@ -131,7 +139,13 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Peer {
-        Peer { network: self.network.clone(), me: self.me, id: target, address: member.raft_addr.clone() }
+        Peer {
+            network: self.network.clone(),
+            me: self.me,
+            id: target,
+            address: member.raft_addr.clone(),
+            sends_entries: false,
+        }
     }
 }
 
@@ -143,7 +157,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.send(Request::Append(rpc), RPCTypes::AppendEntries, option.hard_ttl()).await? {
+        match self
+            .send(Lane::Append, Request::Append(rpc), RPCTypes::AppendEntries, option.hard_ttl())
+            .await?
+        {
             Reply::Append(reply) => Ok(reply),
             _ => Err(unexpected(self.id)),
         }
@@ -158,14 +175,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let peer = &*self;
         let appends = input.map(move |append| {
             // A heartbeat that is late is of no use; entries take what the cable and the other's disk need.
             let patience = match append.entries.is_empty() {
                 true => option.hard_ttl(),
                 false => option.hard_ttl().max(APPEND_PATIENCE_MIN) + time_of(payload_bytes(&append)),
             };
-            peer.send_append(append, patience)
+            self.send_append(append, patience)
         });
         let answers = appends.buffered(APPENDS_OUT_MAX);
         // Behind a conflict, an error or half an append nothing else is of use.
@@ -181,7 +197,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.send(Request::Vote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
+        match self.send(Lane::Urgent, Request::Vote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Reply::Vote(reply) => Ok(reply),
             _ => Err(unexpected(self.id)),
         }
@@ -192,7 +208,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.send(Request::PreVote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
+        match self.send(Lane::Urgent, Request::PreVote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Reply::Vote(reply) => Ok(reply),
             _ => Err(unexpected(self.id)),
         }
@@ -204,7 +220,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = Request::TransferLeader(request);
-        match self.send(request, RPCTypes::TransferLeader, option.hard_ttl()).await? {
+        match self.send(Lane::Urgent, request, RPCTypes::TransferLeader, option.hard_ttl()).await? {
             Reply::TransferLeader(Ok(())) => Ok(Ok(())),
             Reply::TransferLeader(Err(why)) => Err(NetworkError::new(&io::Error::other(why)).into()),
             _ => Err(unexpected(self.id)),

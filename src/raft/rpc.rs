@@ -13,7 +13,6 @@ use rkyv::{
 
 use super::{LogId, TypeConfig, Vote, codec};
 use crate::{
-    env::Lane,
     error::{Code, Error, Result},
     types::LogIndex,
     wal,
@@ -101,14 +100,6 @@ fn vote(bytes: &[u8]) -> Result<Vote> {
 }
 
 impl Request {
-    /// Which way it goes: what is small and urgent must not wait behind entries.
-    pub fn lane(&self) -> Lane {
-        match self {
-            Self::Append(append) if !append.entries.is_empty() => Lane::Append,
-            _ => Lane::Urgent,
-        }
-    }
-
     /// The bytes of it.
     ///
     /// # Errors
