@@ -151,6 +151,7 @@ fn a_stage_knows_only_the_next_one() {
 #[test]
 fn formats_and_proofs_do_no_io() {
     let pure = [
+        "cluster/announcement.rs",
         "cluster/form.rs",
         "proof",
         "segment/codec.rs",

@@ -26,6 +26,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::announcement::Presence;
 use crate::types::NodeId;
 
 /// Where a node is reached.
@@ -94,6 +95,23 @@ pub struct Belonging {
     pub cluster_id: String,
     /// Whether the cluster counts the node in; if not, nothing can be asked of it.
     pub is_member: bool,
+}
+
+/// What an announcement tells: whoever has a log of a cluster was counted in by it.
+impl From<&Presence> for Report {
+    fn from(presence: &Presence) -> Self {
+        let belonging = Belonging { cluster_id: presence.cluster_id.clone(), is_member: presence.has_state };
+        Self {
+            id: presence.node_id,
+            incarnation: presence.incarnation,
+            addresses: Addresses {
+                raft_addr: presence.raft_addr.clone(),
+                http_addr: presence.http_addr.clone(),
+            },
+            cluster: (!presence.cluster_id.is_empty()).then_some(belonging),
+            has_state: presence.has_state,
+        }
+    }
 }
 
 /// What to do.

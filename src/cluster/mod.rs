@@ -9,4 +9,6 @@
 //! It does not own what a member is (that is Raft's), nor the starting and stopping of anything: the node does
 //! what [`form::decide`] says.
 
+pub mod announcement;
+pub mod discovery;
 pub mod form;
