@@ -221,8 +221,7 @@ impl Node {
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
             Founding::Alone { http_addr } => {
-                let network = &config.network;
-                let raft_addr = format!("{}:{}", network.raft_listen_addr, network.raft_tcp_port);
+                let raft_addr = config.network.raft_bind();
                 BTreeMap::from([(config.node.id, Member { raft_addr, http_addr })])
             }
             Founding::Group(members) => members,

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["state", "tree"],
     &["sealed", "verify"],
     &["wal", "segment", "index"],
-    &["metrics"],
+    &["metrics", "cluster"],
     &["proof", "env", "config"],
     &["error", "wire", "runtime"],
     &["types"],
@@ -151,6 +151,8 @@ fn a_stage_knows_only_the_next_one() {
 #[test]
 fn formats_and_proofs_do_no_io() {
     let pure = [
+        "cluster/announcement.rs",
+        "cluster/form.rs",
         "proof",
         "segment/codec.rs",
         "segment/contents.rs",

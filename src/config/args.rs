@@ -47,19 +47,24 @@ pub struct NodeArgs {
     #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     pub grpc_port: Option<String>,
 
-    /// Address for node traffic; used once clusters exist.
+    /// Address for node traffic; beyond loopback only with a cluster.secret.
     #[arg(long, alias = "bind-address", value_name = "HOST:PORT")]
     pub raft_addr: Option<String>,
 
-    /// Start a ledger of its own; ignored once the node has state. A single node always does.
+    /// Found a ledger of its own unless a peer belongs to one; ignored once the node has state. A node without
+    /// peers and discovery always does.
     #[arg(long)]
     pub bootstrap: bool,
+
+    /// Come back, with a new --node-id, as a member that lost its data: found nothing, wait to be let in.
+    #[arg(long)]
+    pub rejoin: bool,
 
     /// Make a data directory that an embedded ledger has written this node's, for good.
     #[arg(long)]
     pub adopt_embedded: bool,
 
-    /// Raft addresses of the other nodes; not built yet.
+    /// Raft addresses of the other nodes; this node's own may be among them.
     #[arg(long, value_name = "HOST:PORT,…")]
     pub peers: Option<String>,
 
@@ -94,10 +99,14 @@ impl NodeArgs {
     /// # Errors
     /// `InvalidConfig`: a value is not accepted, or two flags set one key.
     pub fn layer(&self) -> Result<Layer> {
-        let adopt_embedded = self.adopt_embedded.then(|| "true".to_owned());
+        let switch = |on: bool| on.then(|| "true".to_owned());
+        let (bootstrap, rejoin) = (switch(self.bootstrap), switch(self.rejoin));
+        let adopt_embedded = switch(self.adopt_embedded);
         let flags = [
             ("--profile", "profile", &self.profile),
             ("--node-id", "node.id", &self.node_id),
+            ("--bootstrap", "node.bootstrap", &bootstrap),
+            ("--rejoin", "node.rejoin", &rejoin),
             ("--adopt-embedded", "node.adopt_embedded", &adopt_embedded),
             ("--data-dir", "node.data_dir", &self.data_dir),
             ("--http-addr", "network.listen_addr", &self.http_addr),

@@ -3,10 +3,12 @@
 //! Each key's own bounds are in the table; these rules need two keys, so they are judged when all
 //! layers are merged, and name both.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::{
-    layers::{Settings, invalid},
+    layers::{Origin, Settings, invalid},
     schema::find,
-    value::format_size,
+    value::{format_size, is_loopback, parse_host},
 };
 use crate::error::Result;
 
@@ -33,7 +35,104 @@ pub fn check(settings: &Settings) -> Result<()> {
             format_size(config.pipeline.ingest_bytes_max as u64),
         )));
     }
+    check_trust(settings)?;
+    check_reach(settings)?;
+    check_founding(settings)
+}
+
+/// Whoever reaches the port of a node without a secret is believed, so nobody else may reach it.
+fn check_trust(settings: &Settings) -> Result<()> {
+    let (network, cluster) = (&settings.config.network, &settings.config.cluster);
+    if !cluster.secret.is_empty() {
+        return Ok(());
+    }
+    let one = std::slice::from_ref::<String>;
+    for (name, addresses) in [
+        ("network.raft_listen_addr", one(&network.raft_listen_addr)),
+        ("network.advertise_raft_addr", one(&network.advertise_raft_addr)),
+        ("cluster.peers", &cluster.peers),
+        ("cluster.discovery.addresses", &cluster.discovery.addresses),
+    ] {
+        for address in addresses {
+            if parse_host(address).is_some_and(|(host, _)| !is_loopback(&host)) {
+                return Err(invalid(format!(
+                    "{} reaches beyond this machine, and there is no secret that keeps strangers out: set \
+                     cluster.secret (SCRIBE_CLUSTER_SECRET) to one text on all nodes; without it accepted is a \
+                     loopback address such as 127.0.0.1",
+                    said(settings, name)
+                )));
+            }
+        }
+    }
     Ok(())
+}
+
+/// What others are told has to be something they can call.
+fn check_reach(settings: &Settings) -> Result<()> {
+    let (network, cluster) = (&settings.config.network, &settings.config.cluster);
+    let listens_everywhere =
+        network.raft_listen_addr.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    if cluster.finds_others() && listens_everywhere && network.advertise_raft_addr.is_empty() {
+        return Err(invalid(format!(
+            "{} is no address that another node can call: set network.advertise_raft_addr to one that reaches this \
+             node, or accepted is the address of one interface",
+            said(settings, "network.raft_listen_addr")
+        )));
+    }
+    let is_ipv6 =
+        |address: &String| parse_host(address).is_some_and(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+    if cluster.discovery.addresses.iter().any(is_ipv6) {
+        return Err(invalid(format!(
+            "{} has an IPv6 address, and announcements go by IPv4: list the node in cluster.peers; accepted are IPv4 \
+             addresses and names",
+            said(settings, "cluster.discovery.addresses")
+        )));
+    }
+    Ok(())
+}
+
+/// Who founds a cluster, and who must not.
+fn check_founding(settings: &Settings) -> Result<()> {
+    let (node, cluster) = (&settings.config.node, &settings.config.cluster);
+    if cluster.bootstrap_expect > 1 && !cluster.finds_others() && !node.bootstrap {
+        return Err(invalid(format!(
+            "{} needs others to be found: list them in cluster.peers, or set cluster.discovery.enabled; without them \
+             accepted is 1",
+            said(settings, "cluster.bootstrap_expect")
+        )));
+    }
+    if !node.rejoin {
+        return Ok(());
+    }
+    if node.bootstrap {
+        return Err(invalid(format!(
+            "{} does not fit {}: a member that comes back founds nothing; accepted is one of the two",
+            said(settings, "node.rejoin"),
+            said(settings, "node.bootstrap"),
+        )));
+    }
+    // The id in an older layer is the one that the lost data had.
+    let (rejoin, id) = (settings.origin("node.rejoin"), settings.origin("node.id"));
+    if rank(id) < rank(rejoin) {
+        return Err(invalid(format!(
+            "{} does not fit {}: a member that lost its data comes back under an id that no member ever had; accepted \
+             is a new node.id beside node.rejoin, as in --rejoin --node-id N",
+            said(settings, "node.rejoin"),
+            said(settings, "node.id"),
+        )));
+    }
+    Ok(())
+}
+
+/// Layers in the order in which they lie over one another.
+const fn rank(origin: &Origin) -> u8 {
+    match origin {
+        Origin::Default => 0,
+        Origin::Profile(_) => 1,
+        Origin::File { .. } => 2,
+        Origin::Environment(_) => 3,
+        Origin::Flag(_) => 4,
+    }
 }
 
 /// A key with its value and where that came from.

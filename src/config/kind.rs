@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::value::{format_duration, format_size, parse_duration, parse_host, parse_size};
+use super::value::{format_duration, format_size, parse_duration, parse_host, parse_host_port, parse_size};
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,8 +32,8 @@ pub enum Kind {
     LogFilter,
     /// Any text.
     Text,
-    /// A list of texts; one text with commas outside TOML.
-    List,
+    /// A list of `HOST:PORT` that can be called; one text with commas outside TOML.
+    Addresses,
 }
 
 /// A value before its key's type is known to fit.
@@ -110,14 +110,18 @@ impl Kind {
             }
             Self::LogFilter => log_filter(text(raw)?).map(Value::Text),
             Self::Text => text(raw).map(|text| Value::Text(text.into())),
-            Self::List => match raw {
-                Raw::List(items) => Some(Value::List(items.clone())),
+            Self::Addresses => match raw {
+                Raw::List(items) => Some(items.clone()),
                 Raw::Untyped(text) => {
                     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                    Some(Value::List(items.map(str::to_owned).collect()))
+                    Some(items.map(str::to_owned).collect())
                 }
                 _ => None,
-            },
+            }
+            .filter(|items: &Vec<String>| {
+                items.len() <= ADDRESSES_MAX && items.iter().all(|item| parse_host_port(item).is_some())
+            })
+            .map(Value::List),
         }
     }
 
@@ -145,7 +149,11 @@ impl Kind {
                 "off, error, warn, info, debug, trace, or directives such as info,scribe_ledger=debug".into()
             }
             Self::Text => "a text".into(),
-            Self::List => "a list of texts".into(),
+            Self::Addresses => format!(
+                "a list of at most {ADDRESSES_MAX} HOST:PORT, as in [\"127.0.0.1:9001\", \"[::1]:9002\"]; with commas \
+                 between them in a flag or the environment"
+            )
+            .into(),
         }
     }
 
@@ -167,6 +175,9 @@ impl Kind {
         }
     }
 }
+
+/// Most addresses in one list; far more than a cluster has members.
+const ADDRESSES_MAX: usize = 1_024;
 
 /// The largest integer that TOML can hold.
 pub const INT_MAX: u64 = i64::MAX as u64;
@@ -257,7 +268,7 @@ mod tests {
         }
         let peers = Value::List(vec!["a:1".into(), "b:2".into()]);
         for raw in [Raw::Untyped("a:1, b:2".into()), Raw::List(vec!["a:1".into(), "b:2".into()])] {
-            assert_eq!(Kind::List.read(&raw), Some(peers.clone()), "{raw:?}");
+            assert_eq!(Kind::Addresses.read(&raw), Some(peers.clone()), "{raw:?}");
         }
     }
 
@@ -275,6 +286,10 @@ mod tests {
             (Kind::Bool, Raw::Text("true".into())),
             (Kind::Bool, Raw::Untyped("yes".into())),
             (Kind::Path, Raw::Text(String::new())),
+            (Kind::Addresses, Raw::Text("a:1".into())),
+            (Kind::Addresses, Raw::List(vec!["a".into()])),
+            (Kind::Addresses, Raw::Untyped("a:1,b:0".into())),
+            (Kind::Addresses, Raw::List(vec!["a:1".into(); ADDRESSES_MAX + 1])),
             (Kind::LogFilter, Raw::Text("inof".into())),
             (Kind::LogFilter, Raw::Text("info,=,=".into())),
             (Kind::LogFilter, Raw::Text(String::new())),
@@ -310,7 +325,8 @@ mod tests {
         fn no_text_panics_in_any_kind(any in any::<String>(), filter in "[ a-z𝒻=,\\[\\]{}\"\u{2003}/(*]{0,12}", filters in any::<bool>()) {
             let text = if filters { filter } else { any };
             let kinds = [
-                SIZE, Kind::NodeId, Kind::Path, Kind::Address, Kind::LogFilter, Kind::List, Kind::Bool,
+                SIZE, Kind::NodeId, Kind::Path, Kind::Address, Kind::LogFilter, Kind::Addresses,
+                Kind::Bool,
                 Kind::Bind { port: "network.client_port" }, Kind::Int { min: 1, max: 2 },
                 Kind::Duration { min: Duration::ZERO, max: Duration::from_secs(1) },
             ];

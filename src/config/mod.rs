@@ -27,7 +27,7 @@ pub use self::{
     args::NodeArgs, environment::process_environment, layers::Settings, load::run_config_command,
 };
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::types::NodeId;
 
@@ -43,6 +43,7 @@ pub struct Config {
     pub storage: StorageConfig,
     pub ledger: LedgerConfig,
     pub consensus: ConsensusConfig,
+    pub cluster: ClusterConfig,
     pub limits: LimitsConfig,
     pub logging: LoggingConfig,
 }
@@ -58,6 +59,10 @@ pub struct NodeConfig {
     pub worker_threads: usize,
     /// Whether a data directory that an embedded ledger has written becomes this node's. Default false.
     pub adopt_embedded: bool,
+    /// Whether a node without state founds a ledger of its own if no peer belongs to one. Default false.
+    pub bootstrap: bool,
+    /// Whether this is a member that lost its data and comes back under a new id. Default false.
+    pub rejoin: bool,
 }
 
 /// `[network]`
@@ -69,8 +74,10 @@ pub struct NetworkConfig {
     pub client_port: u16,
     /// Address for node traffic, without the port. Default 127.0.0.1. As `raft_tcp_port`.
     pub raft_listen_addr: String,
-    /// Port for node traffic. Default 9001. Nothing listens there until clusters exist.
+    /// Port for node traffic; 0 = any free one. Default 9001.
     pub raft_tcp_port: u16,
+    /// Address that the other members are told to use, with or without a port; empty = the bound one.
+    pub advertise_raft_addr: String,
     /// Address that clients and members are told to use, with or without a port; empty = the bound one.
     pub advertise_http_addr: String,
 }
@@ -156,6 +163,62 @@ pub struct ConsensusConfig {
     pub leader_patience: Duration,
 }
 
+/// `[cluster]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// What nodes prove to know to each other; empty = none, and then they talk on loopback only. Default empty.
+    pub secret: Secret,
+    /// Raft addresses of the other nodes, each `HOST:PORT`; this node's own may be among them. Default none.
+    pub peers: Vec<String>,
+    /// Nodes that have to find each other before they found a cluster together; 1 = one founds alone. Default 1.
+    pub bootstrap_expect: usize,
+    pub discovery: DiscoveryConfig,
+}
+
+/// `[cluster.discovery]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscoveryConfig {
+    /// Whether this node announces itself and listens for others. Default false.
+    pub enabled: bool,
+    /// First of 16 UDP ports. Default 9100.
+    pub port: u16,
+    /// Where announcements go, each `HOST:PORT`; empty = broadcast and loopback, without a secret loopback alone.
+    /// Default empty.
+    pub addresses: Vec<String>,
+    /// Time between announcements. Default 1 s.
+    pub interval: Duration,
+}
+
+/// A text that nobody may read in a log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret that this text is.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for whoever proves to know it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "none" } else { "***" })
+    }
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitsConfig {
@@ -208,10 +271,34 @@ impl NetworkConfig {
     /// What clients and members are told to use, once the server is bound to `bound`.
     #[must_use]
     pub fn http_advertised(&self, bound: SocketAddr) -> String {
-        match value::parse_host(&self.advertise_http_addr) {
-            Some((host, port)) => value::format_host_port(&host, port.unwrap_or(bound.port())),
-            None => bound.to_string(),
-        }
+        advertised(&self.advertise_http_addr, bound)
+    }
+
+    /// What members' connections are accepted on, as `HOST:PORT`; IPv6 stands in brackets.
+    #[must_use]
+    pub fn raft_bind(&self) -> String {
+        value::format_host_port(&self.raft_listen_addr, self.raft_tcp_port)
+    }
+
+    /// What the other members are told to use, once node traffic is bound to `bound`.
+    #[must_use]
+    pub fn raft_advertised(&self, bound: SocketAddr) -> String {
+        advertised(&self.advertise_raft_addr, bound)
+    }
+}
+
+fn advertised(configured: &str, bound: SocketAddr) -> String {
+    match value::parse_host(configured) {
+        Some((host, port)) => value::format_host_port(&host, port.unwrap_or(bound.port())),
+        None => bound.to_string(),
+    }
+}
+
+impl ClusterConfig {
+    /// Whether this node has a way to find others.
+    #[must_use]
+    pub const fn finds_others(&self) -> bool {
+        !self.peers.is_empty() || self.discovery.enabled
     }
 }
 
@@ -226,6 +313,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             ledger: LedgerConfig::default(),
             consensus: ConsensusConfig::default(),
+            cluster: ClusterConfig::default(),
             limits: LimitsConfig::default(),
             logging: LoggingConfig::default(),
         }
@@ -234,7 +322,14 @@ impl Default for Config {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { id: 1, data_dir: PathBuf::from("./data"), worker_threads: 0, adopt_embedded: false }
+        Self {
+            id: 1,
+            data_dir: PathBuf::from("./data"),
+            worker_threads: 0,
+            adopt_embedded: false,
+            bootstrap: false,
+            rejoin: false,
+        }
     }
 }
 
@@ -246,6 +341,7 @@ impl Default for NetworkConfig {
             raft_listen_addr: "127.0.0.1".into(),
             raft_tcp_port: 9001,
             advertise_http_addr: String::new(),
+            advertise_raft_addr: String::new(),
         }
     }
 }
@@ -295,6 +391,23 @@ impl Default for ConsensusConfig {
             max_payload_entries: 300,
             leader_patience: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            secret: Secret::default(),
+            peers: Vec::new(),
+            bootstrap_expect: 1,
+            discovery: DiscoveryConfig::default(),
+        }
+    }
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self { enabled: false, port: 9100, addresses: Vec::new(), interval: Duration::from_secs(1) }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Config, LogFormat, WalIo,
+    Config, LogFormat, Secret, WalIo,
     kind::{INT_MAX, Kind, Value},
     profile,
 };
@@ -62,8 +62,6 @@ pub enum Today {
     Bool(bool),
     /// A text.
     Text(&'static str),
-    /// A list of nothing.
-    EmptyList,
 }
 
 impl Key {
@@ -88,7 +86,6 @@ impl Key {
                 Today::Int(number) => Value::Int(number),
                 Today::Bool(value) => Value::Bool(value),
                 Today::Text(text) => Value::Text(text.into()),
-                Today::EmptyList => Value::List(Vec::new()),
             },
         }
     }
@@ -190,6 +187,30 @@ impl Field for String {
     }
 }
 
+impl Field for Vec<String> {
+    fn put(&mut self, value: &Value) {
+        if let Value::List(items) = value {
+            self.clone_from(items);
+        }
+    }
+
+    fn get(&self) -> Value {
+        Value::List(self.clone())
+    }
+}
+
+impl Field for Secret {
+    fn put(&mut self, value: &Value) {
+        if let Value::Text(text) = value {
+            *self = Self::new(text.clone());
+        }
+    }
+
+    fn get(&self) -> Value {
+        Value::Text(self.expose().into())
+    }
+}
+
 impl Field for PathBuf {
     fn put(&mut self, value: &Value) {
         if let Value::Text(text) = value {
@@ -239,16 +260,16 @@ impl Field for LogFormat {
 
 /// A key that a field of [`Config`] holds; the path of the field is the key's name.
 macro_rules! key {
-    ($section:ident.$field:ident, $kind:expr, $doc:expr) => {
+    ($section:ident $(. $field:ident)+, $kind:expr, $doc:expr) => {
         Key {
-            name: concat!(stringify!($section), ".", stringify!($field)),
+            name: concat!(stringify!($section) $(, ".", stringify!($field))+),
             kind: $kind,
             doc: $doc,
             older: &[],
             secret: false,
             held: Held::Config {
-                set: |config, value| config.$section.$field.put(value),
-                get: |config| config.$section.$field.get(),
+                set: |config, value| config.$section $(.$field)+ .put(value),
+                get: |config| config.$section $(.$field)+ .get(),
             },
         }
     };
@@ -289,7 +310,7 @@ const MONTH_SECS: u64 = 31 * 24 * 3_600;
 /// The sections, in the order they are written, with a line on each.
 pub const SECTIONS: &[(&str, &str)] = &[
     ("node", "Who this node is and where it keeps its data."),
-    ("network", "Addresses. Behind NAT or in a container, set advertise_http_addr."),
+    ("network", "Addresses. Behind NAT or in a container, set advertise_http_addr and advertise_raft_addr."),
     ("pipeline", "How writes are gathered into entries; a profile sets these together."),
     ("wal", "The write-ahead log. Every write is synced before it is answered, whatever is set here."),
     ("storage", "Segments and caches."),
@@ -297,7 +318,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("storage.tiering", "When segments move to the archive, and how."),
     ("ledger", "The log as verifiers see it."),
     ("consensus", "Raft."),
-    ("cluster", "Finding and trusting the other nodes."),
+    ("cluster", "Finding and trusting the other nodes. Without a secret all of it stays on this machine."),
+    ("cluster.discovery", "Finding nodes that are not listed: signed announcements by UDP, over IPv4."),
     ("security.tls", "Encryption of client connections."),
     ("limits", "What one client, one request and one node may use."),
     ("logging", "Log lines go to standard error."),
@@ -329,6 +351,17 @@ pub static KEYS: &[Key] = &[
         "Whether a data_dir that an embedded ledger has written becomes this node's, for good."
     ),
     key!(
+        node.bootstrap,
+        Kind::Bool,
+        "Whether a node without state founds a ledger of its own if no peer belongs to one; ignored once it has state."
+    ),
+    key!(
+        node.rejoin,
+        Kind::Bool,
+        "Whether this is a member that lost its data and comes back under a new id: it founds nothing and waits to \
+         be let in."
+    ),
+    key!(
         network.listen_addr,
         Kind::Bind { port: "network.client_port" },
         "Address the HTTP server binds; with a port, as in \"[::1]:8001\", it sets client_port too."
@@ -337,9 +370,14 @@ pub static KEYS: &[Key] = &[
     key!(
         network.raft_listen_addr,
         Kind::Bind { port: "network.raft_tcp_port" },
-        "Address for node traffic; with a port it sets raft_tcp_port too. Used once clusters exist."
+        "Address for node traffic; with a port it sets raft_tcp_port too. Beyond loopback only with a cluster.secret."
     ),
-    key!(network.raft_tcp_port, int(0, 65_535), "Port for node traffic. Used once clusters exist."),
+    key!(network.raft_tcp_port, int(0, 65_535), "Port for node traffic; 0 = any free one."),
+    key!(
+        network.advertise_raft_addr,
+        Kind::Address,
+        "HOST:PORT that the other members are told to use; empty = the bound address."
+    ),
     key!(
         network.advertise_http_addr,
         Kind::Address,
@@ -491,14 +529,44 @@ pub static KEYS: &[Key] = &[
         Today::Int(0),
         "Log entries kept behind a snapshot, beside the byte bound; 0 = the byte bound alone.",
     ),
-    not_built("cluster.secret", Kind::Text, Today::Text(""), "What nodes prove to know to each other.")
-        .secret(),
-    not_built("cluster.peers", Kind::List, Today::EmptyList, "Raft addresses of the other nodes."),
-    not_built(
-        "cluster.bootstrap_expect",
+    key!(
+        cluster.secret,
+        Kind::Text,
+        "What nodes prove to know to each other, the same text on all of them; empty = none, and then they talk on \
+         loopback only."
+    )
+    .secret(),
+    key!(
+        cluster.peers,
+        Kind::Addresses,
+        "Raft addresses of the other nodes; this node's own may be among them."
+    ),
+    key!(
+        cluster.bootstrap_expect,
         int(1, 1_024),
-        Today::Int(1),
-        "Nodes that have to find each other before they form a cluster; 1 = on its own.",
+        "Nodes that have to find each other before they found a cluster together; 1 = one node founds it alone, and \
+         those with peers or discovery join it."
+    ),
+    key!(
+        cluster.discovery.enabled,
+        Kind::Bool,
+        "Whether this node announces itself and listens for others."
+    ),
+    key!(
+        cluster.discovery.port,
+        int(1, 65_520),
+        "First of 16 UDP ports, so that 16 nodes of one machine have one each; the same on all nodes."
+    ),
+    key!(
+        cluster.discovery.addresses,
+        Kind::Addresses,
+        "Where announcements go, broadcast addresses included, each with the 15 ports after it; empty = \
+         255.255.255.255 and loopback on `port`, and without a secret loopback alone."
+    ),
+    key!(
+        cluster.discovery.interval,
+        time(Duration::from_millis(10), Duration::from_secs(60)),
+        "Time between announcements; a node is forgotten after five without one."
     ),
     not_built("security.tls.enabled", Kind::Bool, Today::Bool(false), "Whether clients connect by TLS."),
     not_built("security.tls.cert_path", Kind::Text, Today::Text(""), "Certificate chain, PEM."),

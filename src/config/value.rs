@@ -107,6 +107,28 @@ pub fn parse_host(text: &str) -> Option<(String, Option<u16>)> {
     is_host(host).then(|| (host.to_owned(), port))
 }
 
+/// An address that can be called: a host and a port other than 0.
+#[must_use]
+pub fn parse_host_port(text: &str) -> Option<(String, u16)> {
+    match parse_host(text)? {
+        (host, Some(port)) if port > 0 => Some((host, port)),
+        _ => None,
+    }
+}
+
+/// Whether what is sent to this host provably stays on this machine: a loopback address, or a name that
+/// RFC 6761, section 6.3, keeps for one. Any other name may be anywhere.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => {
+            let name = host.to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
+}
+
 /// The one way to write a host and a port, with brackets around IPv6.
 #[must_use]
 pub fn format_host_port(host: &str, port: u16) -> String {
@@ -194,6 +216,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_what_provably_stays_on_the_machine_is_loopback() {
+        for host in ["127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "localhost", "a.LocalHost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "10.0.0.1", "255.255.255.255", "node1", "localhost.example.org", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
     proptest! {
         #[test]
         fn sizes_come_back(bytes in any::<u64>()) {
@@ -213,7 +245,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in any::<String>(), near in "[0-9]{0,22} ?[a-zA-Zµ\\[\\]:.]{0,4}") {
             for text in [text, near] {
-                std::hint::black_box((parse_size(&text), parse_duration(&text), parse_host(&text)));
+                std::hint::black_box((parse_size(&text), parse_duration(&text), parse_host(&text), is_loopback(&text)));
             }
         }
     }
