@@ -1,0 +1,124 @@
+//! Which connections of proven peers are being answered, so that a line's new connection takes the place of its old.
+//!
+//! A peer that has lost a connection may know it long before this node does. Requests of the old connection must not be
+//! begun after those of the new one: the new one waits until the old one is not read any more.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::types::NodeId;
+
+/// Connections that one peer may have here; with one more, its oldest line has to go. Five lanes use ten at most, with
+/// and without knowing whom they dial; the rest is for addresses that have changed.
+const LINES_MAX: usize = 64;
+
+/// The connections that are answered, by peer and line.
+#[derive(Debug, Default)]
+pub(super) struct Inbound(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    held: BTreeMap<(NodeId, u32), Held>,
+    /// Tells one holder of a line from the next.
+    last_serial: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    serial: u64,
+    /// Never sent on: it is dropped when the connection has to go.
+    _leave: oneshot::Sender<()>,
+    left: oneshot::Receiver<()>,
+}
+
+/// A connection's place among them; dropped when it is not read any more.
+pub(super) struct Seat {
+    inbound: Arc<Inbound>,
+    line: (NodeId, u32),
+    serial: u64,
+    leave: oneshot::Receiver<()>,
+    _left: oneshot::Sender<()>,
+}
+
+impl Inbound {
+    /// Takes the place of a line, once the connections that have to go for it are not read any more.
+    pub async fn enter(self: &Arc<Self>, peer: NodeId, line: u32) -> Seat {
+        let ((leave, told), (gone, left)) = (oneshot::channel(), oneshot::channel());
+        let (serial, leaving) = {
+            let mut state = self.0.lock();
+            state.last_serial += 1;
+            let held = Held { serial: state.last_serial, _leave: leave, left };
+            let before = state.held.insert((peer, line), held);
+            let mut leaving: Vec<_> = before.into_iter().map(|held| held.left).collect();
+            // Numbers grow, so the smallest is the oldest.
+            let lines: Vec<_> = state.held.range((peer, 0)..=(peer, u32::MAX)).map(|(key, _)| *key).collect();
+            let others = lines.iter().filter(|(_, other)| *other != line);
+            for key in others.take(lines.len().saturating_sub(LINES_MAX)) {
+                leaving.extend(state.held.remove(key).map(|held| held.left));
+            }
+            (state.last_serial, leaving)
+        };
+        let seat = Seat { inbound: Arc::clone(self), line: (peer, line), serial, leave: told, _left: gone };
+        for left in leaving {
+            // Its sender is dropped, not used.
+            let _ = left.await;
+        }
+        seat
+    }
+}
+
+impl Seat {
+    /// Waits until it has to be left.
+    pub async fn told_to_leave(&mut self) {
+        let _ = (&mut self.leave).await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.inbound.0.lock();
+        if state.held.get(&self.line).is_some_and(|held| held.serial == self.serial) {
+            state.held.remove(&self.line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_read_from_one_connection_at_a_time() {
+        let inbound = Arc::new(Inbound::default());
+        let mut first = inbound.enter(1, 3).await;
+        let other = inbound.enter(2, 3).await;
+        assert!(first.told_to_leave().now_or_never().is_none());
+        let mut second = Box::pin(inbound.enter(1, 3));
+        assert!((&mut second).now_or_never().is_none(), "the first is still read");
+        first.told_to_leave().await;
+        drop(first);
+        let mut second = second.await;
+        assert!(second.told_to_leave().now_or_never().is_none());
+        drop((second, other));
+        assert!(inbound.0.lock().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_so_many_lines_and_no_more() {
+        let inbound = Arc::new(Inbound::default());
+        let mut seats = Vec::new();
+        for line in 0..LINES_MAX as u32 {
+            seats.push(inbound.enter(1, line).await);
+        }
+        let mut more = Box::pin(inbound.enter(1, 1_000));
+        assert!((&mut more).now_or_never().is_none());
+        seats.remove(0).told_to_leave().await;
+        let _more = more.await;
+        assert!(seats[0].told_to_leave().now_or_never().is_none());
+        assert_eq!(inbound.0.lock().held.len(), LINES_MAX);
+    }
+}
