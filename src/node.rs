@@ -222,7 +222,7 @@ impl Node {
         let founders = match founding {
             Founding::Alone { http_addr } => {
                 let raft_addr = config.network.raft_bind();
-                BTreeMap::from([(config.node.id, Member { raft_addr, http_addr })])
+                BTreeMap::from([(config.node.id, Member { raft_addr, http_addr, ..Member::default() })])
             }
             Founding::Group(members) => members,
             Founding::Join => BTreeMap::new(),

@@ -145,7 +145,10 @@ async fn append(log: &mut LogStore, entries: Vec<<TypeConfig as RaftTypeConfig>:
 #[tokio::test]
 async fn everything_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let members = BTreeMap::from([(1, Member { raft_addr: "a:1".into(), http_addr: "b:2".into() })]);
+    let members = BTreeMap::from([(
+        1,
+        Member { raft_addr: "a:1".into(), http_addr: "b:2".into(), ..Member::default() },
+    )]);
     let membership = openraft::Membership::new(vec![[1].into()], members).unwrap();
     let batch = |n: u64| EntryPayload::Normal(Bytes::from([&[1u8][..], &n.to_le_bytes()].concat()).into());
     let written: Vec<_> =

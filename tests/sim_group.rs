@@ -63,7 +63,7 @@ type Answered = Arc<Mutex<BTreeMap<String, Seq>>>;
 async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms: u64) -> Vec<Node> {
     let group: BTreeMap<NodeId, Member> = MEMBERS
         .iter()
-        .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), http_addr: String::new() }))
+        .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), ..Member::default() }))
         .collect();
     let started = Instant::now();
     let starts = MEMBERS.iter().zip(disks).map(|(&id, disk)| {

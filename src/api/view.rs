@@ -12,7 +12,8 @@ use crate::{
     error::{Code, Error, Result},
     metrics::{MetricsSnapshot, Stat, Times},
     node::NodeInfo,
-    raft::Positions,
+    raft::{Member, Positions},
+    types::NodeId,
     wal::WalHealth,
 };
 
@@ -181,19 +182,22 @@ impl NodeView for NodeInfo {
 
     fn members(&self) -> Vec<MemberView> {
         let positions = self.positions();
-        let member = |(id, (raft_addr, http_addr)): (&u64, &(String, String))| MemberView {
+        let member = |(id, member): (&NodeId, &Member)| MemberView {
             node_id: *id,
             role: match *id {
                 id if positions.leader_id == Some(id) => "leader",
                 id if positions.voters.contains(&id) => "follower",
                 _ => "learner",
             },
-            http_addr: http_addr.clone(),
-            raft_addr: raft_addr.clone(),
+            http_addr: member.http_addr.clone(),
+            raft_addr: member.raft_addr.clone(),
             // Members do not ask one another how they are, yet.
             healthy: (*id == self.identity.node_id).then(|| self.healthy().is_ok()),
-            lag: (*id == self.identity.node_id)
-                .then(|| positions.committed.saturating_sub(positions.applied)),
+            lag: match *id == self.identity.node_id {
+                true => Some(positions.committed.saturating_sub(positions.applied)),
+                // A leader knows what the others have.
+                false => positions.replicated.get(id).map(|has| positions.proposed.saturating_sub(*has)),
+            },
         };
         positions.members.iter().map(member).collect()
     }

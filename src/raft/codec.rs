@@ -32,6 +32,8 @@ struct StoredMember {
     id: u64,
     raft_addr: String,
     http_addr: String,
+    incarnation: u64,
+    is_replica: bool,
 }
 
 /// The WAL's name for a log id.
@@ -47,17 +49,24 @@ pub fn to_raft_id(id: wal::LogId) -> LogId {
 /// A membership with the entry that set it, for a segment's boundary.
 ///
 /// ```text
-/// set by an entry u8 | term u64 | index u64 | 3 | rkyv archive
+/// set by an entry u8 | term u64 | index u64 | removed u32 | id u64 of each | 3 | rkyv archive
 /// ```
 ///
 /// # Errors
 /// As [`entry::encode`].
-pub fn encode_stored_membership(membership: &super::state_machine::Membership) -> Result<Vec<u8>> {
+pub fn encode_stored_membership(
+    membership: &super::state_machine::Membership,
+    removed: &BTreeSet<NodeId>,
+) -> Result<Vec<u8>> {
     let id = membership.log_id().map(to_wal_id);
     let (term, index) = id.map_or((0, 0), |id| (id.term, id.index.0));
     let mut out = vec![u8::from(id.is_some())];
     out.extend_from_slice(&term.to_le_bytes());
     out.extend_from_slice(&index.to_le_bytes());
+    let count = u32::try_from(removed.len())
+        .map_err(|_| Error::new(Code::Internal, "more members were removed than can be counted"))?;
+    out.extend_from_slice(&count.to_le_bytes());
+    removed.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
     out.extend_from_slice(&encode_membership(membership.membership())?);
     Ok(out)
 }
@@ -66,15 +75,24 @@ pub fn encode_stored_membership(membership: &super::state_machine::Membership) -
 ///
 /// # Errors
 /// [`Code::Corrupt`] for anything else.
-pub fn decode_stored_membership(bytes: &[u8]) -> Result<super::state_machine::Membership> {
-    let parts = bytes.split_first().and_then(|(is_set, rest)| Some((is_set, rest.split_at_checked(16)?)));
-    let Some((is_set, (id, membership))) = parts else {
-        return Err(Error::new(Code::Corrupt, "a segment's boundary holds no membership"));
+pub fn decode_stored_membership(
+    bytes: &[u8],
+) -> Result<(super::state_machine::Membership, BTreeSet<NodeId>)> {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let head = || {
+        let (is_set, rest) = bytes.split_first()?;
+        let (term, rest) = rest.split_first_chunk()?;
+        let (index, rest) = rest.split_first_chunk()?;
+        let (count, rest) = rest.split_first_chunk()?;
+        let removed_bytes = (u32::from_le_bytes(*count) as usize).checked_mul(8)?;
+        let (removed, membership) = rest.split_at_checked(removed_bytes)?;
+        let removed = removed.as_chunks().0.iter().map(word).collect();
+        let id = wal::LogId { term: word(term), index: LogIndex(word(index)) };
+        Some(((*is_set != 0).then(|| to_raft_id(id)), removed, membership))
     };
-    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| id[at + n]));
-    let id = wal::LogId { term: word(0), index: LogIndex(word(8)) };
-    let id = (*is_set != 0).then(|| to_raft_id(id));
-    Ok(super::state_machine::Membership::new(id, decode_membership(membership)?))
+    let none = || Error::new(Code::Corrupt, "a segment's boundary holds no membership");
+    let (id, removed, membership) = head().ok_or_else(none)?;
+    Ok((super::state_machine::Membership::new(id, decode_membership(membership)?), removed))
 }
 
 /// The entry as the log stores it. A proposal's bytes are shared, not copied.
@@ -112,6 +130,8 @@ fn encode_membership(membership: &Membership<NodeId, Member>) -> Result<Bytes> {
                 id: *id,
                 raft_addr: member.raft_addr.clone(),
                 http_addr: member.http_addr.clone(),
+                incarnation: member.incarnation,
+                is_replica: member.is_replica,
             })
             .collect(),
     };
@@ -131,7 +151,12 @@ fn decode_membership(bytes: &[u8]) -> Result<Membership<NodeId, Member>> {
         .map(|m| {
             (
                 m.id.to_native(),
-                Member { raft_addr: m.raft_addr.to_string(), http_addr: m.http_addr.to_string() },
+                Member {
+                    raft_addr: m.raft_addr.to_string(),
+                    http_addr: m.http_addr.to_string(),
+                    incarnation: m.incarnation.to_native(),
+                    is_replica: m.is_replica,
+                },
             )
         })
         .collect();
@@ -177,7 +202,8 @@ mod tests {
                 0 => EntryPayload::Blank,
                 1 => EntryPayload::Normal(Bytes::from([&[1u8][..], &blob].concat()).into()),
                 _ => {
-                    let member = Member { raft_addr: address.clone(), http_addr: address };
+                    let (incarnation, is_replica) = (term, kind == 2);
+                    let member = Member { raft_addr: address.clone(), http_addr: address, incarnation, is_replica };
                     let members: BTreeMap<_, _> = ids.iter().map(|id| (*id, member.clone())).collect();
                     EntryPayload::Membership(Membership::new(vec![ids], members).unwrap())
                 }
@@ -203,8 +229,12 @@ mod tests {
 
     #[test]
     fn memberships_are_those_of_the_golden_file() {
-        let member =
-            |n: u64| Member { raft_addr: format!("10.0.0.{n}:9001"), http_addr: format!("10.0.0.{n}:8001") };
+        let member = |n: u64| Member {
+            raft_addr: format!("10.0.0.{n}:9001"),
+            http_addr: format!("10.0.0.{n}:8001"),
+            incarnation: n << 60,
+            is_replica: n == 3,
+        };
         let members: BTreeMap<_, _> = (1..=3).map(|n| (n, member(n))).collect();
         let joint = vec![[1, 2].into(), [1, 2, 3].into()];
         let bytes = encode_membership(&Membership::new(joint, members).unwrap()).unwrap();

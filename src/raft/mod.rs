@@ -15,6 +15,7 @@
 mod answers;
 mod codec;
 pub mod log_store;
+mod members;
 mod network;
 mod read_index;
 mod responder;
@@ -22,7 +23,7 @@ mod rpc;
 pub mod state_machine;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -43,12 +44,15 @@ use openraft::{
 };
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-pub use self::state_machine::{Boundaries, Boundary, Replica};
 use self::{
     log_store::LogStore, network::Peers, read_index::ReadIndex, responder::OnAnswer,
     state_machine::StateMachine,
+};
+pub use self::{
+    members::{Change, Member},
+    state_machine::{Boundaries, Boundary, Replica},
 };
 use crate::{
     config,
@@ -91,15 +95,6 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "from seq {}, {} skips", self.first_seq, self.skipped.len())
     }
-}
-
-/// Where a member is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
-    /// Node traffic.
-    pub raft_addr: String,
-    /// Clients.
-    pub http_addr: String,
 }
 
 /// The types openraft is generic over.
@@ -176,8 +171,10 @@ pub struct Positions {
     pub applied: u64,
     /// The voters of the newest membership.
     pub voters: Vec<NodeId>,
-    /// Everyone in it, with addresses.
-    pub members: BTreeMap<NodeId, (String, String)>,
+    /// Everyone in it.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Where others stand in the log: one past the last entry that each is known to have. Only of a leader.
+    pub replicated: BTreeMap<NodeId, u64>,
 }
 
 /// One member of the group. Cheap to clone.
@@ -187,6 +184,7 @@ pub struct Consensus {
     me: NodeId,
     sole_voter: Arc<AtomicBool>,
     reads: ReadIndex,
+    removed: watch::Receiver<BTreeSet<NodeId>>,
     patience: Duration,
 }
 
@@ -218,6 +216,7 @@ impl Consensus {
         check_continues(&wal, boundaries.borrow().as_ref())?;
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
+        let removed = state_machine.removed();
 
         let patience = config.leader_patience;
         let longest_lease = Duration::from_millis(config.election_timeout_ms * 2);
@@ -254,7 +253,7 @@ impl Consensus {
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
         tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep_bytes));
-        Ok(Self { raft, me, sole_voter, reads, patience })
+        Ok(Self { raft, me, sole_voter, reads, removed, patience })
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.
@@ -342,9 +341,12 @@ impl Consensus {
             committed: one_past(&metrics.local_committed),
             applied: one_past(&metrics.last_applied),
             voters: membership.voter_ids().collect(),
-            members: membership
-                .nodes()
-                .map(|(id, member)| (*id, (member.raft_addr.clone(), member.http_addr.clone())))
+            members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
+            replicated: metrics
+                .replication
+                .iter()
+                .flatten()
+                .map(|(id, matching)| (*id, matching.as_ref().map_or(0, |id| id.index + 1)))
                 .collect(),
         }
     }
@@ -353,6 +355,12 @@ impl Consensus {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// Whether a member had this id and has left: then nobody has it any more.
+    #[must_use]
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        self.removed.borrow().contains(&id)
     }
 
     /// Who leads, by what this member knows, and where that member is reached.

@@ -3,7 +3,7 @@
 //!
 //! It owns the applied position and the membership; it does not own what an entry means ([`Replica`]).
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -56,6 +56,8 @@ pub struct StateMachine {
     replica: Arc<dyn Replica>,
     applied: Option<LogId>,
     membership: Membership,
+    /// Members that have left. Their ids are never used again.
+    removed: watch::Sender<BTreeSet<NodeId>>,
     boundaries: Boundaries,
 }
 
@@ -66,13 +68,13 @@ impl StateMachine {
     /// [`Code::Corrupt`](crate::error::Code::Corrupt) when its membership cannot be read.
     pub fn from_boundary(replica: Arc<dyn Replica>, boundaries: Boundaries) -> Result<Self> {
         let newest = boundaries.borrow().clone();
-        let (applied, membership) = match newest {
-            None => (None, Membership::default()),
+        let (applied, (membership, removed)) = match newest {
+            None => (None, Default::default()),
             Some(Boundary { log, membership }) => {
                 (Some(codec::to_raft_id(log)), codec::decode_stored_membership(&membership)?)
             }
         };
-        Ok(Self { replica, applied, membership, boundaries })
+        Ok(Self { replica, applied, membership, removed: watch::Sender::new(removed), boundaries })
     }
 
     /// Position of the last applied entry.
@@ -83,6 +85,11 @@ impl StateMachine {
     /// The membership as of that entry.
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// The ids of members that have left, as of the entry that is applied last at any time.
+    pub fn removed(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.removed.subscribe()
     }
 
     /// Applies one entry: the same road for replay, for followers and for the leader.
@@ -98,11 +105,17 @@ impl StateMachine {
                 self.replica.apply(bytes)?
             }
             EntryPayload::Membership(membership) => {
+                let left = |id: &NodeId| membership.get_node(id).is_none();
+                let left: Vec<NodeId> =
+                    self.membership.membership().nodes().map(|(id, _)| *id).filter(left).collect();
+                if !left.is_empty() {
+                    self.removed.send_modify(|removed| removed.extend(left));
+                }
                 self.membership = Membership::new(Some(entry.log_id), membership);
                 Outcome::default()
             }
         };
-        let membership = || codec::encode_stored_membership(&self.membership);
+        let membership = || codec::encode_stored_membership(&self.membership, &self.removed.borrow());
         self.replica.end_entry(codec::to_wal_id(entry.log_id), entry_bytes, &membership)?;
         self.applied = Some(entry.log_id);
         Ok(outcome)
@@ -157,7 +170,7 @@ pub struct Newest(Boundaries);
 impl Newest {
     fn snapshot(&self) -> io::Result<Option<Snapshot>> {
         let Some(boundary) = self.0.borrow().clone() else { return Ok(None) };
-        let last_membership =
+        let (last_membership, _) =
             codec::decode_stored_membership(&boundary.membership).map_err(io::Error::other)?;
         let meta = SnapshotMeta { last_log_id: Some(codec::to_raft_id(boundary.log)), last_membership };
         Ok(Some(Snapshot { meta, snapshot: boundary }))
