@@ -17,8 +17,12 @@ nodes=("$@")
 ((${#nodes[@]})) || nodes=("${NODES[@]}")
 check_nodes "${nodes[@]}"
 
+declare -A ran
 for node in "${nodes[@]}"; do
-  if pid=$(pid_of "$node"); then kill -TERM "$pid" 2>/dev/null || true; fi
+  if pid=$(pid_of "$node"); then
+    ran[$node]=$pid
+    kill -TERM "$pid" 2>/dev/null || true
+  fi
 done
 
 has_ended() { ! pid_of "$1" >/dev/null; }
@@ -28,13 +32,11 @@ until_ms=$(($(now_ms) + STOP_SECS * 1000))
 for node in "${nodes[@]}"; do
   left_ms=$((until_ms - $(now_ms)))
   if ! wait_for "$left_ms" has_ended "$node" >/dev/null; then
-    echo "node $node: still runs after $STOP_SECS s, pid $(pid_of "$node" || true); see $(log_file "$node")" >&2
+    echo "node $node: still runs after $STOP_SECS s, pid ${ran[$node]:-}; see $(log_file "$node")" >&2
     status=1
-  elif [[ -e $(pid_file "$node") ]]; then
-    rm -f "$(pid_file "$node")"
-    echo "node $node: stopped"
-  else
-    echo "node $node: was not running"
+    continue
   fi
+  rm -f "$(pid_file "$node")"
+  if [[ -n ${ran[$node]:-} ]]; then echo "node $node: stopped"; else echo "node $node: was not running"; fi
 done
 exit "$status"
