@@ -615,6 +615,26 @@ fn the_example_is_the_table() {
     assert_eq!(start().file(&example).config(), Config::default());
 }
 
+#[test]
+fn the_three_nodes_of_the_cluster_scripts_fit_together() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let configs: Vec<Config> = (1..=3)
+        .map(|node| {
+            start().args(&["--config", dir.join(format!("config-node{node}.toml")).to_str().unwrap()])
+        })
+        .map(|start| start.config())
+        .collect();
+    let peers: Vec<String> = configs.iter().map(|config| config.network.raft_bind()).collect();
+    for (config, node) in configs.iter().zip(1u16..) {
+        assert_eq!(config.node.id, u64::from(node));
+        assert_eq!(config.node.data_dir, Path::new(&format!("./data/node{node}")));
+        assert_eq!(config.network.http_bind(), format!("127.0.0.1:{}", 8_000 + node));
+        assert_eq!(config.network.raft_bind(), format!("127.0.0.1:{}", 9_000 + node));
+        assert_eq!((&config.cluster.peers, config.cluster.bootstrap_expect), (&peers, 3));
+        assert!(!config.cluster.secret.is_empty() && config.cluster == configs[0].cluster);
+    }
+}
+
 fn command(start: &Start) -> Result<(bool, String), String> {
     let args = NodeArgs::try_parse_from(["scribe-node".into()].iter().chain(&start.args)).unwrap();
     let mut out = Vec::new();
