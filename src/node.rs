@@ -10,6 +10,7 @@
 //! data_dir/wal/            the log
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
+//! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
 mod identity;
@@ -28,6 +29,12 @@ pub use self::{
 };
 
 use crate::{
+    cluster::{
+        catch_up::CatchUp,
+        fetch::{FetchOptions, Fetcher},
+        segments,
+        switch::Switch,
+    },
     config::Config,
     env::{Env, Io},
     error::{Code, Error, Result},
@@ -156,11 +163,21 @@ impl NodeInfo {
     }
 }
 
+/// Why a node does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It cannot.
+    Failed(String),
+    /// It is to be stopped and started again, from the same directory: what it lacked is there.
+    Restart(String),
+}
+
 /// A running node.
 pub struct Node {
     info: NodeInfo,
     pipeline: Pipeline,
     background: Background,
+    catch_up: CatchUp,
     witness: Witness,
     reader: Reader,
     proofs: Proofs,
@@ -193,6 +210,7 @@ impl Node {
         let log_files =
             env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
         let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
+        let switch = Switch::new(env.io.clone(), data_dir);
         let witness = Witness::new(env.io.clone(), data_dir.to_path_buf());
         let expected = witness.read()?;
         if !log_files.iter().any(|name| name.starts_with("wal-")) {
@@ -204,7 +222,7 @@ impl Node {
         let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
-        let state = Arc::new(State::open(sealed, env.rng.next_u64())?);
+        let state = Arc::new(State::open(sealed.clone(), env.rng.next_u64())?);
         let signer = match founding {
             Founding::Embedded => None,
             _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
@@ -230,11 +248,18 @@ impl Node {
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
         let boundaries = background.boundaries.clone();
+        let newest = boundaries.borrow().as_ref().map(|newest| newest.log);
+        switch.finish(&wal, sealed.dir(), newest).await?;
         let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
+        switch.end()?;
         if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
             check_all_is_here(data_dir, size, state.applied())?;
         }
         background.note_recovered();
+        segments::serve(&*env.network, &sealed);
+        let options = FetchOptions::new(config.wal.disk_free_bytes_min);
+        let fetcher = Fetcher::new(env.network.clone(), sealed, switch, options);
+        let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -264,6 +289,7 @@ impl Node {
             info,
             pipeline,
             background,
+            catch_up,
             witness,
             reader,
             proofs,
@@ -296,16 +322,18 @@ impl Node {
         self.info.clone()
     }
 
-    /// Waits until the node cannot go on and says why.
-    pub async fn failed(&mut self) -> String {
-        let (consensus, wal) = (self.info.consensus.clone(), self.info.wal.clone());
+    /// Waits until the node does not go on as it is, and says why.
+    pub async fn ended(&self) -> Ended {
+        let Self { info, pipeline, background, catch_up, .. } = self;
+        let failed = |why: Option<String>, what: &str| Ended::Failed(why.unwrap_or_else(|| what.into()));
         tokio::select! {
             biased;
-            why = consensus.stopped() => why.unwrap_or_else(|| "consensus stopped".into()),
-            why = self.pipeline.stopped() => why.unwrap_or_else(|| "the pipeline stopped".into()),
-            why = self.background.stopped() => why.unwrap_or_else(|| "a stage behind the answer stopped".into()),
+            why = info.consensus.stopped() => failed(why, "consensus stopped"),
+            why = pipeline.stopped() => failed(why, "the pipeline stopped"),
+            why = background.stopped() => failed(why, "a stage behind the answer stopped"),
             // Nobody was waiting for it: the log met its disk's failure while it was idle.
-            why = wal.poisoned() => why,
+            why = info.wal.poisoned() => Ended::Failed(why),
+            why = catch_up.wants_restart() => Ended::Restart(why),
         }
     }
 
@@ -315,6 +343,7 @@ impl Node {
     /// # Errors
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(self) -> Result<()> {
+        self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {
             Ok(stage) => stage,

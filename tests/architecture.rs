@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli", "sim"],
     &["client", "api", "ledger"],
     &["node"],
-    &["pipeline", "read"],
+    &["pipeline", "read", "cluster"],
     &["raft"],
     &["state", "tree"],
     &["sealed", "verify"],

@@ -12,9 +12,11 @@
 //! openraft's own snapshot, purge and lag limits count entries, and one of our entries is anything from
 //! a byte to a hundred megabytes: they are switched off, and bounds in bytes are ours.
 
+mod behind;
 mod codec;
 pub mod log_store;
 mod network;
+mod purge;
 mod responder;
 mod rpc;
 pub mod state_machine;
@@ -23,7 +25,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -40,10 +42,15 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use tokio::time::Instant;
 
-pub use self::state_machine::{Boundaries, Boundary, Replica};
+pub use self::{
+    behind::{Ahead, TooFarAhead, is_reached},
+    state_machine::{Boundaries, Boundary, Replica},
+};
 use self::{
+    behind::{Behind, Offer},
     log_store::LogStore,
     network::Peers,
+    purge::{Keep, purge_what_is_sealed},
     responder::OnAnswer,
     rpc::{Reply, Request},
     state_machine::StateMachine,
@@ -184,6 +191,7 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     me: NodeId,
     sole_voter: Arc<AtomicBool>,
+    too_far_ahead: TooFarAhead,
 }
 
 impl fmt::Debug for Consensus {
@@ -208,9 +216,10 @@ impl Consensus {
         replica: Arc<dyn Replica>,
         boundaries: Boundaries,
     ) -> Result<Self> {
-        let (me, keep_bytes, config) = (config.node.id, config.wal.keep_bytes, &config.consensus);
+        let (me, keep, config) = (config.node.id, Keep::from(&config.wal), &config.consensus);
         let log = LogStore::new(wal.clone(), me);
-        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone())?;
+        let offer = Offer::new(boundaries.clone(), wal.clone());
+        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone(), offer)?;
         check_continues(&wal, boundaries.borrow().as_ref())?;
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
@@ -232,12 +241,17 @@ impl Consensus {
         let sole_voter = log.sole_voter();
         let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
         let had_log = wal.state().last.is_some();
-        let peers = Peers { network: env.network.clone(), me };
+        let metrics = Arc::<OnceLock<_>>::default();
+        let peers = Peers { network: env.network.clone(), me, metrics: metrics.clone() };
         let start = Raft::new(me, config, peers, log, state_machine);
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
             .map_err(|e| stopped(&e))?;
-        let answer_peers = peer_handler(raft.clone(), had_log.then(|| Instant::now() + longest_lease));
+        // Set once, here.
+        let _ = metrics.set(raft.metrics());
+        let (behind, too_far_ahead) = Behind::new(wal.clone());
+        let lease_end = had_log.then(|| Instant::now() + longest_lease);
+        let answer_peers = peer_handler(raft.clone(), behind, lease_end);
         env.network.serve(Lane::Urgent, answer_peers.clone());
         env.network.serve(Lane::Append, answer_peers);
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
@@ -249,8 +263,8 @@ impl Consensus {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
         raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
-        tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep_bytes));
-        Ok(Self { raft, me, sole_voter })
+        tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep));
+        Ok(Self { raft, me, sole_voter, too_far_ahead })
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.
@@ -324,6 +338,12 @@ impl Consensus {
         }
     }
 
+    /// The leader whose log begins behind this member's end, each time it says so.
+    #[must_use]
+    pub fn too_far_ahead(&self) -> TooFarAhead {
+        self.too_far_ahead.clone()
+    }
+
     /// Whether it leads, by what this member knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -375,39 +395,18 @@ fn check_continues(wal: &Wal, newest: Option<&Boundary>) -> Result<()> {
     }
 }
 
-/// Tells openraft of every new boundary, and gives up the log before it but for `keep_bytes`.
-async fn purge_what_is_sealed(
-    raft: Raft<TypeConfig, StateMachine>,
-    wal: Wal,
-    mut boundaries: Boundaries,
-    keep_bytes: u64,
-) {
-    boundaries.mark_changed();
-    while boundaries.changed().await.is_ok() {
-        let Some(Boundary { log, .. }) = boundaries.borrow_and_update().clone() else { continue };
-        let Some(up_to) = wal.purge_point(log.index, keep_bytes) else { continue };
-        // openraft purges only what it knows to be in a snapshot. Each step fails only when it has stopped.
-        if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-        let waiting = raft.wait(None);
-        let in_snapshot = waiting.metrics(
-            |metrics| metrics.snapshot.is_some_and(|snapshot| snapshot.index >= log.index.0),
-            "the newest boundary is a snapshot",
-        );
-        if in_snapshot.await.is_err() || raft.trigger().purge_log(up_to.0).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Answers other members' requests from `raft`.
 ///
 /// Until `lease_end` it votes for nobody: before a restart this member may have granted a leader its lease,
 /// which its own clock has forgotten, and a vote now could end a lease that the leader still reads under.
-fn peer_handler(raft: Raft<TypeConfig, StateMachine>, lease_end: Option<Instant>) -> PeerHandler {
+fn peer_handler(
+    raft: Raft<TypeConfig, StateMachine>,
+    behind: Behind,
+    lease_end: Option<Instant>,
+) -> PeerHandler {
+    let behind = Arc::new(behind);
     Arc::new(move |_from, request| {
-        let raft = raft.clone();
+        let (raft, behind) = (raft.clone(), behind.clone());
         Box::pin(async move {
             let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
             let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
@@ -418,6 +417,10 @@ fn peer_handler(raft: Raft<TypeConfig, StateMachine>, lease_end: Option<Instant>
                 Request::PreVote(ask) => Reply::Vote(raft.pre_vote(ask).await.map_err(|e| failed(&e))?),
                 Request::Append(append) => {
                     Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
+                }
+                Request::CatchUp(ask) => {
+                    let known = raft.metrics().borrow_watched().vote;
+                    Reply::CatchUp(behind.answer(known, ask))
                 }
             };
             reply.encode().map_err(io::Error::other)

@@ -4,10 +4,15 @@
 //! may talk to whom: a node's own seam today has no peers at all ([`NoPeers`](crate::env::real::NoPeers)),
 //! a simulation's has.
 
-use std::{future::Future, io, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use openraft::{
-    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    OptionalSend, RaftMetrics, RaftNetworkFactory, RaftNetworkV2,
+    alias::WatchReceiverOf,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes},
     raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
@@ -15,6 +20,7 @@ use openraft::{
 
 use super::{
     Member, TypeConfig, Vote,
+    behind::{self, CatchUp},
     rpc::{Reply, Request},
     state_machine::Boundary,
 };
@@ -28,7 +34,12 @@ pub struct Peers {
     pub network: Arc<dyn Network>,
     /// This member.
     pub me: NodeId,
+    /// What the running consensus says of itself, once it runs.
+    pub metrics: Arc<OnceLock<Metrics>>,
 }
+
+/// See [`Peers::metrics`].
+pub type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
 /// The connection to one member.
 pub struct Peer {
@@ -36,6 +47,7 @@ pub struct Peer {
     me: NodeId,
     id: NodeId,
     address: String,
+    metrics: Arc<OnceLock<Metrics>>,
 }
 
 impl Peer {
@@ -71,7 +83,13 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Peer {
-        Peer { network: self.network.clone(), me: self.me, id: target, address: member.raft_addr.clone() }
+        Peer {
+            network: self.network.clone(),
+            me: self.me,
+            id: target,
+            address: member.raft_addr.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
@@ -85,7 +103,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(Request::Append(rpc), RPCTypes::AppendEntries, option).await? {
             Reply::Append(reply) => Ok(reply),
-            Reply::Vote(_) => Err(self.unexpected()),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -96,7 +114,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(Request::Vote(rpc), RPCTypes::Vote, option).await? {
             Reply::Vote(reply) => Ok(reply),
-            Reply::Append(_) => Err(self.unexpected()),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -107,19 +125,29 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(Request::PreVote(rpc), RPCTypes::Vote, option).await? {
             Reply::Vote(reply) => Ok(reply),
-            Reply::Append(_) => Err(self.unexpected()),
+            _ => Err(self.unexpected()),
         }
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        // Nothing builds snapshots yet, so there is none to send: the log is kept whole instead.
-        let why = io::Error::new(io::ErrorKind::Unsupported, "this version sends no snapshots");
-        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+        let address =
+            self.metrics.get().map(|metrics| behind::address_of(metrics, self.me)).unwrap_or_default();
+        let ask = Request::CatchUp(CatchUp { vote, boundary: snapshot.snapshot.log, address });
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            answer = self.call(ask, RPCTypes::InstallSnapshot, option) => answer,
+        };
+        let standing = answer.and_then(|reply| match reply {
+            Reply::CatchUp(standing) => Ok(standing),
+            _ => Err(self.unexpected()),
+        });
+        behind::to_response(vote, standing)
     }
 }

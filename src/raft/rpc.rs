@@ -9,7 +9,11 @@ use rkyv::{
     Archive, Serialize, api::high::HighSerializer, rancor, ser::allocator::ArenaHandle, util::AlignedVec,
 };
 
-use super::{LogId, TypeConfig, Vote, codec};
+use super::{
+    LogId, TypeConfig, Vote,
+    behind::{CatchUp, Standing},
+    codec,
+};
 use crate::{
     env::Lane,
     error::{Code, Error, Result},
@@ -26,6 +30,8 @@ pub enum Request {
     PreVote(VoteRequest<TypeConfig>),
     /// Append these, or, without entries, know that I lead.
     Append(AppendEntriesRequest<TypeConfig>),
+    /// My log begins behind yours: take my segments.
+    CatchUp(CatchUp),
 }
 
 /// Its answer.
@@ -35,12 +41,15 @@ pub enum Reply {
     Vote(VoteResponse<TypeConfig>),
     /// To an append.
     Append(AppendEntriesResponse<TypeConfig>),
+    /// To the word that the log begins behind it.
+    CatchUp(Standing),
 }
 
 #[derive(Archive, Serialize)]
 enum WireRequest {
     Vote { pre: bool, transfer: bool, vote: Vec<u8>, last: Option<(u64, u64)> },
     Append { vote: Vec<u8>, prev: Option<(u64, u64)>, committed: Option<(u64, u64)>, entries: Vec<WireEntry> },
+    CatchUp { vote: Vec<u8>, boundary: (u64, u64), address: String },
 }
 
 #[derive(Archive, Serialize)]
@@ -56,6 +65,9 @@ enum WireReply {
     AppendedUpTo(Option<(u64, u64)>),
     Conflict,
     HigherVote(Vec<u8>),
+    Reached,
+    Working,
+    NewerLeader(Vec<u8>),
 }
 
 fn to_pair(id: LogId) -> (u64, u64) {
@@ -75,9 +87,15 @@ fn malformed(why: impl std::fmt::Display) -> Error {
     Error::new(Code::Malformed, format!("not a message between members: {why}"))
 }
 
+macro_rules! wal_id {
+    ($pair:expr) => {
+        wal::LogId { term: $pair.0.to_native(), index: LogIndex($pair.1.to_native()) }
+    };
+}
+
 macro_rules! log_id {
     ($pair:expr) => {
-        codec::to_raft_id(wal::LogId { term: $pair.0.to_native(), index: LogIndex($pair.1.to_native()) })
+        codec::to_raft_id(wal_id!($pair))
     };
 }
 
@@ -90,7 +108,7 @@ impl Request {
     pub fn lane(&self) -> Lane {
         match self {
             Self::Append(append) if !append.entries.is_empty() => Lane::Append,
-            Self::Append(_) | Self::Vote(_) | Self::PreVote(_) => Lane::Urgent,
+            Self::Append(_) | Self::Vote(_) | Self::PreVote(_) | Self::CatchUp(_) => Lane::Urgent,
         }
     }
 
@@ -122,6 +140,11 @@ impl Request {
                     })
                     .collect::<Result<_>>()?,
             },
+            Self::CatchUp(CatchUp { vote, boundary, address }) => WireRequest::CatchUp {
+                vote: codec::encode_vote(&vote).into(),
+                boundary: (boundary.term, boundary.index.0),
+                address,
+            },
         })
     }
 
@@ -139,9 +162,8 @@ impl Request {
             }
             ArchivedWireRequest::Append { vote: leader, prev, committed, entries } => {
                 let entry = |entry: &ArchivedWireEntry| {
-                    let id =
-                        wal::LogId { term: entry.id.0.to_native(), index: LogIndex(entry.id.1.to_native()) };
-                    codec::decode_entry(wal::LogEntry { id, payload: message.slice_ref(&entry.payload) })
+                    let payload = message.slice_ref(&entry.payload);
+                    codec::decode_entry(wal::LogEntry { id: wal_id!(entry.id), payload })
                 };
                 Ok(Self::Append(AppendEntriesRequest {
                     vote: vote(leader)?,
@@ -150,6 +172,11 @@ impl Request {
                     entries: entries.iter().map(entry).collect::<Result<_>>().map_err(malformed)?,
                 }))
             }
+            ArchivedWireRequest::CatchUp { vote: leader, boundary, address } => Ok(Self::CatchUp(CatchUp {
+                vote: vote(leader)?,
+                boundary: wal_id!(boundary),
+                address: address.to_string(),
+            })),
         }
     }
 }
@@ -174,6 +201,11 @@ impl Reply {
             Self::Append(AppendEntriesResponse::HigherVote(vote)) => {
                 WireReply::HigherVote(codec::encode_vote(&vote).into())
             }
+            Self::CatchUp(Standing::Reached) => WireReply::Reached,
+            Self::CatchUp(Standing::Working) => WireReply::Working,
+            Self::CatchUp(Standing::HigherVote(vote)) => {
+                WireReply::NewerLeader(codec::encode_vote(&vote).into())
+            }
         })
     }
 
@@ -195,6 +227,9 @@ impl Reply {
             ArchivedWireReply::HigherVote(higher) => {
                 Self::Append(AppendEntriesResponse::HigherVote(vote(higher)?))
             }
+            ArchivedWireReply::Reached => Self::CatchUp(Standing::Reached),
+            ArchivedWireReply::Working => Self::CatchUp(Standing::Working),
+            ArchivedWireReply::NewerLeader(newer) => Self::CatchUp(Standing::HigherVote(vote(newer)?)),
         })
     }
 }
@@ -220,6 +255,7 @@ mod tests {
         fn requests_read_back(
             vote in any_vote(), prev in prop::option::of(any_id()), leader_commit in prop::option::of(any_id()),
             entries in prop::collection::vec((any_id(), prop::collection::vec(any::<u8>(), 0..50)), 0..5), pre: bool,
+            address in "[a-z:0-9]{0,12}", boundary in any_id(),
         ) {
             let entries: Vec<Entry> = entries.into_iter().map(|(log_id, blob)| {
                 let bytes = Bytes::from([&[1u8][..], &blob].concat());
@@ -232,6 +268,12 @@ mod tests {
                     let heads = [(read.vote, read.prev_log_id, read.leader_commit), (append.vote, append.prev_log_id, append.leader_commit)];
                     prop_assert_eq!(heads[0], heads[1]);
                 }
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let boundary = codec::to_wal_id(boundary);
+            let catch_up = CatchUp { vote, boundary, address };
+            match Request::decode(&Request::CatchUp(catch_up.clone()).encode().unwrap()).unwrap() {
+                Request::CatchUp(read) => prop_assert_eq!(read, catch_up),
                 other => prop_assert!(false, "{:?}", other),
             }
             let ask = VoteRequest::new(vote, prev);
@@ -253,6 +295,15 @@ mod tests {
             };
             match Reply::decode(&Reply::Append(append.clone()).encode().unwrap()).unwrap() {
                 Reply::Append(read) => prop_assert_eq!(read, append),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let standing = match kind {
+                0 => Standing::Reached,
+                1 => Standing::Working,
+                _ => Standing::HigherVote(vote),
+            };
+            match Reply::decode(&Reply::CatchUp(standing.clone()).encode().unwrap()).unwrap() {
+                Reply::CatchUp(read) => prop_assert_eq!(read, standing),
                 other => prop_assert!(false, "{:?}", other),
             }
             let voted = VoteResponse::new(vote, id, granted);
