@@ -216,17 +216,16 @@ mod tests {
     fn whatever_breaks_off_the_next_start_finishes_it() {
         for nth in 0..60 {
             for failure in [Failure::NotDone, Failure::Done, Failure::Crash] {
+                let io = SimIo::new(nth);
+                runtime(nth).block_on(log(&io));
+                Switch::new(Arc::new(io.clone()), Path::new(DATA)).announce(id(2, 5)).unwrap();
+                io.arm(Fault { op: Op::Any, nth, failure });
+                // The first start may fail, at any step, and the second one must not.
+                let _ = runtime(nth).block_on(start(&io, id(2, 5)));
+                io.disarm();
+                io.crash();
+                io.restart();
                 runtime(nth).block_on(async {
-                    let io = SimIo::new(nth);
-                    log(&io).await;
-                    let switch = Switch::new(Arc::new(io.clone()), Path::new(DATA));
-                    switch.announce(id(2, 5)).unwrap();
-                    io.arm(Fault { op: Op::Any, nth, failure });
-                    // The first start may fail, at any step, and the second one must not.
-                    let _ = start(&io, id(2, 5)).await;
-                    io.disarm();
-                    io.crash();
-                    io.restart();
                     let state = start(&io, id(2, 5)).await.unwrap().state();
                     assert_eq!((state.first.0, state.last), (6, Some(id(2, 5))), "{failure:?} at {nth}");
                     assert_eq!(state.vote.as_deref(), Some(&b"vote"[..]));
