@@ -189,6 +189,8 @@ impl Node {
     /// Opens the data directory, recovers, and takes part. Returns when it is ready to serve.
     /// `founding` says who founds a new ledger; `wal_options` who drives the log's writer: a thread, or a task in a simulation.
     ///
+    /// A member that is too far behind for the log fetches segments first, and begins again behind them.
+    ///
     /// # Errors
     /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
     pub async fn start(
@@ -198,6 +200,22 @@ impl Node {
         wal_options: WalOptions,
     ) -> Result<Self> {
         let started = Instant::now();
+        loop {
+            let start = Self::try_start(&env, config, founding.clone(), wal_options.clone(), started);
+            match start.await? {
+                Started::Node(node) => return Ok(*node),
+                Started::Again(why) => tracing::info!(why, "the start begins again"),
+            }
+        }
+    }
+
+    async fn try_start(
+        env: &Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        started: Instant,
+    ) -> Result<Started> {
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
@@ -206,10 +224,10 @@ impl Node {
             Founding::Embedded => Claim::Embedded,
             _ => Claim::Server { adopt: config.node.adopt_embedded },
         };
-        let identity = identity::open(&env, data_dir, config.node.id, claim)?;
+        let identity = identity::open(env, data_dir, config.node.id, claim)?;
         let log_files =
             env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
-        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
+        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, env))?);
         let switch = Switch::new(env.io.clone(), data_dir);
         let witness = Witness::new(env.io.clone(), data_dir.to_path_buf());
         let expected = witness.read()?;
@@ -219,13 +237,13 @@ impl Node {
         let identity = identity.identity;
 
         let driver = wal_options.driver;
-        let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
+        let wal = Wal::open(env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
         let state = Arc::new(State::open(sealed.clone(), env.rng.next_u64())?);
         let signer = match founding {
             Founding::Embedded => None,
-            _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
+            _ => Some(signing::open(env, data_dir, &origin(config, &identity))?),
         };
         let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
         let background = Background::start(
@@ -250,16 +268,29 @@ impl Node {
         let boundaries = background.boundaries.clone();
         let newest = boundaries.borrow().as_ref().map(|newest| newest.log);
         switch.finish(&wal, sealed.dir(), newest).await?;
-        let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
+        let consensus = Consensus::start(env, config, founders, wal.clone(), replica, boundaries).await?;
         switch.end()?;
-        if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
-            check_all_is_here(data_dir, size, state.applied())?;
-        }
-        background.note_recovered();
         segments::serve(&*env.network, &sealed);
         let options = FetchOptions::new(config.wal.disk_free_bytes_min);
         let fetcher = Fetcher::new(env.network.clone(), sealed, switch, options);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
+        let wish = tokio::select! {
+            biased;
+            recovered = consensus.recovered() => recovered.map(|()| None)?,
+            why = wal.poisoned() => return Err(Error::new(Code::Io, why)),
+            why = catch_up.wants_restart() => Some(why),
+        };
+        if let Some(why) = wish {
+            catch_up.stop().await;
+            consensus.stop().await;
+            let failed = background.stop().await;
+            wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
+            return failed.map_or(Ok(Started::Again(why)), |why| Err(Error::new(Code::Internal, why)));
+        }
+        if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
+            check_all_is_here(data_dir, size, state.applied())?;
+        }
+        background.note_recovered();
         let settings = wanted_settings(config);
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -285,7 +316,7 @@ impl Node {
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
-        Ok(Self {
+        Ok(Started::Node(Box::new(Self {
             info,
             pipeline,
             background,
@@ -295,7 +326,7 @@ impl Node {
             proofs,
             shutdown_timeout: config.limits.shutdown_timeout,
             _lock: lock,
-        })
+        })))
     }
 
     /// The way in.
@@ -362,6 +393,13 @@ impl Node {
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
         stage.or(background).map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
     }
+}
+
+/// What a start came to.
+enum Started {
+    Node(Box<Node>),
+    /// What it lacked is in the directory now.
+    Again(String),
 }
 
 /// Whether a directory without a log may begin one: a node's first start may have been cut off.

@@ -204,7 +204,7 @@ impl Consensus {
     /// Replays what the log knows to be committed, then takes part.
     ///
     /// A member without a log founds the group of `founders`, unless that is empty: then it waits to hear
-    /// from a leader. Returns when everything committed before is applied.
+    /// from a leader.
     ///
     /// # Errors
     /// A log that cannot be read or applied, and a consensus configuration that openraft refuses.
@@ -262,9 +262,17 @@ impl Consensus {
         } else if !founders.is_empty() {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
-        raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
         tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep));
         Ok(Self { raft, me, sole_voter, too_far_ahead })
+    }
+
+    /// Waits until everything that was committed before the start is applied here.
+    ///
+    /// # Errors
+    /// When consensus has stopped.
+    pub async fn recovered(&self) -> Result<()> {
+        let stopped = |e| Error::new(Code::Internal, format!("consensus stopped: {e}"));
+        self.raft.wait_for_recovery(None).await.map(drop).map_err(stopped)
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.

@@ -49,6 +49,7 @@ pub struct Spoiling {
     pub rng: SimRng,
     pub one_in: u64,
     pub spoiled: Arc<AtomicU64>,
+    pub fetched: Arc<AtomicU64>,
 }
 
 impl Network for Spoiling {
@@ -65,9 +66,10 @@ impl Network for Spoiling {
     ) -> BoxFuture<'static, std::io::Result<Bytes>> {
         let answer = self.inner.call(peer, address, lane, request);
         let spoils = lane == Lane::Fetch && self.one_in > 0 && self.rng.one_in(self.one_in);
-        let (at, spoiled) = (self.rng.next_u64(), self.spoiled.clone());
+        let (at, spoiled, fetched) = (self.rng.next_u64(), self.spoiled.clone(), self.fetched.clone());
         Box::pin(async move {
             let answer = answer.await?;
+            fetched.fetch_add(u64::from(lane == Lane::Fetch), Relaxed);
             if !spoils || answer.len() < 2 {
                 return Ok(answer);
             }
@@ -91,6 +93,8 @@ pub struct Group {
     /// One part in so many is spoiled; none for 0.
     pub spoils_one_in: u64,
     pub spoiled: Arc<AtomicU64>,
+    /// Answers about segments.
+    pub fetched: Arc<AtomicU64>,
     pub answered: BTreeMap<String, Seq>,
     started: Instant,
 }
@@ -108,6 +112,7 @@ impl Group {
             keep_bytes_for_followers: 0,
             spoils_one_in: 0,
             spoiled: Arc::default(),
+            fetched: Arc::default(),
             answered: BTreeMap::new(),
             started: Instant::now(),
         };
@@ -150,6 +155,7 @@ impl Group {
                     rng: self.rng.fork(),
                     one_in: self.spoils_one_in,
                     spoiled: self.spoiled.clone(),
+                    fetched: self.fetched.clone(),
                 };
                 let env = Env {
                     io: Arc::new(self.disks[at].clone()),
@@ -163,7 +169,15 @@ impl Group {
                 async move { (at, Node::start(env, &config, founding, options).await) }
             })
             .collect();
-        let started = timeout(PATIENCE, futures_util::future::join_all(starts)).await.expect("members start");
+        let mut starts = std::pin::pin!(futures_util::future::join_all(starts));
+        let started = match timeout(Duration::from_secs(10), &mut starts).await {
+            Ok(started) => started,
+            Err(_) => {
+                // It was cut off, and nobody else goes on while this waits for it.
+                self.network.heal();
+                timeout(PATIENCE, starts).await.expect("members start")
+            }
+        };
         for (at, node) in started {
             match node {
                 Ok(node) => self.nodes[at] = Some(node),

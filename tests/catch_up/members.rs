@@ -8,7 +8,7 @@ use scribe_ledger::{
 };
 use tokio::time::sleep;
 
-use super::group::{Group, MEMBERS};
+use super::group::Group;
 
 const SEEDS: u64 = 30;
 
@@ -21,7 +21,7 @@ async fn leave_behind(group: &mut Group, tag: &str) -> (usize, usize) {
     for round in 0..40 {
         group.write(&format!("{tag}-{round}"), 40).await;
         if let Some(leader) = group.leader().filter(|leader| *leader != follower)
-            && group.log_begin(leader) > end + 1
+            && group.log_begin(leader) > end + 200
         {
             return (leader, follower);
         }
@@ -88,7 +88,7 @@ fn spoiled_parts_are_fetched_again() {
     let mut spoiled = 0;
     for seed in 0..8 {
         sim::runtime(seed).block_on(async {
-            let mut group = Group::start(seed, 0, |group| group.spoils_one_in = 6).await;
+            let mut group = Group::start(seed, 0, |group| group.spoils_one_in = 3).await;
             let (_, follower) = leave_behind(&mut group, "without").await;
             group.network.heal();
             group.settle().await;
@@ -97,7 +97,7 @@ fn spoiled_parts_are_fetched_again() {
             spoiled += group.spoiled.load(Relaxed);
         });
     }
-    assert!(spoiled > 10, "{spoiled} parts were spoiled");
+    assert!(spoiled > 8, "{spoiled} parts were spoiled");
 }
 
 /// All kinds of accidents to who fetches and to who gives.
@@ -119,7 +119,8 @@ async fn accident(group: &mut Group, rng: &SimRng, follower: usize, leader: usiz
     }
 }
 
-fn play(seed: u64) -> (usize, [u64; 3], Vec<u64>) {
+/// How many writes were answered, how many answers about segments came, and what the disks did.
+fn play(seed: u64) -> (usize, u64, Vec<u64>) {
     let rng = SimRng::new(seed);
     sim::runtime(rng.next_u64()).block_on(async {
         let loses_one_in = [0, 60, 200][rng.below(3) as usize];
@@ -140,7 +141,7 @@ fn play(seed: u64) -> (usize, [u64; 3], Vec<u64>) {
             group.check();
         }
         let traces = group.disks.iter().map(sim::SimIo::trace).collect();
-        (group.answered.len(), group.restarts, traces)
+        (group.answered.len(), group.fetched.load(Relaxed), traces)
     })
 }
 
@@ -153,15 +154,14 @@ fn accidents_while_segments_are_fetched_lose_nothing() {
     };
     for seed in seeds {
         let played = std::panic::catch_unwind(|| play(seed));
-        let (answered, restarts, _) =
+        let (answered, fetched, _) =
             played.unwrap_or_else(|_| panic!("play it again: SIM_SEED={seed} cargo test --test catch_up"));
         assert!(answered > 100, "seed {seed}: {answered} writes were answered");
-        assert!(restarts.iter().sum::<u64>() > 0, "seed {seed}: nobody got segments");
+        assert!(fetched > 3, "seed {seed}: nobody got segments");
     }
 }
 
 #[test]
 fn a_seed_is_the_same_history_every_time() {
     assert_eq!(play(7), play(7));
-    assert_eq!(MEMBERS.len(), 3);
 }
