@@ -10,6 +10,7 @@
 //! data_dir/wal/            the log
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
+//! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
 mod identity;
@@ -28,6 +29,12 @@ pub use self::{
 };
 
 use crate::{
+    cluster::{
+        catch_up::CatchUp,
+        fetch::{FetchOptions, Fetcher},
+        segments,
+        switch::Switch,
+    },
     config::Config,
     env::{Env, Io},
     error::{Code, Error, Result},
@@ -156,11 +163,21 @@ impl NodeInfo {
     }
 }
 
+/// Why a node does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It cannot.
+    Failed(String),
+    /// It is to be stopped and started again, from the same directory: what it lacked is there.
+    Restart(String),
+}
+
 /// A running node.
 pub struct Node {
     info: NodeInfo,
     pipeline: Pipeline,
     background: Background,
+    catch_up: CatchUp,
     witness: Witness,
     reader: Reader,
     proofs: Proofs,
@@ -172,6 +189,8 @@ impl Node {
     /// Opens the data directory, recovers, and takes part. Returns when it is ready to serve.
     /// `founding` says who founds a new ledger; `wal_options` who drives the log's writer: a thread, or a task in a simulation.
     ///
+    /// A member that is too far behind for the log fetches segments first, and begins again behind them.
+    ///
     /// # Errors
     /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
     pub async fn start(
@@ -181,6 +200,22 @@ impl Node {
         wal_options: WalOptions,
     ) -> Result<Self> {
         let started = Instant::now();
+        loop {
+            let start = Self::try_start(&env, config, founding.clone(), wal_options.clone(), started);
+            match start.await? {
+                Started::Node(node) => return Ok(*node),
+                Started::Again(why) => tracing::info!(why, "the start begins again"),
+            }
+        }
+    }
+
+    async fn try_start(
+        env: &Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        started: Instant,
+    ) -> Result<Started> {
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
@@ -189,10 +224,11 @@ impl Node {
             Founding::Embedded => Claim::Embedded,
             _ => Claim::Server { adopt: config.node.adopt_embedded },
         };
-        let identity = identity::open(&env, data_dir, config.node.id, claim)?;
+        let identity = identity::open(env, data_dir, config.node.id, claim)?;
         let log_files =
             env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
-        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, &env))?);
+        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, env))?);
+        let switch = Switch::new(env.io.clone(), data_dir);
         let witness = Witness::new(env.io.clone(), data_dir.to_path_buf());
         let expected = witness.read()?;
         if !log_files.iter().any(|name| name.starts_with("wal-")) {
@@ -201,13 +237,13 @@ impl Node {
         let identity = identity.identity;
 
         let driver = wal_options.driver;
-        let wal = Wal::open(&env, &data_dir.join("wal"), wal_options)?;
+        let wal = Wal::open(env, &data_dir.join("wal"), wal_options)?;
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
-        let state = Arc::new(State::open(sealed, state_options(config, &env))?);
+        let state = Arc::new(State::open(sealed.clone(), state_options(config, env))?);
         let signer = match founding {
             Founding::Embedded => None,
-            _ => Some(signing::open(&env, data_dir, &origin(config, &identity))?),
+            _ => Some(signing::open(env, data_dir, &origin(config, &identity))?),
         };
         let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
         let background = Background::start(
@@ -229,7 +265,27 @@ impl Node {
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
         let boundaries = background.boundaries.clone();
-        let consensus = Consensus::start(&env, config, founders, wal.clone(), replica, boundaries).await?;
+        let newest = boundaries.borrow().as_ref().map(|newest| newest.log);
+        switch.finish(&wal, sealed.dir(), newest).await?;
+        let consensus = Consensus::start(env, config, founders, wal.clone(), replica, boundaries).await?;
+        switch.end()?;
+        segments::serve(&*env.network, &sealed);
+        let options = FetchOptions::new(config.wal.disk_free_bytes_min);
+        let fetcher = Fetcher::new(env.network.clone(), sealed, switch, options);
+        let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
+        let wish = tokio::select! {
+            biased;
+            recovered = consensus.recovered() => recovered.map(|()| None)?,
+            why = wal.poisoned() => return Err(Error::new(Code::Io, why)),
+            why = catch_up.wants_restart() => Some(why),
+        };
+        if let Some(why) = wish {
+            catch_up.stop().await;
+            consensus.stop().await;
+            let failed = background.stop().await;
+            wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
+            return failed.map_or(Ok(Started::Again(why)), |why| Err(Error::new(Code::Internal, why)));
+        }
         if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
             check_all_is_here(data_dir, size, state.applied())?;
         }
@@ -260,16 +316,17 @@ impl Node {
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
-        Ok(Self {
+        Ok(Started::Node(Box::new(Self {
             info,
             pipeline,
             background,
+            catch_up,
             witness,
             reader,
             proofs,
             shutdown_timeout: config.limits.shutdown_timeout,
             _lock: lock,
-        })
+        })))
     }
 
     /// The way in.
@@ -296,16 +353,18 @@ impl Node {
         self.info.clone()
     }
 
-    /// Waits until the node cannot go on and says why.
-    pub async fn failed(&mut self) -> String {
-        let (consensus, wal) = (self.info.consensus.clone(), self.info.wal.clone());
+    /// Waits until the node does not go on as it is, and says why.
+    pub async fn ended(&self) -> Ended {
+        let Self { info, pipeline, background, catch_up, .. } = self;
+        let failed = |why: Option<String>, what: &str| Ended::Failed(why.unwrap_or_else(|| what.into()));
         tokio::select! {
             biased;
-            why = consensus.stopped() => why.unwrap_or_else(|| "consensus stopped".into()),
-            why = self.pipeline.stopped() => why.unwrap_or_else(|| "the pipeline stopped".into()),
-            why = self.background.stopped() => why.unwrap_or_else(|| "a stage behind the answer stopped".into()),
+            why = info.consensus.stopped() => failed(why, "consensus stopped"),
+            why = pipeline.stopped() => failed(why, "the pipeline stopped"),
+            why = background.stopped() => failed(why, "a stage behind the answer stopped"),
             // Nobody was waiting for it: the log met its disk's failure while it was idle.
-            why = wal.poisoned() => why,
+            why = info.wal.poisoned() => Ended::Failed(why),
+            why = catch_up.wants_restart() => Ended::Restart(why),
         }
     }
 
@@ -315,6 +374,7 @@ impl Node {
     /// # Errors
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(self) -> Result<()> {
+        self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {
             Ok(stage) => stage,
@@ -333,6 +393,13 @@ impl Node {
         self.info.wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
         stage.or(background).map_or(Ok(()), |why| Err(Error::new(Code::Internal, why)))
     }
+}
+
+/// What a start came to.
+enum Started {
+    Node(Box<Node>),
+    /// What it lacked is in the directory now.
+    Again(String),
 }
 
 /// Whether a directory without a log may begin one: a node's first start may have been cut off.

@@ -16,7 +16,7 @@ use scribe_ledger::{
     env::Io,
     env::{Clock, Env, Rng, real::NoPeers},
     error::Code,
-    node::{Founding, Node},
+    node::{Ended, Founding, Node},
     pipeline::message::Written,
     proof::{Hash, frontier::Frontier},
     read::{Reader, Record},
@@ -207,7 +207,7 @@ impl World {
             self.io.arm(fault);
         }
         let result = self.process(async |world, env| {
-            let mut node = match world.start(env).await {
+            let node = match world.start(env).await {
                 Ok(node) => node,
                 // It may refuse to start while its disk fails under it, but never call it damage.
                 Err(error) if armed.is_some() && error.code() != Code::Corrupt => return Ok(()),
@@ -224,7 +224,7 @@ impl World {
             tokio::select! {
                 biased;
                 () = until_done => {}
-                _ = node.failed() => {}
+                _ = node.ended() => {}
             }
             world.look(&node.reader())?;
             world.look_at_checkpoint(&node).await?;
@@ -505,13 +505,13 @@ fn a_disk_that_fails_while_the_log_is_idle_stops_the_node() {
     let mut world = World::new(1, Sabotage::default());
     let io = world.io.clone();
     let why = world.process(async |world, env| {
-        let mut node = world.start(env).await.unwrap();
+        let node = world.start(env).await.unwrap();
         let draft = || Request::draw(&world.rng, 1).draft();
         node.ingest().permit(0).unwrap().submit(draft()).await.unwrap();
         io.arm(Fault { op: Op::Write, nth: 0, failure: Failure::NotDone });
-        tokio::time::timeout(Duration::from_secs(60), node.failed()).await
+        tokio::time::timeout(Duration::from_secs(60), node.ended()).await
     });
-    let why = why.expect("the node stops");
+    let Ended::Failed(why) = why.expect("the node stops") else { panic!("it does not want to go on") };
     assert!(why.contains("injected I/O error") && why.contains("/ledger/wal/wal-"), "{why}");
 }
 

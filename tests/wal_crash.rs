@@ -238,6 +238,23 @@ impl World {
                 }
                 accepted
             }
+            12 if kept > 0 && self.rng.one_in(6) => {
+                // A member that has got the rest from elsewhere: behind an entry of another term, or beyond the end.
+                self.term += 1;
+                let at = self.model.entries[self.rng.below(kept) as usize].id.index.0;
+                let index = if self.rng.one_in(2) { at } else { self.model.next() + self.rng.below(5) };
+                let id = LogId { term: self.term, index: LogIndex(index) };
+                let cut = (index < self.model.next()).then(|| {
+                    let before = self.model.entries.iter().rfind(|entry| entry.id.index.0 < index);
+                    before.map_or(purged, |entry| Some(entry.id))
+                });
+                let accepted = wal.restart_behind(id, self.done(1 + usize::from(cut.is_some()))).is_ok();
+                if accepted {
+                    cut.into_iter().for_each(|last| self.ask(Step::Truncate(last)));
+                    self.ask(Step::Purge(id));
+                }
+                accepted
+            }
             12 | 13 if kept > 0 => {
                 let beyond = self.rng.one_in(12);
                 let at = self.rng.below(kept) as usize;

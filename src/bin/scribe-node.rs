@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    net::SocketAddr,
     process::ExitCode,
     sync::Arc,
 };
@@ -13,12 +14,12 @@ use scribe_ledger::{
     env::real::{is_in_memory, real_env},
     error::{Code, Error, Result},
     metrics::Metrics,
-    node::{Founding, Node},
+    node::{Ended, Founding, Node},
     wal::{Driver, WalOptions},
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     task::JoinHandle,
 };
@@ -105,8 +106,8 @@ async fn serve(config: &Config) -> Result<()> {
     let io = |doing: &'static str| move |e: std::io::Error| Error::io(doing, &e);
     // A file that reaches the process's size limit has to be a failed write, not a killed process.
     let _file_size_limit = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching signals"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io("catching signals"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("catching signals"))?;
+    let terminate = signal(SignalKind::terminate()).map_err(io("catching signals"))?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(io("catching signals"))?;
 
     let bind = config.network.http_bind();
     let doing =
@@ -118,24 +119,63 @@ async fn serve(config: &Config) -> Result<()> {
     let http_addr = config.network.http_advertised(bound);
 
     let metrics = Arc::new(Metrics::new());
-    let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: config.limits.clone() };
-    let (listener, listener_while_starting) = shared(listener).map_err(io("sharing the HTTP socket"))?;
+    let mut stop = Stop { terminate, interrupt };
+    let mut listener = listener;
+    loop {
+        let (for_later, now) = shared(listener).map_err(io("sharing the HTTP socket"))?;
+        let http = Http { listener: now, bound, metrics: metrics.clone(), limits: config.limits.clone() };
+        if let After::Stop = live(config, http, http_addr.clone(), &mut stop).await? {
+            return Ok(());
+        }
+        listener = for_later;
+    }
+}
+
+/// What a life of the node was ended for.
+enum After {
+    /// The process is to stop.
+    Stop,
+    /// The node is to be started again.
+    Restart,
+}
+
+/// The signals that stop the process.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    async fn asked(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts the node, serves clients, and stops it, when that is asked or when it does not go on.
+async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -> Result<After> {
+    let Http { listener, bound, metrics, limits } = http;
+    let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: limits.clone() };
+    let shared = shared(listener).map_err(|e| Error::io("sharing the HTTP socket", &e));
+    let (listener, listener_while_starting) = shared?;
     let starting = Starting::new(config.node.id, &config.profile);
     let starting_server = server(listener_while_starting).start(starting.clone(), Arc::new(starting));
 
     let started = tokio::select! {
         biased;
         started = start_beside(config.clone(), http_addr) => Some(started),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = stop.asked() => None,
     };
     starting_server.close().await;
     let Some(started) = started else {
         // As after a crash: whatever the start was doing, the next one does it again.
         tracing::info!("stopped while starting");
-        return Ok(());
+        return Ok(After::Stop);
     };
-    let mut node = started?;
+    let node = started?;
     let info = node.info();
     let data_dir = config.node.data_dir.as_path();
     if is_in_memory(data_dir) {
@@ -156,27 +196,30 @@ async fn serve(config: &Config) -> Result<()> {
         wal = info.wal().1.writer,
         "ready"
     );
+    // The next start needs its files closed.
+    drop(info);
 
-    let failure = tokio::select! {
+    let ended = tokio::select! {
         biased;
-        why = node.failed() => Some(why),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        ended = node.ended() => Some(ended),
+        () = stop.asked() => None,
     };
-    match &failure {
-        Some(why) => tracing::error!(why, "the node cannot go on; it stops"),
+    match &ended {
+        Some(Ended::Failed(why)) => tracing::error!(why, "the node cannot go on; it stops"),
+        Some(Ended::Restart(why)) => tracing::info!(why, "the node starts again"),
         None => tracing::info!("stopping: no new connections, requests under way are finished"),
     }
     if !server.close().await {
         tracing::warn!("some requests were cut off after limits.shutdown_timeout");
     }
     let closed = node.stop().await;
-    match failure {
-        Some(why) => Err(Error::new(Code::Io, why)),
+    match ended {
+        Some(Ended::Failed(why)) => Err(Error::new(Code::Io, why)),
+        Some(Ended::Restart(_)) => closed.map(|()| After::Restart),
         None => {
             closed?;
             tracing::info!("stopped");
-            Ok(())
+            Ok(After::Stop)
         }
     }
 }
@@ -196,6 +239,14 @@ async fn start_beside(config: Config, http_addr: String) -> Result<Node> {
         })
         .map_err(|e| Error::io("starting a thread", &e))?;
     started.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
+}
+
+/// What one life of the node serves clients with.
+struct Http {
+    listener: TcpListener,
+    bound: SocketAddr,
+    metrics: Arc<Metrics>,
+    limits: LimitsConfig,
 }
 
 /// What every HTTP server of this process is made of.

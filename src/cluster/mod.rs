@@ -12,6 +12,13 @@
 //!   │ line ─► outbox ─► frames├──────────────────────────────► frames ─► answer        │
 //!   │ replies, by request id  ◄──────────────────────────────┤ outbox ◄─ replies       │
 //!   └─────────────────────────┘  hello, proof, go: first     └─────────────────────────┘
+//!
+//!  leader                                    member that is behind
+//!  segments ◄── list from n ──────────────── catch_up ◄─ raft: "its log begins behind mine"
+//!      └─────── numbers, sizes, digests ───► fetch    one segment after the other:
+//!  segments ◄── part of n ────────────────── fetch    parts, PARTS_AT_ONCE under way ─► segment-n.seg.part
+//!      └─────── bytes ─────────────────────► fetch    ─► synced, verified, chained to the one before
+//!                                            switch   marker ─► segment-n.seg ─► the node starts again behind it
 //! ```
 //!
 //! Requests and replies are opaque bytes to [`transport`]; what they mean is said by whoever serves a lane. Which
@@ -19,6 +26,11 @@
 //! node's, which does what [`form::decide`] says.
 
 pub mod announcement;
+pub mod catch_up;
 pub mod discovery;
+pub mod fetch;
 pub mod form;
+pub mod message;
+pub mod segments;
+pub mod switch;
 pub mod transport;

@@ -126,6 +126,8 @@ pub struct WalConfig {
     pub idle_close: Duration,
     /// Log kept behind the newest sealed segment, for followers that are a little behind. Default 64 MiB.
     pub keep_bytes: u64,
+    /// The most that the leader keeps instead while a member that answers still needs it. Default 512 MiB.
+    pub keep_bytes_for_followers: u64,
     /// Free disk space below which writes stop. Default 512 MiB.
     pub disk_free_bytes_min: u64,
 }
@@ -367,6 +369,7 @@ impl Default for WalConfig {
             tail_bytes_max: 64 << 20,
             idle_close: Duration::from_millis(500),
             keep_bytes: 64 << 20,
+            keep_bytes_for_followers: 512 << 20,
             disk_free_bytes_min: 512 << 20,
         }
     }

@@ -429,6 +429,11 @@ pub static KEYS: &[Key] = &[
         size(0, 16 * TIB),
         "Log kept although its records are sealed, for members that are a little behind."
     ),
+    key!(
+        wal.keep_bytes_for_followers,
+        size(0, 16 * TIB),
+        "Most log that the leader keeps instead while a member that answers still needs it."
+    ),
     key!(wal.disk_free_bytes_min, size(0, 16 * TIB), "Free disk space below which writes stop; reads go on."),
     key!(
         storage.segment_size,

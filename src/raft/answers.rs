@@ -5,11 +5,12 @@
 
 use std::{fmt, io, sync::Arc};
 
-use openraft::Raft;
+use openraft::{Raft, async_runtime::watch::WatchReceiver};
 use tokio::time::Instant;
 
 use super::{
     TypeConfig,
+    behind::Behind,
     read_index::ReadIndex,
     rpc::{Reply, Request},
     state_machine::StateMachine,
@@ -24,9 +25,10 @@ pub fn serve(
     network: &dyn Network,
     raft: &Raft<TypeConfig, StateMachine>,
     reads: &ReadIndex,
+    behind: Behind,
     lease_end: Option<Instant>,
 ) {
-    let handler = handler(raft.clone(), reads.clone(), lease_end);
+    let handler = handler(raft.clone(), reads.clone(), behind, lease_end);
     network.serve(Lane::Urgent, handler.clone());
     network.serve(Lane::Append, handler);
 }
@@ -34,10 +36,12 @@ pub fn serve(
 fn handler(
     raft: Raft<TypeConfig, StateMachine>,
     reads: ReadIndex,
+    behind: Behind,
     lease_end: Option<Instant>,
 ) -> PeerHandler {
+    let behind = Arc::new(behind);
     Arc::new(move |_from, request| {
-        let (raft, reads) = (raft.clone(), reads.clone());
+        let (raft, reads, behind) = (raft.clone(), reads.clone(), behind.clone());
         Box::pin(async move {
             let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
             let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
@@ -54,6 +58,10 @@ fn handler(
                 Request::TransferLeader(ask) => {
                     let taken = raft.handle_transfer_leader(ask).await.map_err(|e| failed(&e))?;
                     Reply::TransferLeader(taken.map_err(|why| why.to_string()))
+                }
+                Request::CatchUp(ask) => {
+                    let known = raft.metrics().borrow_watched().vote;
+                    Reply::CatchUp(behind.answer(known, ask))
                 }
                 Request::ReadIndex => Reply::ReadIndex(reads.get_as_leader().await.ok()),
             };

@@ -24,7 +24,7 @@ use super::{Entry, LogId, TypeConfig, Vote, codec};
 use crate::{
     error::Error,
     types::NodeId,
-    wal::{self, Wal},
+    wal::{self, Wal, WalState},
 };
 
 /// Most bytes of entries handed out at once: what one append message carries and what apply reads ahead.
@@ -158,8 +158,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         committed.map_or(Ok(()), |id| self.wal.save_committed(codec::to_wal_id(id)))
     }
 
+    /// A crash may lose entries that were committed and not yet on this disk: they come again from other members.
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.wal.state().committed.map(codec::to_raft_id))
+        let WalState { committed, last, .. } = self.wal.state();
+        Ok(committed.min(last).map(codec::to_raft_id))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>

@@ -13,10 +13,12 @@
 //! a byte to a hundred megabytes: they are switched off, and bounds in bytes are ours.
 
 mod answers;
+mod behind;
 mod codec;
 pub mod log_store;
 mod members;
 mod network;
+mod purge;
 mod read_index;
 mod responder;
 mod rpc;
@@ -26,7 +28,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -46,13 +48,19 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use tokio::{sync::watch, time::Instant};
 
-use self::{
-    log_store::LogStore, network::Peers, read_index::ReadIndex, responder::OnAnswer,
-    state_machine::StateMachine,
-};
 pub use self::{
+    behind::{Ahead, TooFarAhead, is_reached},
     members::{Change, Member},
     state_machine::{Boundaries, Boundary, Replica},
+};
+use self::{
+    behind::{Behind, Offer},
+    log_store::LogStore,
+    network::Peers,
+    purge::{Keep, purge_what_is_sealed},
+    read_index::ReadIndex,
+    responder::OnAnswer,
+    state_machine::StateMachine,
 };
 use crate::{
     config,
@@ -186,6 +194,7 @@ pub struct Consensus {
     reads: ReadIndex,
     removed: watch::Receiver<BTreeSet<NodeId>>,
     patience: Duration,
+    too_far_ahead: TooFarAhead,
 }
 
 impl fmt::Debug for Consensus {
@@ -198,7 +207,7 @@ impl Consensus {
     /// Replays what the log knows to be committed, then takes part.
     ///
     /// A member without a log founds the group of `founders`, unless that is empty: then it waits to hear
-    /// from a leader. Returns when everything committed before is applied.
+    /// from a leader.
     ///
     /// # Errors
     /// A log that cannot be read or applied, and a consensus configuration that openraft refuses.
@@ -210,9 +219,10 @@ impl Consensus {
         replica: Arc<dyn Replica>,
         boundaries: Boundaries,
     ) -> Result<Self> {
-        let (me, keep_bytes, config) = (config.node.id, config.wal.keep_bytes, &config.consensus);
+        let (me, keep, config) = (config.node.id, Keep::from(&config.wal), &config.consensus);
         let log = LogStore::new(wal.clone(), me);
-        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone())?;
+        let offer = Offer::new(boundaries.clone(), wal.clone());
+        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone(), offer)?;
         check_continues(&wal, boundaries.borrow().as_ref())?;
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
@@ -236,13 +246,18 @@ impl Consensus {
         let sole_voter = log.sole_voter();
         let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
         let had_log = wal.state().last.is_some();
-        let peers = Peers { network: env.network.clone(), me };
+        let metrics = Arc::<OnceLock<_>>::default();
+        let peers = Peers { network: env.network.clone(), me, metrics: metrics.clone() };
         let start = Raft::new(me, config, peers, log, state_machine);
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
             .map_err(|e| stopped(&e))?;
+        // Set once, here.
+        let _ = metrics.set(raft.metrics());
+        let (behind, too_far_ahead) = Behind::new(wal.clone());
         let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience);
-        answers::serve(&*env.network, &raft, &reads, had_log.then(|| Instant::now() + longest_lease));
+        let lease_end = had_log.then(|| Instant::now() + longest_lease);
+        answers::serve(&*env.network, &raft, &reads, behind, lease_end);
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
             if sole_voter.load(Ordering::Acquire) {
@@ -251,9 +266,17 @@ impl Consensus {
         } else if !founders.is_empty() {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
-        raft.wait_for_recovery(None).await.map_err(|e| stopped(&e))?;
-        tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep_bytes));
-        Ok(Self { raft, me, sole_voter, reads, removed, patience })
+        tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep));
+        Ok(Self { raft, me, sole_voter, reads, removed, too_far_ahead, patience })
+    }
+
+    /// Waits until everything that was committed before the start is applied here.
+    ///
+    /// # Errors
+    /// When consensus has stopped.
+    pub async fn recovered(&self) -> Result<()> {
+        let stopped = |e| Error::new(Code::Internal, format!("consensus stopped: {e}"));
+        self.raft.wait_for_recovery(None).await.map(drop).map_err(stopped)
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.
@@ -351,6 +374,12 @@ impl Consensus {
         }
     }
 
+    /// The leader whose log begins behind this member's end, each time it says so.
+    #[must_use]
+    pub fn too_far_ahead(&self) -> TooFarAhead {
+        self.too_far_ahead.clone()
+    }
+
     /// Whether it leads, by what this member knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -417,32 +446,6 @@ fn check_continues(wal: &Wal, newest: Option<&Boundary>) -> Result<()> {
             lost(format!("the log ends before entry {}, with which the newest segment ends", log.index))
         }
         _ => Ok(()),
-    }
-}
-
-/// Tells openraft of every new boundary, and gives up the log before it but for `keep_bytes`.
-async fn purge_what_is_sealed(
-    raft: Raft<TypeConfig, StateMachine>,
-    wal: Wal,
-    mut boundaries: Boundaries,
-    keep_bytes: u64,
-) {
-    boundaries.mark_changed();
-    while boundaries.changed().await.is_ok() {
-        let Some(Boundary { log, .. }) = boundaries.borrow_and_update().clone() else { continue };
-        let Some(up_to) = wal.purge_point(log.index, keep_bytes) else { continue };
-        // openraft purges only what it knows to be in a snapshot. Each step fails only when it has stopped.
-        if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-        let waiting = raft.wait(None);
-        let in_snapshot = waiting.metrics(
-            |metrics| metrics.snapshot.is_some_and(|snapshot| snapshot.index >= log.index.0),
-            "the newest boundary is a snapshot",
-        );
-        if in_snapshot.await.is_err() || raft.trigger().purge_log(up_to.0).await.is_err() {
-            return;
-        }
     }
 }
 

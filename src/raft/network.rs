@@ -4,11 +4,17 @@
 //! may talk to whom: a node's own seam today has no peers at all ([`NoPeers`](crate::env::real::NoPeers)),
 //! a simulation's has.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use openraft::{
-    EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    EntryPayload, OptionalSend, RaftMetrics, RaftNetworkFactory, RaftNetworkV2,
+    alias::WatchReceiverOf,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes},
     raft::{
@@ -19,6 +25,7 @@ use openraft::{
 
 use super::{
     Member, Payload, TypeConfig, Vote,
+    behind::{self, CatchUp},
     rpc::{Reply, Request},
     state_machine::Boundary,
 };
@@ -60,7 +67,12 @@ pub struct Peers {
     pub network: Arc<dyn Network>,
     /// This member.
     pub me: NodeId,
+    /// What the running consensus says of itself, once it runs.
+    pub metrics: Arc<OnceLock<Metrics>>,
 }
+
+/// See [`Peers::metrics`].
+pub type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
 /// The connection to one member.
 pub struct Peer {
@@ -71,6 +83,7 @@ pub struct Peer {
     /// Whether it has sent entries. Openraft makes one of these to replicate and one to send heartbeats; what the
     /// first says without entries is about those before it, and must not overtake them.
     sends_entries: bool,
+    metrics: Arc<OnceLock<Metrics>>,
 }
 
 impl Peer {
@@ -145,6 +158,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
             id: target,
             address: member.raft_addr.clone(),
             sends_entries: false,
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -229,13 +243,23 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        // Nothing builds snapshots yet, so there is none to send: the log is kept whole instead.
-        let why = io::Error::new(io::ErrorKind::Unsupported, "this version sends no snapshots");
-        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+        let address =
+            self.metrics.get().map(|metrics| behind::address_of(metrics, self.me)).unwrap_or_default();
+        let ask = Request::CatchUp(CatchUp { vote, boundary: snapshot.snapshot.log, address });
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            answer = self.send(Lane::Urgent, ask, RPCTypes::InstallSnapshot, option.hard_ttl()) => answer,
+        };
+        let standing = answer.and_then(|reply| match reply {
+            Reply::CatchUp(standing) => Ok(standing),
+            _ => Err(unexpected(self.id)),
+        });
+        behind::to_response(vote, standing)
     }
 }

@@ -11,7 +11,11 @@ use rkyv::{
     Archive, Serialize, api::high::HighSerializer, rancor, ser::allocator::ArenaHandle, util::AlignedVec,
 };
 
-use super::{LogId, TypeConfig, Vote, codec};
+use super::{
+    LogId, TypeConfig, Vote,
+    behind::{CatchUp, Standing},
+    codec,
+};
 use crate::{
     error::{Code, Error, Result},
     types::LogIndex,
@@ -31,6 +35,8 @@ pub enum Request {
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     /// You lead: what must a linearizable read that begins now have seen?
     ReadIndex,
+    /// My log begins behind yours: take my segments.
+    CatchUp(CatchUp),
 }
 
 /// Its answer.
@@ -44,6 +50,8 @@ pub enum Reply {
     TransferLeader(Result<(), String>),
     /// The entry to be applied first; none where the member asked does not lead.
     ReadIndex(Option<LogId>),
+    /// To the word that the log begins behind it.
+    CatchUp(Standing),
 }
 
 #[derive(Archive, Serialize)]
@@ -52,6 +60,7 @@ enum WireRequest {
     Append { vote: Vec<u8>, prev: Option<(u64, u64)>, committed: Option<(u64, u64)>, entries: Vec<WireEntry> },
     TransferLeader { from: Vec<u8>, to: u64, last: Option<(u64, u64)> },
     ReadIndex,
+    CatchUp { vote: Vec<u8>, boundary: (u64, u64), address: String },
 }
 
 #[derive(Archive, Serialize)]
@@ -70,6 +79,9 @@ enum WireReply {
     LeaderTaken,
     LeaderRefused(String),
     ReadIndex(Option<(u64, u64)>),
+    Reached,
+    Working,
+    NewerLeader(Vec<u8>),
 }
 
 fn to_pair(id: LogId) -> (u64, u64) {
@@ -89,9 +101,15 @@ fn malformed(why: impl std::fmt::Display) -> Error {
     Error::new(Code::Malformed, format!("not a message between members: {why}"))
 }
 
+macro_rules! wal_id {
+    ($pair:expr) => {
+        wal::LogId { term: $pair.0.to_native(), index: LogIndex($pair.1.to_native()) }
+    };
+}
+
 macro_rules! log_id {
     ($pair:expr) => {
-        codec::to_raft_id(wal::LogId { term: $pair.0.to_native(), index: LogIndex($pair.1.to_native()) })
+        codec::to_raft_id(wal_id!($pair))
     };
 }
 
@@ -134,6 +152,11 @@ impl Request {
                 last: request.last_log_id().copied().map(to_pair),
             },
             Self::ReadIndex => WireRequest::ReadIndex,
+            Self::CatchUp(CatchUp { vote, boundary, address }) => WireRequest::CatchUp {
+                vote: codec::encode_vote(&vote).into(),
+                boundary: (boundary.term, boundary.index.0),
+                address,
+            },
         })
     }
 
@@ -151,9 +174,8 @@ impl Request {
             }
             ArchivedWireRequest::Append { vote: leader, prev, committed, entries } => {
                 let entry = |entry: &ArchivedWireEntry| {
-                    let id =
-                        wal::LogId { term: entry.id.0.to_native(), index: LogIndex(entry.id.1.to_native()) };
-                    codec::decode_entry(wal::LogEntry { id, payload: message.slice_ref(&entry.payload) })
+                    let payload = message.slice_ref(&entry.payload);
+                    codec::decode_entry(wal::LogEntry { id: wal_id!(entry.id), payload })
                 };
                 Ok(Self::Append(AppendEntriesRequest {
                     vote: vote(leader)?,
@@ -168,6 +190,11 @@ impl Request {
                 Ok(Self::TransferLeader(request))
             }
             ArchivedWireRequest::ReadIndex => Ok(Self::ReadIndex),
+            ArchivedWireRequest::CatchUp { vote: leader, boundary, address } => Ok(Self::CatchUp(CatchUp {
+                vote: vote(leader)?,
+                boundary: wal_id!(boundary),
+                address: address.to_string(),
+            })),
         }
     }
 }
@@ -195,6 +222,11 @@ impl Reply {
             Self::TransferLeader(Ok(())) => WireReply::LeaderTaken,
             Self::TransferLeader(Err(why)) => WireReply::LeaderRefused(why),
             Self::ReadIndex(index) => WireReply::ReadIndex(index.map(to_pair)),
+            Self::CatchUp(Standing::Reached) => WireReply::Reached,
+            Self::CatchUp(Standing::Working) => WireReply::Working,
+            Self::CatchUp(Standing::HigherVote(vote)) => {
+                WireReply::NewerLeader(codec::encode_vote(&vote).into())
+            }
         })
     }
 
@@ -219,6 +251,9 @@ impl Reply {
             ArchivedWireReply::LeaderTaken => Self::TransferLeader(Ok(())),
             ArchivedWireReply::LeaderRefused(why) => Self::TransferLeader(Err(why.to_string())),
             ArchivedWireReply::ReadIndex(index) => Self::ReadIndex(index.as_ref().map(|pair| log_id!(pair))),
+            ArchivedWireReply::Reached => Self::CatchUp(Standing::Reached),
+            ArchivedWireReply::Working => Self::CatchUp(Standing::Working),
+            ArchivedWireReply::NewerLeader(newer) => Self::CatchUp(Standing::HigherVote(vote(newer)?)),
         })
     }
 }
@@ -244,6 +279,7 @@ mod tests {
         fn requests_read_back(
             vote in any_vote(), prev in prop::option::of(any_id()), leader_commit in prop::option::of(any_id()),
             entries in prop::collection::vec((any_id(), prop::collection::vec(any::<u8>(), 0..50)), 0..5), pre: bool,
+            address in "[a-z:0-9]{0,12}", boundary in any_id(),
         ) {
             let entries: Vec<Entry> = entries.into_iter().map(|(log_id, blob)| {
                 let bytes = Bytes::from([&[1u8][..], &blob].concat());
@@ -256,6 +292,12 @@ mod tests {
                     let heads = [(read.vote, read.prev_log_id, read.leader_commit), (append.vote, append.prev_log_id, append.leader_commit)];
                     prop_assert_eq!(heads[0], heads[1]);
                 }
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let boundary = codec::to_wal_id(boundary);
+            let catch_up = CatchUp { vote, boundary, address };
+            match Request::decode(&Request::CatchUp(catch_up.clone()).encode().unwrap()).unwrap() {
+                Request::CatchUp(read) => prop_assert_eq!(read, catch_up),
                 other => prop_assert!(false, "{:?}", other),
             }
             let ask = VoteRequest::new(vote, prev);
@@ -277,6 +319,15 @@ mod tests {
             };
             match Reply::decode(&Reply::Append(append.clone()).encode().unwrap()).unwrap() {
                 Reply::Append(read) => prop_assert_eq!(read, append),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let standing = match kind {
+                0 => Standing::Reached,
+                1 => Standing::Working,
+                _ => Standing::HigherVote(vote),
+            };
+            match Reply::decode(&Reply::CatchUp(standing.clone()).encode().unwrap()).unwrap() {
+                Reply::CatchUp(read) => prop_assert_eq!(read, standing),
                 other => prop_assert!(false, "{:?}", other),
             }
             let voted = VoteResponse::new(vote, id, granted);

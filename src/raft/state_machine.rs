@@ -14,7 +14,7 @@ use openraft::{
 
 use tokio::sync::watch;
 
-use super::{Entry, LogId, Member, Proposal, TypeConfig, codec};
+use super::{Entry, LogId, Member, Proposal, TypeConfig, behind::Offer, codec};
 use crate::{error::Result, state::outcome::Outcome, types::NodeId, wal};
 
 /// What applies committed entries, in order, each exactly once a process.
@@ -59,14 +59,15 @@ pub struct StateMachine {
     /// Members that have left. Their ids are never used again.
     removed: watch::Sender<BTreeSet<NodeId>>,
     boundaries: Boundaries,
+    offer: Offer,
 }
 
 impl StateMachine {
-    /// Starts from the newest boundary.
+    /// Starts from the newest boundary. Members that are behind `wal` are given `offer`'s.
     ///
     /// # Errors
     /// [`Code::Corrupt`](crate::error::Code::Corrupt) when its membership cannot be read.
-    pub fn from_boundary(replica: Arc<dyn Replica>, boundaries: Boundaries) -> Result<Self> {
+    pub fn from_boundary(replica: Arc<dyn Replica>, boundaries: Boundaries, offer: Offer) -> Result<Self> {
         let newest = boundaries.borrow().clone();
         let (applied, (membership, removed)) = match newest {
             None => (None, Default::default()),
@@ -74,7 +75,7 @@ impl StateMachine {
                 (Some(codec::to_raft_id(log)), codec::decode_stored_membership(&membership)?)
             }
         };
-        Ok(Self { replica, applied, membership, removed: watch::Sender::new(removed), boundaries })
+        Ok(Self { replica, applied, membership, removed: watch::Sender::new(removed), boundaries, offer })
     }
 
     /// Position of the last applied entry.
@@ -155,33 +156,31 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _boundary: Boundary) -> io::Result<()> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "this version does not take segments from other members",
+            "segments are taken from other members before the node starts, never while it runs",
         ))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Newest(self.boundaries.clone()).snapshot()
+        self.offer.boundary().map(to_snapshot).transpose()
     }
 }
 
 /// The builder of snapshots. There is nothing to build: the newest sealed segment is one.
 pub struct Newest(Boundaries);
 
-impl Newest {
-    fn snapshot(&self) -> io::Result<Option<Snapshot>> {
-        let Some(boundary) = self.0.borrow().clone() else { return Ok(None) };
-        let (last_membership, _) =
-            codec::decode_stored_membership(&boundary.membership).map_err(io::Error::other)?;
-        let meta = SnapshotMeta { last_log_id: Some(codec::to_raft_id(boundary.log)), last_membership };
-        Ok(Some(Snapshot { meta, snapshot: boundary }))
-    }
-}
-
 impl RaftSnapshotBuilder<TypeConfig> for Newest {
     type SnapshotData = Boundary;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let newest = self.0.borrow().clone();
         let none = || io::Error::new(io::ErrorKind::Unsupported, "no segment is sealed yet");
-        self.snapshot()?.ok_or_else(none)
+        newest.ok_or_else(none).and_then(to_snapshot)
     }
+}
+
+fn to_snapshot(boundary: Boundary) -> io::Result<Snapshot> {
+    let (last_membership, _) =
+        codec::decode_stored_membership(&boundary.membership).map_err(io::Error::other)?;
+    let meta = SnapshotMeta { last_log_id: Some(codec::to_raft_id(boundary.log)), last_membership };
+    Ok(Snapshot { meta, snapshot: boundary })
 }

@@ -51,7 +51,7 @@ pub use cache::BlockCache;
 pub use codec::Codec;
 pub use filter::KeyHash;
 pub use format::SegmentHead;
-pub use names::{file_name, is_unfinished, parse_name, remove_unfinished};
+pub use names::{file_name, is_unfinished, parse_name, partial_name, remove, remove_unfinished};
 pub use reader::{Segment, StoredRecord};
 pub use scan::{KeyEntry, Keys, Records, Versions};
 pub use writer::{FinishInfo, SegmentWriter};

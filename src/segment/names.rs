@@ -3,6 +3,7 @@
 //! ```text
 //! segment-00000000000000000007.seg        sealed: never changes
 //! segment-00000000000000000008.seg.tmp    being written, or left behind by a crash
+//! segment-00000000000000000009.seg.part   on its way here from another member, or left behind
 //! ```
 
 use std::{
@@ -17,6 +18,8 @@ use crate::{
 };
 
 const UNFINISHED: &str = ".tmp";
+
+const PARTIAL: &str = ".part";
 
 /// The name of a sealed segment's file.
 #[must_use]
@@ -35,7 +38,14 @@ pub fn parse_name(name: &str) -> Option<SegmentId> {
 /// Whether a file's name is that of a segment that is not whole: being written, or left behind by a crash.
 #[must_use]
 pub fn is_unfinished(name: &str) -> bool {
-    name.strip_suffix(UNFINISHED).and_then(parse_name).is_some()
+    [UNFINISHED, PARTIAL].iter().any(|suffix| name.strip_suffix(suffix).and_then(parse_name).is_some())
+}
+
+/// The name that a segment has while it is fetched from another member. Not that of one being written here: the
+/// same segment may be both.
+#[must_use]
+pub fn partial_name(id: SegmentId) -> String {
+    file_name(id) + PARTIAL
 }
 
 /// The name a segment has until it is whole.
@@ -61,7 +71,10 @@ pub fn remove_unfinished(io: &dyn Io, dir: &Path) -> Result<()> {
 }
 
 /// Removes a file that may not be there.
-pub(super) fn remove(io: &dyn Io, path: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Code::Io`](crate::error::Code::Io).
+pub fn remove(io: &dyn Io, path: &Path) -> Result<()> {
     match io.remove(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(removing(path, &error)),
         _ => Ok(()),
@@ -93,7 +106,8 @@ mod tests {
         let dir = Path::new("/s");
         let sealed = file_name(SegmentId(1));
         let unfinished = format!("{}.tmp", file_name(SegmentId(2)));
-        for name in [&sealed, &unfinished, "other.tmp"] {
+        let partial = partial_name(SegmentId(3));
+        for name in [&sealed, &unfinished, &partial, "other.tmp"] {
             io.open(&dir.join(name), OpenMode::Buffered).unwrap();
         }
         remove_unfinished(&io, dir).unwrap();

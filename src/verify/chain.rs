@@ -15,26 +15,37 @@ use crate::{
 
 /// Where the segments so far end, and the next one has to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chain {
-    pub(super) segments: u64,
-    pub(super) end_seq: Seq,
-    pub(super) root: Hash,
-    pub(super) last_log: Option<LogId>,
+pub struct Chain {
+    /// How many there are.
+    pub segments: u64,
+    /// One past their last record.
+    pub end_seq: Seq,
+    /// Root of the tree of all their records.
+    pub root: Hash,
+    /// The last entry of the log that belongs to them.
+    pub last_log: Option<LogId>,
     /// Time of the last record.
-    pub(super) last_timestamp_ms: TimestampMs,
+    pub last_timestamp_ms: TimestampMs,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Chain {
     /// Before the first segment.
-    pub(super) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self { segments: 0, end_seq: Seq(0), root: Hash::EMPTY_ROOT, last_log: None, last_timestamp_ms: 0 }
     }
 
-    /// Goes on behind the next segment.
+    /// Goes on behind the next segment; `path` is what errors call it.
     ///
     /// # Errors
     /// [`Code::Corrupt`] with the first thing that does not continue what is before it.
-    pub(super) fn follow(&mut self, next: &SegmentSummary, path: &Path) -> Result<()> {
+    pub fn follow(&mut self, next: &SegmentSummary, path: &Path) -> Result<()> {
         self.check(next).map_err(|(offset, what)| {
             let place = offset.map_or("in its footer".to_owned(), |offset| format!("at offset {offset}"));
             Error::new(

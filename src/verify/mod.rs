@@ -23,6 +23,7 @@ mod roots;
 mod visit;
 
 pub use answers::{ConsistencyAnswer, InclusionAnswer, RecordAnswer, keys};
+pub use chain::Chain;
 pub use directory::{CheckedNote, Note, Plan, Progress, Report};
 pub use listing::{Listing, WalFiles};
 pub use remembered::{Remembered, keep_evidence};

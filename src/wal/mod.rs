@@ -221,6 +221,33 @@ impl Wal {
         })
     }
 
+    /// Makes the log go on behind `id`, whatever it holds: entries that do not lead there are removed, `id` becomes
+    /// the purge point, and the vote stays. For a member that has what the log says up to `id` from elsewhere.
+    ///
+    /// These are two changes in one queue. A crash between them leaves a log that ends before `id`, and of which
+    /// the same can be asked again.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the log begins behind `id`; when the log is poisoned or closed.
+    pub fn restart_behind(&self, id: LogId, done: Completion) -> io::Result<()> {
+        let inner = &*self.inner;
+        let mut log = inner.shared.log.lock();
+        inner.shared.check_open(&log)?;
+        let map = &mut log.map;
+        if map.first() > id.index.0 + 1 || map.purged.is_some_and(|purged| purged.index >= id.index) {
+            let what = format!("the log begins at {}, behind entry {}", map.first(), id.index);
+            return Err(io::Error::new(ErrorKind::InvalidInput, what));
+        }
+        if map.next() > id.index.0 && map.log_id(id.index) != Some(id) {
+            let before = id.index.0.checked_sub(1).and_then(|before| map.log_id(LogIndex(before)));
+            map.truncate_after(before)?;
+            let change = Change::Truncate(before, map.epoch());
+            inner.send(&mut log, Work { change, done: Some(Box::new(drop)) })?;
+        }
+        log.map.purge(id)?;
+        inner.send(&mut log, Work { change: Change::Purge(id), done: Some(done) })
+    }
+
     /// Remembers how far the log is committed. It costs no sync: it rides in the next group, or in the
     /// closing one when the log falls idle, and may be lost in a crash before that.
     ///

@@ -1,0 +1,234 @@
+//! Fetches segments from a member that has them, and puts them in place one after the other.
+//!
+//! ```text
+//! list ─► parts, PARTS_AT_ONCE under way ─► segment-n.seg.part ─► sync ─► verify ─► announce ─► segment-n.seg
+//! ```
+//!
+//! Takes the address of a leader, gives files under their final names, each of which was verified from end to end
+//! and goes on where the one before it ends. Nothing that another member says is believed: a segment that is not
+//! sound is removed, and the leader given up. A crash leaves each segment whole in its place or not at all. It does
+//! not own when segments are fetched, nor what becomes of the log.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    message::{Listed, PART_BYTES_MAX, Question, decode_list, decode_part},
+    switch::Switch,
+};
+use crate::{
+    env::{File, Lane, Network, OpenMode},
+    error::{Code, Error, Result},
+    raft::Ahead,
+    runtime::without_blocking_others,
+    sealed::Sealed,
+    segment::{BlockCache, Segment, SegmentSummary, file_name, partial_name, remove},
+    state::boundary,
+    types::{NodeId, SegmentId},
+    verify::Chain,
+};
+
+/// Parts of a segment that are under way at once.
+const PARTS_AT_ONCE: usize = 4;
+
+/// How long one answer may take, and how often it is asked for.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const TRIES: u32 = 5;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How segments are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchOptions {
+    /// Bytes of one part, at most [`PART_BYTES_MAX`].
+    pub part_bytes: u32,
+    /// Free space to leave on the disk: the log needs it more.
+    pub free_bytes_min: u64,
+    /// The planted bug: puts segments in place as they came.
+    #[doc(hidden)]
+    pub skip_verification: bool,
+}
+
+impl FetchOptions {
+    /// Large parts, and this much free space.
+    #[must_use]
+    pub const fn new(free_bytes_min: u64) -> Self {
+        Self { part_bytes: 1 << 20, free_bytes_min, skip_verification: false }
+    }
+}
+
+/// Fetches for one data directory.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    network: Arc<dyn Network>,
+    sealed: Arc<Sealed>,
+    switch: Switch,
+    options: FetchOptions,
+}
+
+impl Fetcher {
+    /// Puts what it fetches beside what is `sealed` here, after announcing it to `switch`.
+    #[must_use]
+    pub fn new(
+        network: Arc<dyn Network>,
+        sealed: Arc<Sealed>,
+        switch: Switch,
+        options: FetchOptions,
+    ) -> Self {
+        let part_bytes = options.part_bytes.clamp(1, PART_BYTES_MAX);
+        Self { network, sealed, switch, options: FetchOptions { part_bytes, ..options } }
+    }
+
+    /// Fetches all segments that the leader has and that are missing here, those that it seals meanwhile included.
+    /// Counts in `installed` those that are in place, also when it ends early or is dropped.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the leader does not answer, [`Code::Corrupt`] when what it gave is not a segment
+    /// that goes on from here, [`Code::DiskFull`] and [`Code::Io`] of this disk. The next one may go on from there.
+    pub async fn fetch_all(&self, leader: &Ahead, installed: &mut u64) -> Result<()> {
+        let mut chain = Chain::new();
+        for segment in self.sealed.segments().iter() {
+            chain.follow(segment.summary(), &self.sealed.dir().join(file_name(segment.summary().id())))?;
+        }
+        loop {
+            let listed = self.ask(leader, Question::List(SegmentId(chain.segments))).await?;
+            let listed = decode_list(&listed)?;
+            if listed.is_empty() {
+                return Ok(());
+            }
+            for listed in listed {
+                let summary = self.fetch(leader, listed, &chain).await?;
+                let id = summary.id();
+                self.put_in_place(leader, &summary)?;
+                *installed += 1;
+                chain.follow(&summary, &self.sealed.dir().join(file_name(id)))?;
+                tracing::info!(%id, end = %chain.end_seq, bytes = summary.file_bytes, "a segment was fetched");
+            }
+        }
+    }
+
+    /// Fetches the segment behind `chain` under its partial name, and verifies it.
+    async fn fetch(&self, leader: &Ahead, listed: Listed, chain: &Chain) -> Result<SegmentSummary> {
+        let id = SegmentId(chain.segments);
+        let (io, dir) = (self.sealed.io(), self.sealed.dir());
+        let path = dir.join(partial_name(id));
+        let doing = |what: &str| format!("{what} {}", path.display());
+        let free = io.free_bytes(dir).map_err(|e| Error::io(doing("looking for space for"), &e))?;
+        if free.saturating_sub(self.options.free_bytes_min) < listed.file_bytes {
+            let what =
+                format!("segment {id} of {} bytes would leave too little free space", listed.file_bytes);
+            return Err(Error::new(Code::DiskFull, what));
+        }
+        // An older one may have pages that a failed sync lost and that look clean: never write over it.
+        remove(&**io, &path)?;
+        let create = || {
+            let file = io.open(&path, OpenMode::Buffered)?;
+            // Before it gets the final name: what has the partial one after a crash could else be given it.
+            io.sync_dir(dir)?;
+            Ok(file)
+        };
+        let file = create().map_err(|e| Error::io(doing("creating"), &e))?;
+        let fetched = match self.fill(leader, id, listed, &*file, &path).await {
+            Ok(()) => {
+                without_blocking_others(listed.file_bytes as usize, || self.verify(&path, listed, chain))
+            }
+            Err(error) => Err(error),
+        };
+        if fetched.is_err() {
+            // What is left of it is removed by the next try or the next start.
+            let _ = remove(&**io, &path);
+        }
+        fetched
+    }
+
+    /// Writes all of a segment's file, and syncs it.
+    async fn fill(
+        &self,
+        leader: &Ahead,
+        id: SegmentId,
+        listed: Listed,
+        file: &dyn File,
+        path: &Path,
+    ) -> Result<()> {
+        let step = u64::from(self.options.part_bytes);
+        let questions = (0..listed.file_bytes.div_ceil(step)).map(|number| {
+            let offset = number * step;
+            (offset, (listed.file_bytes - offset).min(step) as u32)
+        });
+        let ask = |(offset, bytes)| {
+            let question = Question::Part { id, offset, bytes };
+            let answer = ask(self.network.clone(), leader.leader, leader.address.clone(), question);
+            async move { decode_part(&answer.await?, bytes).map(|part| (offset, part)) }
+        };
+        let mut parts = stream::iter(questions).map(ask).buffered(PARTS_AT_ONCE);
+        while let Some(part) = parts.next().await {
+            let (offset, part) = part?;
+            without_blocking_others(part.len(), || file.write_at(&part, offset))
+                .map_err(|e| Error::io(format!("writing {}", path.display()), &e))?;
+        }
+        without_blocking_others(listed.file_bytes as usize, || file.sync())
+            .map_err(|e| Error::io(format!("syncing {}", path.display()), &e))
+    }
+
+    /// Checks every byte of a fetched file, and that it goes on from `chain`.
+    fn verify(&self, path: &Path, listed: Listed, chain: &Chain) -> Result<SegmentSummary> {
+        const CACHE_BYTES: u64 = 1 << 20;
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let segment = Segment::open(&**self.sealed.io(), path, cache)?;
+        let summary = segment.summary().clone();
+        if self.options.skip_verification {
+            return Ok(summary);
+        }
+        if summary.digest != listed.digest {
+            let what = format!("{} is not the segment that was listed", path.display());
+            return Err(Error::new(Code::Corrupt, what));
+        }
+        segment.verify(|_| ())?;
+        chain.clone().follow(&summary, path)?;
+        // A start has to be able to begin from it.
+        boundary::Boundary::decode(&summary.boundary)?;
+        Ok(summary)
+    }
+
+    /// Gives a verified segment its name.
+    fn put_in_place(&self, leader: &Ahead, summary: &SegmentSummary) -> Result<()> {
+        let (io, dir) = (self.sealed.io(), self.sealed.dir());
+        let (partial, path) = (dir.join(partial_name(summary.id())), dir.join(file_name(summary.id())));
+        let last = summary.last_log;
+        self.switch.announce(if last.index > leader.boundary.index { last } else { leader.boundary })?;
+        let named = |e| Error::io(format!("naming {}", path.display()), &e);
+        io.rename(&partial, &path).map_err(named)?;
+        // The next one is named only when this name lasts: there is never a gap.
+        io.sync_dir(dir).map_err(named)
+    }
+
+    async fn ask(&self, leader: &Ahead, question: Question) -> Result<Bytes> {
+        ask(self.network.clone(), leader.leader, leader.address.clone(), question).await
+    }
+}
+
+/// Asks until there is an answer, for a while.
+async fn ask(
+    network: Arc<dyn Network>,
+    member: NodeId,
+    address: String,
+    question: Question,
+) -> Result<Bytes> {
+    let mut tries = 0;
+    loop {
+        let answer = network.call(member, &address, Lane::Fetch, question.encode());
+        let why = match timeout(ANSWER_TIME_MAX, answer).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tries += 1;
+        if tries == TRIES {
+            let what = format!("member {member} at {address:?} gives no segments: {why}");
+            return Err(Error::new(Code::Unavailable, what));
+        }
+        sleep(TRY_AGAIN_AFTER).await;
+    }
+}

@@ -1,0 +1,211 @@
+//! What is said on [`Lane::Fetch`](crate::env::Lane::Fetch), as bytes. Pure: no I/O.
+//!
+//! ```text
+//! list    1 | first number u64                          those sealed from here on?
+//! part    2 | number u64 | offset u64 | bytes u32       these bytes of a segment's file?
+//!
+//! listed  1 | one each: file bytes u64 | digest 32 B    numbers follow each other from the first
+//! bytes   2 | the bytes
+//! ```
+//!
+//! All numbers are little-endian. Nothing here vouches for a segment: whoever fetches one verifies it.
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Code, Error, Result},
+    types::SegmentId,
+};
+
+/// The most segments of one list.
+pub const LISTED_MAX: usize = 1_024;
+
+/// The most bytes of one part.
+pub const PART_BYTES_MAX: u32 = 4 << 20;
+
+const LIST: u8 = 1;
+const PART: u8 = 2;
+
+/// Bytes of one segment in a list.
+const LISTED_BYTES: usize = 8 + 32;
+
+/// A question to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Which segments are there from this one on?
+    List(SegmentId),
+    /// What are these bytes of one?
+    Part {
+        /// Which.
+        id: SegmentId,
+        /// Where in its file.
+        offset: u64,
+        /// How many, at most [`PART_BYTES_MAX`].
+        bytes: u32,
+    },
+}
+
+/// A segment that a member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Size of its file.
+    pub file_bytes: u64,
+    /// See [`SegmentSummary::digest`](crate::segment::SegmentSummary::digest).
+    pub digest: [u8; 32],
+}
+
+fn malformed(what: &str) -> Error {
+    Error::new(Code::Malformed, format!("not a message about segments: {what}"))
+}
+
+fn word(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (word, rest) = bytes.split_first_chunk()?;
+    Some((u64::from_le_bytes(*word), rest))
+}
+
+impl Question {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(self) -> Bytes {
+        let mut out = Vec::with_capacity(21);
+        match self {
+            Self::List(from) => {
+                out.push(LIST);
+                out.extend_from_slice(&from.0.to_le_bytes());
+            }
+            Self::Part { id, offset, bytes } => {
+                out.push(PART);
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&offset.to_le_bytes());
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }
+        }
+        out.into()
+    }
+
+    /// Reads what [`Question::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`Code::Malformed`] for anything else.
+    pub fn decode(message: &[u8]) -> Result<Self> {
+        let read = || match message.split_first()? {
+            (&LIST, rest) => {
+                let (from, rest) = word(rest)?;
+                rest.is_empty().then_some(Self::List(SegmentId(from)))
+            }
+            (&PART, rest) => {
+                let (id, rest) = word(rest)?;
+                let (offset, rest) = word(rest)?;
+                let bytes = u32::from_le_bytes(rest.try_into().ok()?);
+                (bytes <= PART_BYTES_MAX).then_some(Self::Part { id: SegmentId(id), offset, bytes })
+            }
+            _ => None,
+        };
+        read().ok_or_else(|| malformed("a question of unknown form"))
+    }
+}
+
+/// The answer to [`Question::List`].
+#[must_use]
+pub fn encode_list(listed: &[Listed]) -> Bytes {
+    let mut out = Vec::with_capacity(1 + listed.len() * LISTED_BYTES);
+    out.push(LIST);
+    for Listed { file_bytes, digest } in listed {
+        out.extend_from_slice(&file_bytes.to_le_bytes());
+        out.extend_from_slice(digest);
+    }
+    out.into()
+}
+
+/// Reads what [`encode_list`] wrote.
+///
+/// # Errors
+/// [`Code::Malformed`] for anything else.
+pub fn decode_list(message: &[u8]) -> Result<Vec<Listed>> {
+    let Some((&LIST, list)) = message.split_first() else { return Err(malformed("a list was asked for")) };
+    let (listed, rest) = list.as_chunks::<LISTED_BYTES>();
+    if !rest.is_empty() || listed.len() > LISTED_MAX {
+        return Err(malformed("a list of odd size"));
+    }
+    let read = |listed: &[u8; LISTED_BYTES]| {
+        let (file_bytes, digest) = word(listed)?;
+        Some(Listed { file_bytes, digest: digest.try_into().ok()? })
+    };
+    listed.iter().map(|listed| read(listed).ok_or_else(|| malformed("a list of odd size"))).collect()
+}
+
+/// The answer to [`Question::Part`]: `fill` writes the bytes in their place.
+///
+/// # Errors
+/// What `fill` says.
+pub fn encode_part<E>(
+    bytes: u32,
+    fill: impl FnOnce(&mut [u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<Bytes, E> {
+    let mut out = vec![0; 1 + bytes as usize];
+    out[0] = PART;
+    fill(&mut out[1..])?;
+    Ok(out.into())
+}
+
+/// The bytes of an answer to [`Question::Part`] that asked for so many.
+///
+/// # Errors
+/// [`Code::Malformed`] for anything else.
+pub fn decode_part(message: &Bytes, bytes: u32) -> Result<Bytes> {
+    match message.first() {
+        Some(&PART) if message.len() == 1 + bytes as usize => Ok(message.slice(1..)),
+        _ => Err(malformed("another part was asked for")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn messages_read_back(
+            id: u64, offset: u64, bytes in 0..=PART_BYTES_MAX,
+            listed in prop::collection::vec((any::<u64>(), any::<[u8; 32]>()), 0..20),
+            part in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let id = SegmentId(id);
+            for question in [Question::List(id), Question::Part { id, offset, bytes }] {
+                prop_assert_eq!(Question::decode(&question.encode()).unwrap(), question);
+            }
+            let listed: Vec<_> =
+                listed.into_iter().map(|(file_bytes, digest)| Listed { file_bytes, digest }).collect();
+            prop_assert_eq!(decode_list(&encode_list(&listed)).unwrap(), listed);
+            let count = part.len() as u32;
+            let answer = encode_part(count, |out| {
+                out.copy_from_slice(&part);
+                Ok::<_, ()>(())
+            }).unwrap();
+            prop_assert_eq!(&decode_part(&answer, count).unwrap()[..], &part[..]);
+            prop_assert!(decode_part(&answer, count + 1).is_err());
+        }
+
+        #[test]
+        fn other_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(question) = Question::decode(&bytes) {
+                prop_assert_eq!(&question.encode()[..], &bytes[..]);
+            }
+            if let Ok(listed) = decode_list(&bytes) {
+                prop_assert_eq!(&encode_list(&listed)[..], &bytes[..]);
+            }
+            let _ = decode_part(&Bytes::from(bytes), 7);
+        }
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let part = |bytes| Question::Part { id: SegmentId(1), offset: 2, bytes };
+        assert!(Question::decode(&part(PART_BYTES_MAX + 1).encode()).is_err());
+        let listed = vec![Listed { file_bytes: 1, digest: [2; 32] }; LISTED_MAX + 1];
+        assert!(decode_list(&encode_list(&listed)).is_err());
+        assert_eq!(decode_list(&encode_list(&listed[1..])).unwrap().len(), LISTED_MAX);
+    }
+}

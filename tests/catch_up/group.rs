@@ -1,0 +1,337 @@
+//! Three members that are started again when they ask for it, or when their disk or power failed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use scribe_ledger::{
+    config::{Config, WalConfig},
+    env::{Clock, Env, Lane, Network, PeerHandler, Rng},
+    node::{Ended, Founding, Node},
+    raft::Member,
+    segment::{BlockCache, Segment, file_name},
+    sim::{SimIo, SimNetwork, SimRng},
+    state::batch::Draft,
+    types::{NodeId, SegmentId, Seq},
+    verify::Chain,
+    wal::{Driver, WalOptions},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+pub const MEMBERS: [NodeId; 3] = [1, 2, 3];
+
+/// Simulated time within which a group that can work again has to.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub const DATA: &str = "/ledger";
+
+#[derive(Debug)]
+struct GroupClock(Instant);
+
+impl Clock for GroupClock {
+    fn now_ms(&self) -> u64 {
+        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
+    }
+}
+
+/// The network, but one answer in so many of those with bytes of segments comes with a flipped bit.
+#[derive(Debug)]
+pub struct Spoiling {
+    pub inner: Arc<dyn Network>,
+    pub rng: SimRng,
+    pub one_in: u64,
+    pub spoiled: Arc<AtomicU64>,
+    pub fetched: Arc<AtomicU64>,
+}
+
+impl Network for Spoiling {
+    fn serve(&self, lane: Lane, handler: PeerHandler) {
+        self.inner.serve(lane, handler);
+    }
+
+    fn call(
+        &self,
+        peer: NodeId,
+        address: &str,
+        lane: Lane,
+        request: Bytes,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        let answer = self.inner.call(peer, address, lane, request);
+        let spoils = lane == Lane::Fetch && self.one_in > 0 && self.rng.one_in(self.one_in);
+        let (at, spoiled, fetched) = (self.rng.next_u64(), self.spoiled.clone(), self.fetched.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            fetched.fetch_add(u64::from(lane == Lane::Fetch), Relaxed);
+            if !spoils || answer.len() < 2 {
+                return Ok(answer);
+            }
+            spoiled.fetch_add(1, Relaxed);
+            let mut bytes = answer.to_vec();
+            let at = 1 + (at % (bytes.len() as u64 - 1)) as usize;
+            bytes[at] ^= 1 << (at % 8);
+            Ok(bytes.into())
+        })
+    }
+}
+
+pub struct Group {
+    pub disks: Vec<SimIo>,
+    pub network: SimNetwork,
+    pub rng: SimRng,
+    pub nodes: Vec<Option<Node>>,
+    /// How often each asked to be started again.
+    pub restarts: [u64; 3],
+    pub keep_bytes_for_followers: u64,
+    /// One part in so many is spoiled; none for 0.
+    pub spoils_one_in: u64,
+    pub spoiled: Arc<AtomicU64>,
+    /// Answers about segments.
+    pub fetched: Arc<AtomicU64>,
+    pub answered: BTreeMap<String, Seq>,
+    started: Instant,
+}
+
+impl Group {
+    /// A group of three, running; the network loses one message in so many.
+    pub async fn start(seed: u64, loses_one_in: u64, change: impl FnOnce(&mut Self)) -> Self {
+        let rng = SimRng::new(seed);
+        let mut group = Self {
+            disks: MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect(),
+            network: SimNetwork::new(rng.next_u64(), loses_one_in),
+            rng,
+            nodes: MEMBERS.iter().map(|_| None).collect(),
+            restarts: [0; 3],
+            keep_bytes_for_followers: 0,
+            spoils_one_in: 0,
+            spoiled: Arc::default(),
+            fetched: Arc::default(),
+            answered: BTreeMap::new(),
+            started: Instant::now(),
+        };
+        change(&mut group);
+        group.start_missing().await;
+        group
+    }
+
+    fn config(&self, id: NodeId) -> Config {
+        let mut config = Config::default();
+        config.node.id = id;
+        config.node.data_dir = DATA.into();
+        config.wal = WalConfig {
+            file_bytes: 16 << 10,
+            group_bytes_max: 16 << 10,
+            tail_bytes_max: 4 << 10,
+            keep_bytes: 0,
+            keep_bytes_for_followers: self.keep_bytes_for_followers,
+            disk_free_bytes_min: 0,
+            ..WalConfig::default()
+        };
+        config.storage.segment_size = 4 << 10;
+        config.consensus.election_timeout_ms = 300;
+        config.consensus.heartbeat_interval_ms = 50;
+        config
+    }
+
+    /// Starts all that do not run.
+    pub async fn start_missing(&mut self) {
+        let members: BTreeMap<NodeId, Member> = MEMBERS
+            .iter()
+            .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), http_addr: String::new() }))
+            .collect();
+        let missing = (0..3).filter(|at| self.nodes[*at].is_none());
+        let starts: Vec<_> = missing
+            .map(|at| {
+                let id = MEMBERS[at];
+                let network = Spoiling {
+                    inner: Arc::new(self.network.link(id)),
+                    rng: self.rng.fork(),
+                    one_in: self.spoils_one_in,
+                    spoiled: self.spoiled.clone(),
+                    fetched: self.fetched.clone(),
+                };
+                let env = Env {
+                    io: Arc::new(self.disks[at].clone()),
+                    clock: Arc::new(GroupClock(self.started)),
+                    rng: Arc::new(self.rng.fork()),
+                    network: Arc::new(network),
+                };
+                let founding = if id == 1 { Founding::Group(members.clone()) } else { Founding::Join };
+                let config = self.config(id);
+                let options = WalOptions::new(config.wal.clone(), Driver::Task);
+                async move { (at, Node::start(env, &config, founding, options).await) }
+            })
+            .collect();
+        let mut starts = std::pin::pin!(futures_util::future::join_all(starts));
+        let started = match timeout(Duration::from_secs(10), &mut starts).await {
+            Ok(started) => started,
+            Err(_) => {
+                // It was cut off, and nobody else goes on while this waits for it.
+                self.network.heal();
+                timeout(PATIENCE, starts).await.expect("members start")
+            }
+        };
+        for (at, node) in started {
+            match node {
+                Ok(node) => self.nodes[at] = Some(node),
+                // An accident that was still to come; it is tried again.
+                Err(_) if self.disks[at].is_down() => self.disks[at].restart(),
+                Err(error) if error.message().contains("injected") => self.disks[at].restart(),
+                Err(error) => panic!("member {} does not start: {error}", MEMBERS[at]),
+            }
+        }
+    }
+
+    /// Cuts a member's power, and gives it back.
+    pub async fn power_cut(&mut self, at: usize) {
+        self.network.unplug(MEMBERS[at]);
+        self.disks[at].crash();
+        if let Some(node) = self.nodes[at].take() {
+            // Nothing reaches its disk any more; this only ends its tasks.
+            let _ = node.stop().await;
+        }
+        self.disks[at].restart();
+    }
+
+    /// Starts again who asks for it, or whose disk has failed.
+    pub async fn tend(&mut self) {
+        for at in 0..3 {
+            let Some(node) = &self.nodes[at] else { continue };
+            match node.ended().now_or_never() {
+                _ if self.disks[at].is_down() => self.power_cut(at).await,
+                None => {}
+                Some(Ended::Failed(why)) => {
+                    assert!(why.contains("injected"), "member {} has failed: {why}", MEMBERS[at]);
+                    self.power_cut(at).await;
+                }
+                Some(Ended::Restart(_)) => {
+                    self.restarts[at] += 1;
+                    self.network.unplug(MEMBERS[at]);
+                    let stopped = self.nodes[at].take().unwrap().stop().await;
+                    if self.disks[at].is_down() || stopped.is_err() {
+                        self.disks[at].crash();
+                        self.disks[at].restart();
+                    }
+                }
+            }
+        }
+        self.start_missing().await;
+    }
+
+    pub fn leader(&self) -> Option<usize> {
+        let position = |at: usize| self.nodes[at].as_ref().map(|node| node.info().positions());
+        let leads = |at: &usize| position(*at).is_some_and(|position| position.role == "leader");
+        (0..3).filter(leads).max_by_key(|at| position(*at).map(|position| position.term))
+    }
+
+    pub async fn await_leader(&mut self) -> usize {
+        for _ in 0..6_000 {
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+            self.tend().await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nobody leads");
+    }
+
+    /// A member that does not lead.
+    pub fn follower(&self) -> usize {
+        let leader = self.leader().unwrap_or(0);
+        (leader + 1 + self.rng.below(2) as usize) % 3
+    }
+
+    /// Cuts a member off from all others.
+    pub fn cut_off(&self, at: usize) {
+        for other in MEMBERS.into_iter().filter(|other| *other != MEMBERS[at]) {
+            self.network.cut(other, MEMBERS[at]);
+            self.network.cut(MEMBERS[at], other);
+        }
+    }
+
+    /// Writes records of about 100 bytes to whoever leads.
+    pub async fn write(&mut self, tag: &str, count: u64) {
+        for n in 0..count {
+            if n % 8 == 0 {
+                self.tend().await;
+            }
+            let value = format!("{tag}-{n}-{}", "x".repeat(80));
+            let mut draft = Draft::new();
+            draft.put(format!("key-{}", self.rng.below(16)).as_bytes(), value.as_bytes()).unwrap();
+            let leader = self.leader().unwrap_or(0);
+            let Some(node) = &self.nodes[leader] else { continue };
+            let Ok(permit) = node.ingest().permit(0) else {
+                sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            if let Ok(Ok(written)) = timeout(Duration::from_secs(2), permit.submit(draft)).await {
+                self.answered.insert(value, written.first_seq);
+            }
+        }
+    }
+
+    /// The first entry in a member's log.
+    pub fn log_begin(&self, at: usize) -> u64 {
+        let info = self.nodes[at].as_ref().unwrap().info();
+        info.positions().proposed - info.wal().1.entries
+    }
+
+    /// Waits until all have applied the same.
+    pub async fn settle(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.tend().await;
+            let all: Vec<_> = self.nodes.iter().flatten().map(|node| node.info().positions()).collect();
+            let applied: BTreeSet<u64> = all.iter().map(|position| position.applied).collect();
+            let proposed: BTreeSet<u64> = all.iter().map(|position| position.proposed).collect();
+            if all.len() == 3 && self.leader().is_some() && applied.len() == 1 && applied == proposed {
+                return;
+            }
+            assert!(Instant::now() < deadline, "members do not come to the same position: {all:#?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Everything answered is everywhere, and everybody holds the same ledger, in memory and in files.
+    pub fn check(&self) {
+        let nodes = || self.nodes.iter().flatten();
+        let digests: BTreeSet<_> = nodes().map(|node| node.info().state_digest().unwrap()).collect();
+        assert_eq!(digests.len(), 1, "members that applied the same log hold different ledgers");
+        for node in nodes() {
+            for (value, seq) in &self.answered {
+                let record = node.reader().record(*seq).unwrap().map(|record| record.value);
+                assert_eq!(record.as_deref(), Some(value.as_bytes()), "answered at {seq} and not there");
+            }
+        }
+        let sealed: Vec<_> = self.disks.iter().map(|disk| sealed(disk).unwrap()).collect();
+        for other in &sealed[1..] {
+            let both = sealed[0].len().min(other.len());
+            assert_eq!(sealed[0][..both], other[..both], "members have different segments");
+        }
+    }
+}
+
+/// The digests of a directory's segments, each of which is verified.
+pub fn sealed(disk: &SimIo) -> Result<Vec<[u8; 32]>, String> {
+    use scribe_ledger::env::{Io, OpenMode};
+    let dir = Path::new(DATA).join("segments");
+    let (mut chain, mut digests) = (Chain::new(), Vec::new());
+    loop {
+        let path = dir.join(file_name(SegmentId(chain.segments)));
+        if disk.open(&path, OpenMode::Read).is_err() {
+            return Ok(digests);
+        }
+        let cache = Arc::new(BlockCache::new(0));
+        let segment = Segment::open(disk, &path, cache).map_err(|error| error.to_string())?;
+        segment.verify(|_| ()).map_err(|error| error.to_string())?;
+        chain.follow(segment.summary(), &path).map_err(|error| error.to_string())?;
+        digests.push(segment.summary().digest);
+    }
+}
