@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    proof::{Hash, key::Signer},
+    proof::key::Signer,
     raft::{Boundaries, Boundary},
     state::{State, boundary},
-    tree::{Checkpoints, Tree, Witness},
+    tree::{Checkpoints, Tree, Witness, Witnessed},
     types::Seq,
     wal::Driver,
 };
@@ -48,7 +48,7 @@ impl Background {
         state: Arc<State>,
         tree: Arc<Tree>,
         signer: Option<Signer>,
-        witness: (Witness, Option<(Seq, Hash)>),
+        witness: (Witness, Option<Witnessed>),
         driver: Driver,
         gauges: &Gauges,
     ) -> Result<Self> {

@@ -69,6 +69,7 @@ mod writer;
 pub use crate::types::LogId;
 pub use driver::Driver;
 pub use metrics::{DiskFull, WalHealth, WalMetrics};
+pub use open::RecoveredWal;
 #[doc(hidden)]
 pub use options::Sabotage;
 pub use options::WalOptions;
@@ -268,6 +269,12 @@ impl Wal {
     #[must_use]
     pub fn log_id(&self, index: LogIndex) -> Option<LogId> {
         self.inner.shared.log.lock().map.log_id(index)
+    }
+
+    /// The newest entry that no crash and no leader takes back: on this disk and known to be committed, or purged.
+    #[must_use]
+    pub fn settled(&self) -> Option<LogIndex> {
+        self.inner.shared.log.lock().map.settled().map(LogIndex)
     }
 
     /// Up to which entry, `up_to` at most, the log may be purged so that the entries behind it have at least

@@ -22,12 +22,14 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// A directory as it was, in memory.
+#[derive(PartialEq)]
 pub struct Original {
-    /// Names below it, each directory before what is in it.
+    /// Names below it, in order, so that each comes before what is in it.
     dirs: Vec<PathBuf>,
     files: Vec<OriginalFile>,
 }
 
+#[derive(PartialEq)]
 struct OriginalFile {
     name: PathBuf,
     bytes: u64,
@@ -39,6 +41,8 @@ impl Original {
     pub fn read(dir: &Path) -> Self {
         let mut original = Self { dirs: Vec::new(), files: Vec::new() };
         original.add(dir, Path::new(""));
+        original.dirs.sort();
+        original.files.sort_by(|file, other| file.name.cmp(&other.name));
         original
     }
 
@@ -114,7 +118,9 @@ fn a_copy_is_the_original_again() {
         for name in names(&whole) {
             assert_eq!(fs::read(damaged.join(&name)).unwrap(), fs::read(whole.join(&name)).unwrap());
         }
+        assert!(Original::read(&damaged) == original);
         flip(&damaged.join("full/ahead"), 9, 3);
+        assert!(Original::read(&damaged) != original);
         assert_eq!(fs::read(damaged.join("full/ahead")).unwrap()[9], 8);
         fs::write(damaged.join("full/more"), "").unwrap();
     }
