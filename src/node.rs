@@ -174,13 +174,22 @@ impl Node {
     /// `founding` says who founds a new ledger; `wal_options` who drives the log's writer: a thread, or a task in a simulation.
     ///
     /// # Errors
-    /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
+    /// A directory that is in use, belongs to another node or is damaged; a disk that fails, or is full.
     pub async fn start(
         env: Env,
         config: &Config,
         founding: Founding,
         wal_options: WalOptions,
     ) -> Result<Self> {
+        let io = env.io.clone();
+        let started = Self::open(env, config, founding, wal_options).await;
+        started.map_err(|error| match error.code() {
+            Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
+            _ => error,
+        })
+    }
+
+    async fn open(env: Env, config: &Config, founding: Founding, wal_options: WalOptions) -> Result<Self> {
         let started = Instant::now();
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
@@ -252,6 +261,7 @@ impl Node {
             state: state.clone(),
             boundaries: background.boundaries.clone(),
             network: env.network.clone(),
+            disk_is_full: background.disk_is_full.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
         let live_keys = LiveKeys::of(state.clone());

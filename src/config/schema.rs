@@ -429,7 +429,11 @@ pub static KEYS: &[Key] = &[
         size(0, 16 * TIB),
         "Log kept although its records are sealed, for members that are a little behind."
     ),
-    key!(wal.disk_free_bytes_min, size(0, 16 * TIB), "Free disk space below which writes stop; reads go on."),
+    key!(
+        wal.disk_free_bytes_min,
+        size(0, 16 * TIB),
+        "Free disk space below which writes stop; reads go on. At least wal.file_bytes and 8MiB; or 0 for none."
+    ),
     key!(
         storage.segment_size,
         size(4 * KIB, GIB),

@@ -14,7 +14,8 @@ use std::path::Path;
 
 use super::identity::Owner;
 use crate::{
-    env::Env,
+    config::Config,
+    env::{Env, Io},
     error::{Code, Error, Result},
     raft::check_continues,
     sealed::{FoundSegments, Sealed, SealedOptions},
@@ -103,6 +104,19 @@ pub fn check_records(data_dir: &Path, known: Seq, applied: Seq) -> Result<()> {
         return Ok(());
     }
     Err(end_is_missing(data_dir, known, &format!("its log has {applied}"), ""))
+}
+
+/// Why a node does not start on a full disk, and what to do.
+pub fn no_room_to_start(io: &dyn Io, config: &Config, error: &Error) -> Error {
+    let (data_dir, needed) = (config.node.data_dir.as_path(), config.wal.free_bytes_to_start());
+    let are = io.free_bytes(data_dir).map_or_else(|_| String::new(), |free| format!(", {free} are"));
+    let message = format!(
+        "{}: the disk of {} is full and the node cannot start, not even for reads: free some space and start it again; \
+         with {needed} bytes free it does{are}; nothing is lost",
+        error.message(),
+        data_dir.display()
+    );
+    Error::new(Code::DiskFull, message)
 }
 
 fn end_is_missing(data_dir: &Path, known: Seq, what: &str, unchanged: &str) -> Error {

@@ -38,7 +38,10 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     env::{Env, OpenMode},
@@ -292,6 +295,12 @@ impl Wal {
             Some(why) => WalHealth::Poisoned { why },
             None => self.inner.space.health(shared.is_full()),
         }
+    }
+
+    /// Whether the writer waits for room for its next file; tells of every change.
+    #[must_use]
+    pub fn out_of_room(&self) -> watch::Receiver<bool> {
+        self.inner.shared.full.subscribe()
     }
 
     /// Waits until the log takes no more writes for good, and says why.

@@ -225,6 +225,8 @@ fn takes_direct_writes(dir: &LogDir) -> io::Result<bool> {
     let written = match file.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), 0) {
         Ok(()) => Ok(file.writes_through()),
         Err(error) if refuses_direct(&error) => Ok(false),
+        // There may be a spare to begin with; the flag has to be believed then.
+        Err(error) if is_no_space(&error) => Ok(file.writes_through()),
         Err(error) => Err(error),
     };
     dir.env.io.remove(&path)?;
