@@ -86,6 +86,7 @@ macro_rules! contract_tests {
             watches_are_refused Setup::default();
             a_watch_outlives_quiet_times Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
             a_watch_ends_with_the_server Setup::default();
+            a_watch_that_is_not_read_holds_up_no_stop Setup::default();
             half_closed_sockets Setup::default();
             pipelined_requests Setup::default();
             broken_bodies_store_nothing Setup::default();
