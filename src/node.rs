@@ -118,9 +118,10 @@ impl NodeInfo {
         self.state.sealed().sizes()
     }
 
-    /// How many keys are not deleted; of a large ledger, as of some time ago.
+    /// How many keys are not deleted; of a large ledger, as of some time ago, and none before they are counted for the
+    /// first time.
     #[must_use]
-    pub fn live_keys(&self) -> u64 {
+    pub fn live_keys(&self) -> Option<u64> {
         self.live_keys.get()
     }
 

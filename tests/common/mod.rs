@@ -33,6 +33,8 @@ pub struct Setup {
     pub overloaded: bool,
     /// The fake only: the node says that its disk is full.
     pub disk_full: bool,
+    /// The fake only: the node says that it is not healthy.
+    pub unhealthy: bool,
     /// The fake only: keys that a scan looks at before it ends its page, tombstones among them.
     pub scan_visits_max: Option<usize>,
 }
