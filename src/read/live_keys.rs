@@ -129,7 +129,10 @@ mod tests {
         index::IndexOptions,
         sealed::{Sealed, SealedOptions},
         sim::SimIo,
-        state::batch::{Batch, BatchView, Draft},
+        state::{
+            StateOptions,
+            batch::{Batch, BatchView, Draft},
+        },
     };
 
     /// The state of a ledger that has just started, with this many keys.
@@ -137,7 +140,7 @@ mod tests {
         let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
         let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
         let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
-        let state = State::open(Arc::new(sealed), 1).unwrap();
+        let state = State::open(Arc::new(sealed), StateOptions::default()).unwrap();
         let (mut batch, mut draft) = (Batch::default(), Draft::new());
         (0..keys).for_each(|key| draft.put(&key.to_be_bytes(), b"").unwrap());
         batch.append(draft);
