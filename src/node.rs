@@ -16,13 +16,14 @@
 mod identity;
 mod reindex;
 mod signing;
+mod whole;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use self::identity::{Claim, Owner};
+use self::identity::Claim;
 pub use self::{
     identity::Identity,
     reindex::{Reindexed, reindex},
@@ -45,7 +46,7 @@ use crate::{
     proof::Hash,
     raft::{Consensus, Member, Positions},
     read::{LiveKeys, Proofs, Reader},
-    sealed::{Sealed, SealedOptions, SealedSizes},
+    sealed::{SealedOptions, SealedSizes},
     state::{
         Sizes, State, StateOptions,
         settings::{FEATURE_LEVEL, Settings},
@@ -124,9 +125,10 @@ impl NodeInfo {
         self.state.sealed().sizes()
     }
 
-    /// How many keys are not deleted; of a large ledger, as of some time ago.
+    /// How many keys are not deleted; of a large ledger, as of some time ago, and none before they are counted for the
+    /// first time.
     #[must_use]
-    pub fn live_keys(&self) -> u64 {
+    pub fn live_keys(&self) -> Option<u64> {
         self.live_keys.get()
     }
 
@@ -192,13 +194,22 @@ impl Node {
     /// A member that is too far behind for the log fetches segments first, and begins again behind them.
     ///
     /// # Errors
-    /// A directory that is in use, belongs to another node or is damaged; a disk that fails.
+    /// A directory that is in use, belongs to another node or is damaged; a disk that fails, or is full.
     pub async fn start(
         env: Env,
         config: &Config,
         founding: Founding,
         wal_options: WalOptions,
     ) -> Result<Self> {
+        let io = env.io.clone();
+        let started = Self::open(env, config, founding, wal_options).await;
+        started.map_err(|error| match error.code() {
+            Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
+            _ => error,
+        })
+    }
+
+    async fn open(env: Env, config: &Config, founding: Founding, wal_options: WalOptions) -> Result<Self> {
         let started = Instant::now();
         loop {
             let start = Self::try_start(&env, config, founding.clone(), wal_options.clone(), started);
@@ -225,22 +236,18 @@ impl Node {
             _ => Claim::Server { adopt: config.node.adopt_embedded },
         };
         let identity = identity::open(env, data_dir, config.node.id, claim)?;
-        let log_files =
-            env.io.list(&data_dir.join("wal")).map_err(|e| Error::io(in_dir("reading the log of"), &e))?;
-        let sealed = Arc::new(Sealed::open(env.io.clone(), data_dir, sealed_options(config, env))?);
+        let driver = wal_options.driver;
         let switch = Switch::new(env.io.clone(), data_dir);
-        let witness = Witness::new(env.io.clone(), data_dir.to_path_buf());
-        let expected = witness.read()?;
-        if !log_files.iter().any(|name| name.starts_with("wal-")) {
-            check_first_start(data_dir, &identity, &sealed, expected)?;
-        }
+        let (log, segments, expected) =
+            whole::read(env, data_dir, &identity, sealed_options(config, env), wal_options, &switch)?;
         let identity = identity.identity;
 
-        let driver = wal_options.driver;
-        let wal = Wal::open(env, &data_dir.join("wal"), wal_options)?;
+        let sealed = Arc::new(segments.open()?);
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
         let state = Arc::new(State::open(sealed.clone(), state_options(config, env))?);
+        let wal = log.begin()?;
+        let witness = Witness::new(env.io.clone(), data_dir.to_path_buf(), wal.clone());
         let signer = match founding {
             Founding::Embedded => None,
             _ => Some(signing::open(env, data_dir, &origin(config, &identity))?),
@@ -286,8 +293,8 @@ impl Node {
             wal.close().map_err(|e| Error::io("closing the write-ahead log", &e))?;
             return failed.map_or(Ok(Started::Again(why)), |why| Err(Error::new(Code::Internal, why)));
         }
-        if let Some((size, _)) = expected.filter(|_| consensus.positions().voters.len() == 1) {
-            check_all_is_here(data_dir, size, state.applied())?;
+        if let Some(expected) = expected.filter(|_| consensus.positions().voters.len() == 1) {
+            whole::check_records(data_dir, expected.size, state.applied())?;
         }
         background.note_recovered();
         let settings = wanted_settings(config);
@@ -311,6 +318,7 @@ impl Node {
             state: state.clone(),
             boundaries: background.boundaries.clone(),
             network: env.network.clone(),
+            disk_is_full: background.disk_is_full.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
         let live_keys = LiveKeys::of(state.clone());
@@ -400,48 +408,6 @@ enum Started {
     Node(Box<Node>),
     /// What it lacked is in the directory now.
     Again(String),
-}
-
-/// Whether a directory without a log may begin one: a node's first start may have been cut off.
-fn check_first_start(
-    data_dir: &Path,
-    owner: &Owner,
-    sealed: &Sealed,
-    expected: Option<(Seq, Hash)>,
-) -> Result<()> {
-    let held = expected.map_or(Seq(0), |(size, _)| size).max(sealed.end_seq());
-    if held > Seq(0) {
-        return Err(Error::new(
-            Code::Corrupt,
-            format!(
-                "{} held {held} records and has no write-ahead log: restore wal/ from a backup, or mount what was \
-                 there; nothing was changed",
-                data_dir.display()
-            ),
-        ));
-    }
-    if owner.is_old {
-        tracing::warn!(
-            data_dir = %data_dir.display(),
-            "the directory belongs to a node but holds no log: unless its first start was cut off, its records are gone"
-        );
-    }
-    Ok(())
-}
-
-/// Whether a sole voter has all that it is known to have proven.
-fn check_all_is_here(data_dir: &Path, known: Seq, applied: Seq) -> Result<()> {
-    if known <= applied {
-        return Ok(());
-    }
-    Err(Error::new(
-        Code::Corrupt,
-        format!(
-            "{} held {known} records and has {applied}: the end of the write-ahead log is missing; restore wal/ from \
-             a backup. Whoever accepts the loss removes the file `proven`; verifiers will see that records are gone",
-            data_dir.display()
-        ),
-    ))
 }
 
 /// Takes a data directory for this process, until the guard is dropped.

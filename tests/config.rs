@@ -81,6 +81,7 @@ fn other_value(key: &Key) -> (String, String) {
         ("consensus.election_timeout_ms", _) => plain("1500"),
         ("limits.max_batch_request_bytes", _) => quoted("3MiB"),
         ("pipeline.ingest_bytes_max", _) => quoted("192MiB"),
+        ("wal.disk_free_bytes_min", _) => quoted("192MiB"),
         (_, Kind::Int { max, .. }) => plain(&max.to_string()),
         (_, Kind::Size { .. }) => quoted("3MiB"),
         (_, Kind::Duration { .. }) => quoted("70ms"),
@@ -719,5 +720,25 @@ proptest! {
         let args = NodeArgs::default();
         let variables = [(environment_name(key.name), value)];
         std::hint::black_box(Settings::load(&args, variables.into_iter()).is_ok());
+    }
+}
+
+/// With a megabyte kept free, a node that had filled its disk could not be started again.
+#[test]
+fn the_space_kept_free_suffices_for_a_restart_or_there_is_none() {
+    let parsed = |text: &str| start().file(text).load();
+    let said = parsed("[wal]\ndisk_free_bytes_min = \"1MiB\"").unwrap_err();
+    for part in [
+        "wal.disk_free_bytes_min = \"1MiB\"",
+        "wal.file_bytes = \"64MiB\"",
+        "at least 72MiB",
+        "restart",
+        "or 0",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(parsed("[wal]\nfile_bytes = \"1GiB\"").is_err(), "the default is too little for such files");
+    for fits in ["0", "\"72MiB\""] {
+        parsed(&format!("[wal]\ndisk_free_bytes_min = {fits}")).unwrap();
     }
 }

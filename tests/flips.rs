@@ -3,6 +3,9 @@
 //! Whatever is flipped in a log, segment or index file, a reader is told or gets what was written; never anything
 //! else. An index may be wrong as it likes: it is built again.
 
+#[path = "common/damage.rs"]
+mod damage;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -10,6 +13,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use damage::{Original, files, flip};
 use scribe_ledger::{
     Ledger,
     config::Config,
@@ -64,33 +68,6 @@ fn fill(dir: &Path) -> Written {
     written
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if fs::metadata(&path).unwrap().len() > 0 {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
-}
-
 /// Reads everything there is in every way. `Ok` when all of it is right; `Err` with what was said.
 fn read_all(dir: &Path, written: &Written) -> Result<(), String> {
     let said = |error: scribe_ledger::Error| {
@@ -133,16 +110,18 @@ fn a_flipped_bit_is_never_served() {
         .into_iter()
         .filter(|path| ["wal", "segments", "index"].iter().any(|dir| path.starts_with(whole.join(dir))))
         .map(|path| (path.strip_prefix(&whole).unwrap().to_path_buf(), fs::metadata(&path).unwrap().len()))
+        .filter(|(_, bytes)| *bytes > 0)
         .collect();
     for dir in ["wal/wal-", "segments/segment-", "index/"] {
         assert!(places.iter().any(|(path, _)| path.to_string_lossy().starts_with(dir)), "there is no {dir}");
     }
+    let original = Original::read(&whole);
     let flips = std::env::var("FLIPS").map_or(FLIPS, |flips| flips.parse().unwrap());
     let (next, told) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|threads| {
         for thread in 0..2 {
-            let (home, whole, written, places, next, told) =
-                (home.path(), &whole, &written, &places, &next, &told);
+            let (home, original, written, places, next, told) =
+                (home.path(), &original, &written, &places, &next, &told);
             threads.spawn(move || {
                 let dir = home.join(format!("flipped-{thread}"));
                 loop {
@@ -154,11 +133,8 @@ fn a_flipped_bit_is_never_served() {
                     // Every file in its turn, small ones too.
                     let (path, bytes) = &places[number % places.len()];
                     let (at, bit) = (rng.below(*bytes), rng.below(8));
-                    let _ = fs::remove_dir_all(&dir);
-                    copy(whole, &dir);
-                    let mut file = fs::read(dir.join(path)).unwrap();
-                    file[at as usize] ^= 1 << bit;
-                    fs::write(dir.join(path), file).unwrap();
+                    original.copy(&dir);
+                    flip(&dir.join(path), at, bit);
                     let read = std::panic::catch_unwind(|| read_all(&dir, written));
                     match read {
                         Ok(Ok(())) => {}

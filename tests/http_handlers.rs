@@ -6,6 +6,7 @@ mod common;
 contract_tests!(common::fake::start);
 
 use common::{Server, fake};
+use serde_json::json;
 
 #[test]
 fn overload_is_told_before_the_body_and_says_when_to_come_back() {
@@ -82,6 +83,20 @@ fn a_page_that_ended_early_has_a_cursor() {
     }
     assert_eq!(seen, ["k00", "k01", "k19"]);
     assert_eq!(pages, [2, 0, 0, 0, 0, 0, 1]);
+}
+
+/// An orchestrator that asked every second while a node was starting made it look broken.
+#[test]
+fn a_node_that_is_not_ready_makes_no_errors() {
+    let server = fake::start(&Setup { unhealthy: true, ..Setup::default() });
+    let mut client = server.client();
+    for path in ["/health", "/api/v1/health", "/readyz", "/readyz?verbose"] {
+        client.get(path).is_problem(503, "no-quorum");
+    }
+    let metrics = client.get("/metrics").is(200).json();
+    assert_eq!((&metrics["errors"], &metrics["errors_by_type"]), (&json!(0), &json!({})), "{metrics}");
+    client.get("/api/v1/nowhere").is(404);
+    assert_eq!(client.get("/metrics").is(200).json()["errors_by_type"]["no-such-route"], 1);
 }
 
 /// Reads go on over a full disk, so the node stays in service; who asks is told about writes.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     sync::{
@@ -314,11 +315,11 @@ async fn a_ledger_can_be_used_on_a_thread_of_a_runtime() {
     drop(Ledger::temp().unwrap());
 }
 
+/// Names the ledger of the process that is killed, which is this test once more.
+const KILLED_LEDGER: &str = "LEDGER_DIR";
+
 /// What the process that is killed does: writes, and tells what it was answered.
-#[test]
-#[ignore = "a part of the test below, in a process of its own"]
-fn writes_until_it_is_killed() {
-    let Some(dir) = std::env::var_os("LEDGER_DIR") else { return };
+fn write_until_killed(dir: OsString) {
     let ledger = Arc::new(Ledger::open(dir).unwrap());
     let life = ledger.next_seq();
     let writers: Vec<_> = (0..3)
@@ -343,12 +344,15 @@ fn writes_until_it_is_killed() {
 
 #[test]
 fn killed_in_the_middle_of_writes_it_keeps_every_answer() {
+    if let Some(dir) = std::env::var_os(KILLED_LEDGER) {
+        return write_until_killed(dir);
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut answered: Vec<(String, u64, u64)> = Vec::new();
     for life in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"])
-            .env("LEDGER_DIR", dir.path())
+            .args(["--exact", "killed_in_the_middle_of_writes_it_keeps_every_answer", "--nocapture"])
+            .env(KILLED_LEDGER, dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,11 +1,15 @@
 //! What becomes of records behind the answer: segments, and a log that is given up behind them.
 
+#[path = "common/damage.rs"]
+mod damage;
+
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use damage::Original;
 use scribe_ledger::{Ledger, config::Config, ledger::Batch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,32 +115,61 @@ fn a_log_without_its_end_is_not_taken_for_the_whole() {
         ledger.put("key", life.to_string()).unwrap();
         ledger.close().unwrap();
     }
-    let logs = || {
-        let names = fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path());
-        let mut logs: Vec<_> =
-            names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("wal-")).collect();
-        logs.sort();
-        logs
-    };
-    let kept: Vec<_> = logs().into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
-    let restore = || {
-        logs().iter().for_each(|path| fs::remove_file(path).unwrap());
-        kept.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
-    };
-    let refused = || {
-        let Err(error) = Ledger::open_with(&config) else {
-            panic!("records are missing, and nobody says so")
-        };
-        error.to_string()
-    };
-    // The last file, then all of them.
-    fs::remove_file(&kept.last().unwrap().1).unwrap();
-    let why = refused();
-    assert!(why.contains("held 3 records and has") && why.contains("end of the write-ahead log"), "{why}");
-    logs().iter().for_each(|path| fs::remove_file(path).unwrap());
-    let why = refused();
-    assert!(why.contains("held 3 records and has no write-ahead log"), "{why}");
-    assert!(logs().is_empty(), "nothing was changed");
-    restore();
+    let mut logs: Vec<_> = fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    logs.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("wal-"));
+    logs.sort();
+    let newest = logs.last().unwrap().clone();
+    for (lost, says) in [
+        (vec![newest], "held 3 records, and its log reached entry"),
+        (logs, "held 3 records and has no write-ahead log"),
+    ] {
+        let why = refused_without(&config, &lost);
+        assert!(why.contains(says), "{why}");
+    }
     assert_eq!(Ledger::open_with(&config).unwrap().history("key").count(), 3);
+}
+
+/// Segments that the log no longer has, and the index that goes with them.
+#[test]
+fn a_start_without_the_newest_segments_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let ledger = Ledger::open_with(&config).unwrap();
+    for batch in 0..200 {
+        let mut records = Batch::new();
+        for record in 0..100 {
+            records.put(format!("key-{batch}-{record}"), [7; 60]).unwrap();
+        }
+        ledger.apply_batch(records).unwrap();
+    }
+    wait_until("a log that begins late", || segments_in(dir.path()) > 30);
+    let records = ledger.next_seq();
+    ledger.close().unwrap();
+    let segments = fs::read_dir(dir.path().join("segments")).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = segments.collect();
+    segments.sort();
+    let why = refused_without(&config, &segments[10..]);
+    assert!(why.contains("files of the write-ahead log or of segments are missing"), "{why}");
+    let why = refused_without(&config, &segments[..1]);
+    assert!(why.contains("segment-00000000000000000000.seg is missing"), "{why}");
+    let ledger = Ledger::open_with(&config).unwrap();
+    assert_eq!((ledger.next_seq(), ledger.len().unwrap()), (records, records.0));
+}
+
+/// Takes files away, starts, and puts them back; why it did not start. Each time it once was that the start had
+/// written to the log: then the one after the files were back found two files of one number, and the next one entries
+/// that were not there.
+fn refused_without(config: &Config, lost: &[PathBuf]) -> String {
+    let whole = Original::read(&config.node.data_dir);
+    let kept: Vec<_> = lost.iter().map(|path| (path, fs::read(path).unwrap())).collect();
+    lost.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let left = Original::read(&config.node.data_dir);
+    let why = match Ledger::open_with(config) {
+        Ok(_) => panic!("records are missing, and nobody says so"),
+        Err(error) => error.to_string(),
+    };
+    assert!(left == Original::read(&config.node.data_dir), "something was changed: {why}");
+    kept.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    assert!(whole == Original::read(&config.node.data_dir));
+    why
 }

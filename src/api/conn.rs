@@ -28,7 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     sync::watch,
-    time::{Instant, interval_at, sleep, timeout},
+    time::{Instant, Interval, interval_at, sleep, timeout},
 };
 
 use super::{
@@ -38,6 +38,7 @@ use super::{
     limit::Limiter,
     problem::Problem,
     route::is_probe,
+    watch::{EVENT_END, Endless},
     watchdog::{Answering, IDLE_TIMEOUTS, Sending, Signs, TICKS, Verdict, Watchdog},
 };
 use crate::error::Code;
@@ -107,6 +108,14 @@ async fn next_stop(stop: &mut watch::Receiver<Stop>, draining: bool) -> Stop {
     stop.wait_for(further).await.map_or(Stop::Cut, |stop| *stop)
 }
 
+/// How long clients have, when the node stops, to take the last events of a stream. Those that do not read would
+/// otherwise hold up the stop for as long as it may take.
+const STREAM_ENDS_WITHIN: Duration = Duration::from_millis(200);
+
+fn looks_at_streams() -> Interval {
+    interval_at(Instant::now() + STREAM_ENDS_WITHIN, STREAM_ENDS_WITHIN)
+}
+
 /// Looks at the first bytes and leaves them where they are.
 async fn begins_with_http2(stream: &TcpStream, patience: Duration) -> io::Result<bool> {
     let mut first = [0; HTTP2_PREFACE.len()];
@@ -137,11 +146,13 @@ async fn answer<B: Backend>(
     let chunk_bytes_max =
         if request.version() == Version::HTTP_2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
     let response = answer_or_limit(shared, peer, request).await;
+    let endless = response.extensions().get::<Endless>().is_some();
     response.map(|body| Sent {
         body,
         chunk_bytes_max,
         rest: Bytes::new(),
-        sending: answering.sending(),
+        sending: answering.sending(endless),
+        between_events: true,
         stopped: None,
     })
 }
@@ -194,6 +205,7 @@ async fn run_http1<B: Backend>(
     let mut ticks = interval_at(Instant::now() + tick, tick);
     let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
+    let mut looks = looks_at_streams();
     let slow_head = loop {
         tokio::select! {
             biased;
@@ -204,9 +216,13 @@ async fn run_http1<B: Backend>(
                     return;
                 }
                 draining = true;
+                looks.reset();
                 signs.stop();
                 Pin::new(&mut conn).graceful_shutdown();
             }
+            _ = looks.tick(), if draining => if signs.only_streams() {
+                return;
+            },
             _ = ticks.tick() => match watchdog.tick(&signs) {
                 Verdict::KeepGoing => {}
                 Verdict::SlowHead => break true,
@@ -254,6 +270,7 @@ async fn run_http2<B: Backend>(
     let mut ticks = interval_at(Instant::now() + tick, tick);
     let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
+    let mut looks = looks_at_streams();
     loop {
         tokio::select! {
             biased;
@@ -263,9 +280,13 @@ async fn run_http2<B: Backend>(
                     return;
                 }
                 draining = true;
+                looks.reset();
                 signs.stop();
                 conn.as_mut().graceful_shutdown();
             }
+            _ = looks.tick(), if draining => if signs.only_streams() {
+                return;
+            },
             _ = ticks.tick() => {
                 // Frames are not heads: only the silence of the whole connection counts here.
                 signs.head_begun.store(false, Relaxed);
@@ -306,7 +327,8 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
 }
 
 /// The body of an answer, which leaves a sign for as long as it is not sent. One that waits for more to say (a watch)
-/// is at a place where it may end, and does when the node stops.
+/// is at a place where it may end, and does when the node stops; one that never waits, because there is so much to
+/// say, ends behind a whole event.
 struct Sent {
     body: Body,
     /// Most bytes handed over at once. HTTP/2 takes a chunk whole when its window has room for a byte of it, and
@@ -315,6 +337,8 @@ struct Sent {
     /// The rest of a chunk.
     rest: Bytes,
     sending: Sending,
+    /// Whether what was sent ends with a whole event; of no meaning unless it is a stream of them.
+    between_events: bool,
     /// Resolves when the node stops, once the body has had to wait.
     stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -340,13 +364,20 @@ impl hyper::body::Body for Sent {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut chunk = std::mem::take(&mut self.rest);
         if chunk.is_empty() {
+            let Self { sending, between_events, .. } = &*self;
+            if *between_events && sending.is_endless() && sending.signs().is_stopping() {
+                return Poll::Ready(None);
+            }
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             self.sending.waits(frame.is_pending());
             if frame.is_pending() {
                 return self.poll_stopped(cx).map(|()| None);
             }
             match ready!(frame).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => chunk = data,
+                Some(Ok(Ok(data))) => {
+                    self.between_events = data.ends_with(EVENT_END);
+                    chunk = data;
+                }
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),

@@ -124,6 +124,8 @@ impl<B: Backend> Server<B> {
         Bd::Error: Into<axum::BoxError>,
     {
         let _in_flight = self.app.metrics.enter();
+        // That a node is not ready is an answer to whoever asks for it, not an error.
+        let is_probe = route::is_probe(request.method(), request.uri().path());
         // Handlers share nothing that a panic can leave half done: drafts are their own, permits give
         // themselves back.
         let response = match AssertUnwindSafe(self.dispatch(request)).catch_unwind().await {
@@ -133,7 +135,7 @@ impl<B: Backend> Server<B> {
                 Problem::new(Code::Internal, "the server made a mistake").into_response()
             }
         };
-        if response.status().is_client_error() || response.status().is_server_error() {
+        if !is_probe && (response.status().is_client_error() || response.status().is_server_error()) {
             self.app.metrics.error(response.extensions().get::<Slug>().map_or("other", |slug| slug.0));
         }
         response

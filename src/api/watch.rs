@@ -11,8 +11,9 @@
 //!
 //! Takes a position, gives an answer that has no end of its own. It is pulled: the next stretch of the ledger is
 //! read when the client has taken the last one, so that a slow client costs one stretch, whatever is written
-//! meanwhile. Between stretches it waits, and it waits nowhere else: the connection may end it there when the node
-//! stops, behind a whole event. Whether a client is too slow, the connection decides.
+//! meanwhile. Between stretches it waits, and it waits nowhere else. It is marked [`Endless`]: when the node stops, the
+//! connection ends it behind a whole event, or anywhere if the client does not take it. Whether a client is too slow,
+//! the connection decides.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -46,6 +47,13 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// A comment comes this often: the contract says every 5 s at least, and clocks differ.
 const COMMENT_EVERY: Duration = Duration::from_secs(4);
 
+/// The mark of an answer that has no end of its own, and whose client goes on with another where this one breaks off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Endless;
+
+/// What an event ends with, and nothing else: their data has no line ends.
+pub(super) const EVENT_END: &[u8] = b"\n\n";
+
 /// `GET /api/v1/watch`
 ///
 /// # Errors
@@ -66,6 +74,7 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
     }
     let watch = Watch { app, prefix: prefix.into(), next: from, events: None, comment_at: Instant::now() };
     let mut response = Response::new(Body::from_stream(futures_util::stream::unfold(Some(watch), piece)));
+    response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -33,6 +33,10 @@ pub(super) struct Signs {
     answering: AtomicUsize,
     /// Answers that have more to say and have not been handed over: the client has yet to take them.
     sending: AtomicUsize,
+    /// Of all answers, those without an end of their own: their clients go on elsewhere.
+    endless: AtomicUsize,
+    /// The last answer was such a one: what the socket has not taken is not waited for.
+    was_endless: AtomicBool,
     /// The node stops: no answer is to wait any more.
     stopping: AtomicBool,
     stops: Notify,
@@ -47,10 +51,22 @@ pub(super) struct Signs {
 }
 
 impl Signs {
-    /// From here on answers that wait for more to say end instead.
+    /// From here on answers that wait for more to say end instead, and those without an end behind what they are
+    /// saying.
     pub fn stop(&self) {
         self.stopping.store(true, Release);
         self.stops.notify_waiters();
+    }
+
+    /// Whether [`Signs::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    /// Whether nothing is under way but answers without an end: nothing is lost with the connection.
+    pub fn only_streams(&self) -> bool {
+        let all = self.answering.load(Relaxed) + self.sending.load(Relaxed);
+        all == self.endless.load(Relaxed) && (all > 0 || self.was_endless.load(Relaxed))
     }
 
     /// Waits for [`Signs::stop`].
@@ -132,13 +148,15 @@ impl Answering {
         signs.answering.fetch_add(1, Relaxed);
         signs.head_begun.store(false, Relaxed);
         signs.active.store(true, Relaxed);
+        signs.was_endless.store(false, Relaxed);
         Self(Arc::clone(signs))
     }
 
-    /// From here on the client has to take the answer.
-    pub fn sending(&self) -> Sending {
+    /// From here on the client has to take the answer, which may have no end.
+    pub fn sending(&self, endless: bool) -> Sending {
         self.0.sending.fetch_add(1, Relaxed);
-        Sending { signs: Arc::clone(&self.0), waits: false }
+        self.0.endless.fetch_add(usize::from(endless), Relaxed);
+        Sending { signs: Arc::clone(&self.0), waits: false, endless }
     }
 }
 
@@ -155,6 +173,7 @@ impl Drop for Answering {
 pub(super) struct Sending {
     signs: Arc<Signs>,
     waits: bool,
+    endless: bool,
 }
 
 impl Sending {
@@ -170,6 +189,11 @@ impl Sending {
         }
     }
 
+    /// Whether the answer has no end of its own.
+    pub fn is_endless(&self) -> bool {
+        self.endless
+    }
+
     /// The signs, for whoever waits.
     pub fn signs(&self) -> &Arc<Signs> {
         &self.signs
@@ -180,6 +204,8 @@ impl Drop for Sending {
     fn drop(&mut self) {
         self.waits(false);
         self.signs.sending.fetch_sub(1, Relaxed);
+        self.signs.endless.fetch_sub(usize::from(self.endless), Relaxed);
+        self.signs.was_endless.store(self.endless, Relaxed);
     }
 }
 
@@ -216,7 +242,7 @@ mod tests {
         for (bytes_per_tick, verdict_after) in [(0, Some(TICKS + 1)), (1, Some(TICKS + 1)), (8 << 10, None)] {
             let signs = Arc::new(Signs::default());
             let mut watchdog = Watchdog::new(Duration::from_secs(30));
-            let answer = Answering::begin(&signs).sending();
+            let answer = Answering::begin(&signs).sending(false);
             let ended = (1..1_000).find(|tick| {
                 signs.write_blocked.store(tick % 2 == 0, Relaxed);
                 signs.written_bytes.fetch_add(bytes_per_tick, Relaxed);
@@ -234,7 +260,7 @@ mod tests {
     fn an_answer_that_waits_for_more_to_say_is_nobodys_fault() {
         let signs = Arc::new(Signs::default());
         let mut watchdog = Watchdog::new(Duration::from_secs(30));
-        let mut answer = Answering::begin(&signs).sending();
+        let mut answer = Answering::begin(&signs).sending(true);
         answer.waits(true);
         for _ in 0..1_000 {
             assert!(matches!(watchdog.tick(&signs), Verdict::KeepGoing));
@@ -245,5 +271,27 @@ mod tests {
         answer.waits(true);
         drop(answer);
         assert_eq!((signs.sending.load(Relaxed), signs.answering.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_that_only_streams_is_known() {
+        let signs = Arc::new(Signs::default());
+        assert!(!signs.only_streams(), "it has done nothing");
+        let stream = |endless| Answering::begin(&signs).sending(endless);
+        let mut first = stream(true);
+        assert!(signs.only_streams());
+        first.waits(true);
+        assert!(signs.only_streams());
+        let download = stream(false);
+        assert!(!signs.only_streams());
+        drop(download);
+        assert!(signs.only_streams());
+        let request = Answering::begin(&signs);
+        assert!(!signs.only_streams());
+        drop(request);
+        drop(first);
+        assert!(signs.only_streams(), "its end may still be in the socket");
+        drop(stream(false));
+        assert!(!signs.only_streams(), "what was asked for has to arrive");
     }
 }

@@ -1,8 +1,9 @@
 //! The `scribe` command line: arguments → one client call → what is printed.
 //!
-//! Takes parsed arguments, gives an exit code: 0 done, 1 the server or the disk said no, or a verification
-//! failed (the reason is on standard error), 2 the arguments make no sense (nothing was sent). It owns no
-//! knowledge of HTTP, which is `client`'s, nor of proofs, which is `verify`'s.
+//! Takes parsed arguments, gives an exit code: 0 done, 1 the server or the disk said no, or a verification found
+//! something wrong (the reason is on standard error), 2 the arguments make no sense (nothing was sent), 3 a
+//! verification could tell neither. It owns no knowledge of HTTP, which is `client`'s, nor of proofs, which is
+//! `verify`'s.
 
 mod bar;
 mod print;
@@ -211,6 +212,8 @@ enum Failure {
     Usage(String),
     /// Exit code 1.
     Failed(String),
+    /// A verification that found nothing wrong and could not look at all there is; exit code 3.
+    Undecided(String),
     /// Whoever read our output has seen enough; exit code 0.
     BrokenPipe,
 }
@@ -244,6 +247,7 @@ pub fn run(cli: Cli) -> u8 {
     let (message, exit_code) = match failure {
         Failure::Usage(message) => (message, 2),
         Failure::Failed(message) => (message, 1),
+        Failure::Undecided(message) => (message, 3),
         Failure::BrokenPipe => return 0,
     };
     // It may hold a server's words, which a terminal must not take as commands.

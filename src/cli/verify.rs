@@ -17,7 +17,17 @@ use super::{
 };
 use crate::{client::Client, proof::key::VerifierKey};
 
+/// What scripts go by.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  verified
+  1  wrong: something is damaged, missing, or not what was signed
+  2  the arguments make no sense, or DIR holds no ledger
+  3  cannot tell yet: what is there is whole, but a checkpoint covers records that are not sealed in DIR; or a server, \
+or the disk, did not answer";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct VerifyArgs {
     /// A data directory, or a copy of its segments; it may be a running node's. Without it, a server is
     /// verified.
@@ -56,9 +66,17 @@ pub(super) fn run<W: Write>(
             super::runtime()?.block_on(server::verify(&client, url, args, printer))
         }
     };
-    if let (Err(Failure::Failed(problem)), Format::Json) = (&outcome, printer.format()) {
+    if printer.format() == Format::Json {
         // A script reads the verdict from standard output, whichever it is.
-        printer.document(&json!({ "verified": false, "problem": problem }))?;
+        match &outcome {
+            Err(Failure::Failed(problem)) => {
+                printer.document(&json!({ "verified": false, "problem": problem }))?;
+            }
+            Err(Failure::Undecided(problem)) => {
+                printer.document(&json!({ "verified": null, "problem": problem }))?;
+            }
+            _ => {}
+        }
     }
     outcome
 }

@@ -69,18 +69,25 @@ impl Switch {
         write().map_err(|e| Error::io(format!("writing {}", path.display()), &e))
     }
 
+    /// Whether the newest segment came from another member, so that the log need not reach it.
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io).
+    pub fn has_announced(&self, newest: Option<LogId>) -> Result<bool> {
+        let announced = self.announced()?;
+        // Segments beyond the announced ones were sealed here, from a log that should still be there.
+        Ok(announced.zip(newest).is_some_and(|(announced, newest)| newest.index <= announced.index))
+    }
+
     /// At a start: lets the log go on behind the newest segment, if that was fetched and the log does not reach it.
     ///
     /// # Errors
     /// [`Code::Io`](crate::error::Code::Io); a log that takes no changes.
     pub async fn finish(&self, wal: &Wal, segments_dir: &Path, newest: Option<LogId>) -> Result<()> {
-        let Some(announced) = self.announced()? else { return Ok(()) };
-        // Segments beyond the announced ones were sealed here, from a log that should still be there.
-        let Some(newest) =
-            newest.filter(|newest| newest.index <= announced.index && !is_reached(wal, *newest))
-        else {
+        if !self.has_announced(newest)? {
             return Ok(());
-        };
+        }
+        let Some(newest) = newest.filter(|newest| !is_reached(wal, *newest)) else { return Ok(()) };
         tracing::info!(entry = newest.index.0, "the log goes on behind the segments that were fetched");
         let failed = |e| Error::io("setting the write-ahead log to go on behind fetched segments", &e);
         // They take the log's place: from now on their names have to last.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{
+    FREE_BYTES_BESIDE_LOG,
     layers::{Origin, Settings, invalid},
     schema::find,
     value::{format_size, is_loopback, parse_host},
@@ -35,9 +36,27 @@ pub fn check(settings: &Settings) -> Result<()> {
             format_size(config.pipeline.ingest_bytes_max as u64),
         )));
     }
+    check_free_space(settings)?;
     check_trust(settings)?;
     check_reach(settings)?;
     check_founding(settings)
+}
+
+/// A restart must find room on a disk that is full to clients.
+fn check_free_space(settings: &Settings) -> Result<()> {
+    let wal = &settings.config.wal;
+    let free_bytes_min = wal.free_bytes_to_start();
+    if wal.disk_free_bytes_min == 0 || wal.disk_free_bytes_min >= free_bytes_min {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{} does not fit {}: accepted is at least {}, a file of the log and {} beside it, so that what was admitted \
+         before, votes and a restart find room on a disk that is full to clients; or 0, to write until nothing is left",
+        said(settings, "wal.disk_free_bytes_min"),
+        said(settings, "wal.file_bytes"),
+        format_size(free_bytes_min),
+        format_size(FREE_BYTES_BESIDE_LOG),
+    )))
 }
 
 /// Whoever reaches the port of a node without a secret is believed, so nobody else may reach it.

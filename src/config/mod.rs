@@ -128,8 +128,19 @@ pub struct WalConfig {
     pub keep_bytes: u64,
     /// The most that the leader keeps instead while a member that answers still needs it. Default 512 MiB.
     pub keep_bytes_for_followers: u64,
-    /// Free disk space below which writes stop. Default 512 MiB.
+    /// Free disk space below which writes stop; 0 = none. Default 512 MiB.
     pub disk_free_bytes_min: u64,
+}
+
+/// What a restart writes beside the log's next file: a first file of 4 MiB, and the like for the index and what is small.
+const FREE_BYTES_BESIDE_LOG: u64 = 8 << 20;
+
+impl WalConfig {
+    /// Free disk space with which a node starts for sure, whatever the run before has left.
+    #[must_use]
+    pub const fn free_bytes_to_start(&self) -> u64 {
+        self.file_bytes.saturating_add(FREE_BYTES_BESIDE_LOG)
+    }
 }
 
 /// `[storage]`

@@ -434,7 +434,11 @@ pub static KEYS: &[Key] = &[
         size(0, 16 * TIB),
         "Most log that the leader keeps instead while a member that answers still needs it."
     ),
-    key!(wal.disk_free_bytes_min, size(0, 16 * TIB), "Free disk space below which writes stop; reads go on."),
+    key!(
+        wal.disk_free_bytes_min,
+        size(0, 16 * TIB),
+        "Free disk space below which writes stop; reads go on. At least wal.file_bytes and 8MiB; or 0 for none."
+    ),
     key!(
         storage.segment_size,
         size(4 * KIB, GIB),

@@ -102,8 +102,8 @@ pub struct Times {
 /// What the node knows and the server does not, at the moment of rendering.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsSnapshot {
-    /// Live keys.
-    pub total_keys: u64,
+    /// Live keys, once they are counted.
+    pub total_keys: Option<u64>,
     /// Records applied.
     pub total_records: u64,
     /// The leader, if one is known.

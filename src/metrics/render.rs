@@ -96,9 +96,12 @@ impl Metrics {
         for (slug, count) in self.errors_by_slug().0 {
             text.sample("scribe_errors_total", &[("type", slug)], count as f64);
         }
+        if let Some(keys) = node.total_keys {
+            text.head("scribe_keys", "gauge", "Live keys.");
+            text.sample("scribe_keys", &[], keys as f64);
+        }
         let connections = &self.connections;
         for (name, kind, help, value) in [
-            ("scribe_keys", "gauge", "Live keys.", node.total_keys as f64),
             ("scribe_records_total", "counter", "Records applied.", node.total_records as f64),
             (
                 "scribe_current_leader",
@@ -268,12 +271,21 @@ mod tests {
         };
         let wal = Stat { group: "storage", name: "wal_bytes", help: "Bytes.", label: None, value: 5.0 };
         MetricsSnapshot {
-            total_keys: 3,
+            total_keys: Some(3),
             total_records: 4,
             current_leader: Some(1),
             stats: vec![stat("a\"b\\c\nd", 1.0), wal, stat("apply", 2.5)],
             times: vec![times("ingest", &[3]), times("apply", &[8, 9, 100_000_000])],
         }
+    }
+
+    /// A large ledger once had no keys until they were counted.
+    #[test]
+    fn keys_that_are_not_counted_yet_are_not_none() {
+        let (metrics, node) = (Metrics::new(), MetricsSnapshot { total_keys: None, ..snapshot() });
+        assert!(metrics.to_json(&node)["total_keys"].is_null());
+        assert!(!metrics.to_prometheus(&node).contains("scribe_keys"));
+        assert!(metrics.to_prometheus(&snapshot()).contains("\nscribe_keys 3\n"));
     }
 
     #[test]

@@ -80,11 +80,13 @@ pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim) -> Result
         }
         return Ok(Owner { identity, is_old: true });
     }
-    if env.io.list(&data_dir.join("wal")).is_ok_and(|files| !files.is_empty()) {
-        return Err(Error::new(
-            Code::Corrupt,
-            format!("{} holds a log but no identity.json: restore it from a backup", data_dir.display()),
-        ));
+    for (what, dir) in [("a log", "wal"), ("segments", "segments")] {
+        if env.io.list(&data_dir.join(dir)).is_ok_and(|files| !files.is_empty()) {
+            return Err(Error::new(
+                Code::Corrupt,
+                format!("{} holds {what} but no {FILE}: restore it from a backup", data_dir.display()),
+            ));
+        }
     }
     let cluster_id = format!("{:016x}{:016x}", env.rng.next_u64(), env.rng.next_u64());
     let embedded = claim == Claim::Embedded;
@@ -212,8 +214,12 @@ mod tests {
             assert!(error.message().contains(says) && error.message().contains("identity.json"), "{error}");
         }
         std::fs::remove_file(&path).unwrap();
-        std::fs::create_dir(dir.path().join("wal")).unwrap();
-        std::fs::write(dir.path().join("wal/wal-1-1.log"), b"").unwrap();
-        assert!(open(&env, dir.path(), 1, SERVER).err().unwrap().message().contains("no identity.json"));
+        for (part, file) in [("wal", "wal-1-1.log"), ("segments", "segment-1.seg")] {
+            std::fs::create_dir(dir.path().join(part)).unwrap();
+            std::fs::write(dir.path().join(part).join(file), b"").unwrap();
+            assert!(open(&env, dir.path(), 1, SERVER).err().unwrap().message().contains("no identity.json"));
+            std::fs::remove_dir_all(dir.path().join(part)).unwrap();
+        }
+        assert!(!path.exists(), "none is made up");
     }
 }

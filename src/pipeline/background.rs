@@ -2,7 +2,7 @@
 //!
 //! They are started before the log is replayed, which closes segments as it did the first time.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use tokio::sync::watch;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    proof::{Hash, key::Signer},
+    proof::key::Signer,
     raft::{Boundaries, Boundary},
     state::{State, boundary},
-    tree::{Checkpoints, Tree, Witness},
+    tree::{Checkpoints, Tree, Witness, Witnessed},
     types::Seq,
     wal::Driver,
 };
@@ -37,6 +37,8 @@ pub struct Background {
     pub checkpoints: Checkpoints,
     /// The newest sealed segment's end.
     pub boundaries: Boundaries,
+    /// Whether the next segment has no room on the disk.
+    pub disk_is_full: Arc<AtomicBool>,
 }
 
 impl Background {
@@ -48,7 +50,7 @@ impl Background {
         state: Arc<State>,
         tree: Arc<Tree>,
         signer: Option<Signer>,
-        witness: (Witness, Option<(Seq, Hash)>),
+        witness: (Witness, Option<Witnessed>),
         driver: Driver,
         gauges: &Gauges,
     ) -> Result<Self> {
@@ -64,7 +66,15 @@ impl Background {
         let index = FeedIndex::new(Arc::clone(state.sealed()), to_seal.clone(), gauges.index.clone());
         let index = worker::spawn(index, to_index.clone(), driver);
         let (seal_gauge, prove_gauge) = (gauges.seal.clone(), gauges.prove.clone());
-        let seal = Seal::new(state.clone(), tree.clone(), tell_boundaries, to_index.clone(), seal_gauge);
+        let disk_is_full = Arc::<AtomicBool>::default();
+        let seal = Seal::new(
+            state.clone(),
+            tree.clone(),
+            tell_boundaries,
+            to_index.clone(),
+            seal_gauge,
+            disk_is_full.clone(),
+        );
         let seal = worker::spawn(seal, to_seal.clone(), driver);
         let recovered = Arc::<OnceLock<Seq>>::default();
         let (prove, checkpoints) =
@@ -73,7 +83,7 @@ impl Background {
         // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
         bell.ring();
         to_index.ring();
-        Ok(Self { state, prove, seal, index, bell, recovered, checkpoints, boundaries })
+        Ok(Self { state, prove, seal, index, bell, recovered, checkpoints, boundaries, disk_is_full })
     }
 
     /// Everything that was committed before the start is applied: checkpoints may be signed from there on.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::PipelineConfig,
-    error::Result,
+    error::{Error, Result},
     state::batch::{Batch, Draft},
 };
 
@@ -112,6 +112,15 @@ impl Gathering {
         Some(Closed { batch, waiting, alone })
     }
 
+    /// Answers everybody who is in no entry yet.
+    fn refuse_all(&mut self, why: &Error) {
+        for Gathered { reply, .. } in self.backlog.drain(..) {
+            // A caller that stopped waiting is not told.
+            let _ = reply.send(Err(why.clone()));
+        }
+        (self.backlog_ops, self.backlog_bytes) = (0, 0);
+    }
+
     /// When the oldest request has lingered long enough.
     fn wake_at(&self) -> Option<Instant> {
         let since = self.backlog.front()?.since;
@@ -124,13 +133,15 @@ impl Gathering {
 pub struct BatchStage {
     gathering: Gathering,
     next: Replicate,
+    /// Whether those who wait for the entries in flight were told that there is no room, and none was settled since.
+    given_up: bool,
     gauge: Arc<Gauge>,
 }
 
 impl BatchStage {
     /// A stage that gives its entries to `next`.
     pub fn new(bounds: Bounds, next: Replicate, gauge: Arc<Gauge>) -> Self {
-        Self { gathering: Gathering::new(bounds), next, gauge }
+        Self { gathering: Gathering::new(bounds), next, given_up: false, gauge }
     }
 }
 
@@ -140,7 +151,15 @@ impl Stage for BatchStage {
 
     fn take(&mut self, message: ToBatch) {
         match message {
-            ToBatch::Settled => self.gathering.inflight -= 1,
+            ToBatch::Settled => {
+                self.gathering.inflight -= 1;
+                self.given_up = false;
+            }
+            ToBatch::DiskFull(why) => {
+                self.gathering.refuse_all(&why);
+                self.next.answer_unknown();
+                self.given_up = true;
+            }
             ToBatch::Write(write) => self.gathering.add(write, &self.gauge, Instant::now()),
         }
     }
@@ -156,7 +175,7 @@ impl Stage for BatchStage {
     }
 
     fn is_empty(&self) -> bool {
-        self.gathering.backlog.is_empty() && self.gathering.inflight == 0
+        self.gathering.backlog.is_empty() && (self.gathering.inflight == 0 || self.given_up)
     }
 }
 

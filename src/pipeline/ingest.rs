@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::{
     budget::{Budget, Room},
     gauge::{Gauge, Stay},
-    message::{ToBatch, Write, Written},
+    message::{ToBatch, Write, Written, disk_full},
     stage::Inbox,
     unsealed::Unsealed,
 };
@@ -103,10 +103,7 @@ impl Admission {
 pub fn check_disk(wal: &Wal) -> Result<()> {
     match wal.health() {
         WalHealth::Ok => Ok(()),
-        WalHealth::DiskFull(why) => {
-            let advice = "free some space, writes then resume by themselves";
-            Err(Error::new(Code::DiskFull, format!("{why}; {advice}")).retry_after(Duration::from_secs(5)))
-        }
+        WalHealth::DiskFull(why) => Err(disk_full(&why)),
         WalHealth::Poisoned { why } => {
             Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))
                 .retry_after(Duration::from_secs(5)))

@@ -1,5 +1,7 @@
 //! What travels between the stages.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::{budget::Room, gauge::Stay};
@@ -10,6 +12,7 @@ use crate::{
         outcome::{Answer, Outcome, RequestOutcome, Why},
     },
     types::Seq,
+    wal::DiskFull,
 };
 
 /// What `batch` receives.
@@ -19,6 +22,9 @@ pub enum ToBatch {
     Write(Write),
     /// replicate → batch: an entry in flight has been answered.
     Settled,
+    /// full disk → batch: the log has had no room for some time. Whoever waits gets this error if it is in no entry
+    /// yet.
+    DiskFull(Error),
 }
 
 /// An admitted request.
@@ -69,8 +75,60 @@ pub struct Waiting {
     pub room: Room,
 }
 
+/// Those who wait for an entry in flight.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    waiting: Vec<Waiting>,
+    /// Of those who were answered before it was known what became of it: its bytes are still held.
+    rooms: Vec<Room>,
+}
+
+impl InFlight {
+    /// They wait.
+    #[must_use]
+    pub fn new(waiting: Vec<Waiting>) -> Self {
+        Self { waiting, rooms: Vec::new() }
+    }
+
+    /// Answers them by what became of it, if they still wait.
+    pub fn answer(&mut self, result: Result<Outcome>) {
+        answer(std::mem::take(&mut self.waiting), result);
+        self.rooms.clear();
+    }
+
+    /// Answers them before that is known.
+    pub fn give_up(&mut self, why: &Error) {
+        for Waiting { reply, room, .. } in self.waiting.drain(..) {
+            // A caller that stopped waiting is not told.
+            let _ = reply.send(Err(why.clone()));
+            self.rooms.push(room);
+        }
+    }
+}
+
+/// The refusal of a write while the disk is full.
+#[must_use]
+pub fn disk_full(why: &DiskFull) -> Error {
+    let message = format!("{why}; nothing was written; free some space, writes then resume by themselves");
+    Error::new(Code::DiskFull, message).retry_after(FULL_DISK_RETRY)
+}
+
+/// What is told of a write that waits in the log for a disk that is full.
+#[must_use]
+pub fn waits_for_room() -> Error {
+    Error::new(
+        Code::OutcomeUnknown,
+        "the node's disk is full and the write waits in its log: it is written once there is room, unless the node \
+         stops before; free some space, and retry it with the same Idempotency-Key",
+    )
+    .retry_after(FULL_DISK_RETRY)
+}
+
+/// When somebody may have freed some space.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(5);
+
 /// Answers every request of a batch by what became of its entry.
-pub fn answer(waiting: Vec<Waiting>, result: Result<Outcome>) {
+fn answer(waiting: Vec<Waiting>, result: Result<Outcome>) {
     match result {
         Ok(outcome) => {
             let requests = waiting.iter().map(|w| (w.first_op, w.op_count)).collect::<Vec<_>>();
@@ -110,7 +168,7 @@ fn tell((outcome, replayed): (RequestOutcome, bool)) -> Result<Written> {
             "the table of idempotency keys is full until older ones expire (limits.idempotency_keys_max); \
              nothing was written",
         )
-        .retry_after(std::time::Duration::from_secs(5))),
+        .retry_after(Duration::from_secs(5))),
         Err(Why::Replayed(answer)) => tell((Ok(answer), true)),
     }
 }

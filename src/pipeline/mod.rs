@@ -25,6 +25,7 @@ pub mod batch;
 pub mod budget;
 pub mod entry_clock;
 pub mod forward;
+mod full_disk;
 pub mod gauge;
 pub mod index;
 pub mod ingest;
@@ -36,7 +37,7 @@ pub mod stage;
 pub mod unsealed;
 pub mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use hdrhistogram::Histogram;
 use tokio::task::JoinHandle;
@@ -112,6 +113,7 @@ pub struct Pipeline {
     accept: Accept,
     batch: Running,
     age: JoinHandle<()>,
+    full_disk: JoinHandle<()>,
 }
 
 /// What the stages up to the answer stand on.
@@ -129,13 +131,15 @@ pub struct Ground {
     pub boundaries: Boundaries,
     /// The way to the other members.
     pub network: Arc<dyn Network>,
+    /// Whether the next segment has no room on the disk.
+    pub disk_is_full: Arc<AtomicBool>,
 }
 
 impl Pipeline {
     /// Wires the stages, last first, and starts them on the current runtime.
     #[must_use]
     pub fn start(config: &Config, ground: Ground, gauges: &Gauges) -> Self {
-        let Ground { clock, wal, consensus, state, boundaries, network } = ground;
+        let Ground { clock, wal, consensus, state, boundaries, network, disk_is_full } = ground;
         let Config { pipeline, limits, storage, .. } = config;
         let (inbox, queue) = stage::inbox();
         let age = tokio::spawn(age::end_old_segments(
@@ -145,7 +149,7 @@ impl Pipeline {
             storage.segment_age_max,
         ));
         let clock = Arc::new(EntryClock::new(clock, limits.clock_skew_max_ms));
-        let unsealed = Unsealed::new(state.clone(), boundaries, storage.unsealed_bytes_max);
+        let unsealed = Unsealed::new(state.clone(), boundaries, disk_is_full, storage.unsealed_bytes_max);
         let proposer = Proposer::new(consensus.clone(), state.clone(), clock.clone());
         let accept = Accept::serve(&*network, proposer.clone(), unsealed.clone(), wal.clone());
         let bounds = forward::Bounds {
@@ -157,8 +161,9 @@ impl Pipeline {
             Replicate::new(consensus, state, clock, forward, inbox.clone(), gauges.replicate.clone());
         let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
+        let full_disk = tokio::spawn(full_disk::answer_who_waits(wal.clone(), inbox.clone()));
         let ingest = Ingest::new(pipeline.ingest_bytes_max, wal, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, accept, batch, age }
+        Self { ingest, accept, batch, age, full_disk }
     }
 
     /// The entrance.
@@ -177,6 +182,8 @@ impl Pipeline {
         self.age.abort();
         self.ingest.close();
         self.accept.close();
-        self.batch.stop().await
+        let why = self.batch.stop().await;
+        self.full_disk.abort();
+        why
     }
 }

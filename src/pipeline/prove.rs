@@ -20,7 +20,7 @@ use crate::{
     proof::{Hash, checkpoint::Checkpoint, key::Signer, leaf::Leaf},
     segment::COMMITMENT_BYTES_MIN,
     state::State,
-    tree::{Checkpoints, Signed, Tree, Witness},
+    tree::{Checkpoints, Signed, Tree, Witness, Witnessed},
     types::Seq,
 };
 
@@ -45,7 +45,7 @@ pub struct Prove {
     last_signed: Instant,
     witness: Witness,
     /// What the witness said at the start, until it has been compared.
-    expected: Option<(Seq, Hash)>,
+    expected: Option<Witnessed>,
     /// The size that it was told last, and when.
     witnessed: (Seq, Instant),
     seal: Bell,
@@ -60,7 +60,7 @@ impl Prove {
         tree: Arc<Tree>,
         signer: Option<Signer>,
         recovered: Arc<OnceLock<Seq>>,
-        (witness, expected): (Witness, Option<(Seq, Hash)>),
+        (witness, expected): (Witness, Option<Witnessed>),
         seal: Bell,
         gauge: Arc<Gauge>,
     ) -> (Self, Checkpoints) {
@@ -97,7 +97,8 @@ impl Prove {
 
     /// Compares the tree with what was known of it before the start, once it has come as far.
     fn compare(&mut self) -> Result<()> {
-        let Some((size, root)) = self.expected.filter(|(size, _)| *size <= self.tree.size()) else {
+        let expected = self.expected.filter(|expected| expected.size <= self.tree.size());
+        let Some(Witnessed { size, root, .. }) = expected else {
             return Ok(());
         };
         self.expected = None;
@@ -193,10 +194,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::WalConfig,
         index::IndexOptions,
         sealed::{Sealed, SealedOptions},
-        sim::SimIo,
+        sim::{SimIo, sim_env},
         state::batch::{Batch, BatchView, Draft},
+        wal::{Driver, Wal, WalOptions},
     };
 
     fn put(state: &State, count: usize) {
@@ -218,7 +221,10 @@ mod tests {
         let state = Arc::new(State::open(sealed, crate::state::StateOptions::default()).unwrap());
         let signer = Some(Signer::from_seed("log", &[7; 32]).unwrap());
         let recovered = Arc::<OnceLock<Seq>>::default();
-        let witness = (Witness::new(Arc::new(SimIo::new(2)), "/data".into()), None);
+        let env = sim_env(&SimIo::new(2), 2);
+        let options = WalOptions::new(WalConfig::default(), Driver::Step);
+        let wal = Wal::open(&env, Path::new("/data/wal"), options).unwrap();
+        let witness = (Witness::new(env.io, "/data".into(), wal), None);
         let (mut prove, shown) = Prove::new(
             state.clone(),
             tree,

@@ -5,7 +5,9 @@
 //! queue of its own: what is in flight is bounded by `batch`, in entries, and by `ingest`, in bytes. It does not
 //! own the log nor what applying means.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use bytes::Bytes;
 
@@ -13,7 +15,7 @@ use super::{
     entry_clock::EntryClock,
     forward::{Forward, outcome_unknown},
     gauge::{Gauge, Stay},
-    message::{Closed, ToBatch, Waiting, answer, refuse},
+    message::{Closed, InFlight, ToBatch, refuse, waits_for_room},
     stage::Inbox,
 };
 use crate::{
@@ -34,6 +36,8 @@ struct Inner {
     clock: Arc<EntryClock>,
     forward: Forward,
     settled: Inbox<ToBatch>,
+    /// Those that were proposed here and are not answered yet, and perhaps some that are.
+    in_flight: Mutex<Vec<Weak<Mutex<InFlight>>>>,
     gauge: Arc<Gauge>,
 }
 
@@ -49,7 +53,8 @@ impl Replicate {
         settled: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
     ) -> Self {
-        Self(Arc::new(Inner { consensus, state, clock, forward, settled, gauge }))
+        let in_flight = Mutex::default();
+        Self(Arc::new(Inner { consensus, state, clock, forward, settled, in_flight, gauge }))
     }
 
     /// Proposes a batch. Every request in it will be answered exactly once.
@@ -69,29 +74,46 @@ impl Replicate {
                 return;
             }
         };
+        let waiting = Arc::new(Mutex::new(InFlight::new(waiting)));
         if !leads {
             tokio::spawn(self.clone().forward(entry, waiting, stay));
             return;
         }
+        self.note_in_flight(&waiting);
         let (this, again) = (self.clone(), entry.clone());
         let answered = move |result| match result {
             // It lost the lead between the question and the proposal.
             Err(Refusal::NotLeader { .. }) => drop(tokio::spawn(this.forward(again, waiting, stay))),
-            Err(Refusal::Unknown(why)) => this.settle(waiting, Err(outcome_unknown(&why)), stay),
-            Ok(outcome) => this.settle(waiting, Ok(outcome), stay),
+            Err(Refusal::Unknown(why)) => this.settle(&waiting, Err(outcome_unknown(&why)), stay),
+            Ok(outcome) => this.settle(&waiting, Ok(outcome), stay),
         };
         consensus.propose(Proposal { bytes: entry, alone }, answered).await;
     }
 
-    async fn forward(self, entry: Bytes, waiting: Vec<Waiting>, stay: Stay) {
-        let result = self.0.forward.deliver(entry).await;
-        self.settle(waiting, result, stay);
+    fn note_in_flight(&self, waiting: &Arc<Mutex<InFlight>>) {
+        let mut in_flight = self.0.in_flight.lock();
+        in_flight.retain(|other| other.strong_count() > 0);
+        in_flight.push(Arc::downgrade(waiting));
     }
 
-    fn settle(&self, waiting: Vec<Waiting>, result: Result<Outcome>, stay: Stay) {
-        answer(waiting, result);
+    async fn forward(self, entry: Bytes, waiting: Arc<Mutex<InFlight>>, stay: Stay) {
+        let result = self.0.forward.deliver(entry).await;
+        self.settle(&waiting, result, stay);
+    }
+
+    fn settle(&self, waiting: &Mutex<InFlight>, result: Result<Outcome>, stay: Stay) {
+        waiting.lock().answer(result);
         drop(stay);
         // The stage may have stopped; then nobody counts what is in flight any more.
         let _ = self.0.settled.send(ToBatch::Settled);
+    }
+
+    /// Answers those whose entries were proposed here and are in flight, because the log has no room for them. What
+    /// becomes of the entries is settled all the same.
+    pub fn answer_unknown(&self) {
+        let in_flight = std::mem::take(&mut *self.0.in_flight.lock());
+        for waiting in in_flight.into_iter().filter_map(|waiting| waiting.upgrade()) {
+            waiting.lock().give_up(&waits_for_room());
+        }
     }
 }

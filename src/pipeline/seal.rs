@@ -7,7 +7,13 @@
 //! A crash at any moment leaves a segment whole or not at all; the one that was lost is cut again, the same, when
 //! the log is replayed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -41,7 +47,8 @@ pub struct Seal {
     boundaries: watch::Sender<Option<Boundary>>,
     index: Bell,
     gauge: Arc<Gauge>,
-    disk_is_full: bool,
+    /// Whether the last segment had no room: those who wait for it need not wait long.
+    disk_is_full: Arc<AtomicBool>,
 }
 
 impl Seal {
@@ -53,8 +60,9 @@ impl Seal {
         boundaries: watch::Sender<Option<Boundary>>,
         index: Bell,
         gauge: Arc<Gauge>,
+        disk_is_full: Arc<AtomicBool>,
     ) -> Self {
-        Self { state, tree, boundaries, index, gauge, disk_is_full: false }
+        Self { state, tree, boundaries, index, gauge, disk_is_full }
     }
 
     fn write(&self, closed: &ClosedSegment, first: Seq, end: Seq) -> Result<()> {
@@ -122,11 +130,11 @@ impl Worker for Seal {
         let first = closed.first_seq();
         let _stay = self.gauge.enter(1, 0);
         match self.write(&closed, first, end) {
-            Ok(()) => self.disk_is_full = false,
+            Ok(()) => self.disk_is_full.store(false, Ordering::Relaxed),
             // What was written of it is written anew; until then it is in memory and in the log, and in the end
             // writers wait.
             Err(error) if error.code() == Code::DiskFull => {
-                if !std::mem::replace(&mut self.disk_is_full, true) {
+                if !self.disk_is_full.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "a segment cannot be written: free some space, it is tried again");
                 }
                 return Ok(Next::In(FULL_DISK_RETRY));

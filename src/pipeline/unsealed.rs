@@ -2,7 +2,15 @@
 //!
 //! Apply must never wait, since consensus would stall with it; so those who bring new writes do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout};
 
 use crate::{
     error::{Code, Error, Result},
@@ -13,6 +21,9 @@ use crate::{
 /// How long a writer waits for room.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long it waits before it looks whether the disk is full: then nobody knows how long that takes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Segments that the bound leaves room for, whatever is configured: one fills while others are written.
 const SEGMENTS_MIN: u64 = 4;
 
@@ -22,14 +33,16 @@ pub struct Unsealed {
     state: Arc<State>,
     /// Changes with every segment that is sealed.
     sealed: Boundaries,
+    /// Whether the next one has no room.
+    disk_is_full: Arc<AtomicBool>,
     bytes_max: u64,
 }
 
 impl Unsealed {
     /// At most about `bytes_max` of `state` that are not sealed.
     #[must_use]
-    pub fn new(state: Arc<State>, sealed: Boundaries, bytes_max: u64) -> Self {
-        Self { state, sealed, bytes_max }
+    pub fn new(state: Arc<State>, sealed: Boundaries, disk_is_full: Arc<AtomicBool>, bytes_max: u64) -> Self {
+        Self { state, sealed, disk_is_full, bytes_max }
     }
 
     fn is_full(&self) -> bool {
@@ -46,27 +59,45 @@ impl Unsealed {
     ///
     /// # Errors
     /// [`Code::Overloaded`] when there is none for seconds: the disk takes segments more slowly than clients send
-    /// records. Nothing was written.
+    /// records. [`Code::DiskFull`] when it takes none. Nothing was written.
     pub async fn wait_for_room(&self) -> Result<()> {
         if !self.is_full() {
             return Ok(());
         }
         let mut sealed = self.sealed.clone();
-        let room = async {
-            loop {
-                sealed.mark_unchanged();
-                if !self.is_full() || sealed.changed().await.is_err() {
-                    return;
-                }
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            sealed.mark_unchanged();
+            if !self.is_full() {
+                return Ok(());
             }
+            match timeout(LOOK_EVERY, sealed.changed()).await {
+                Ok(Ok(())) => {}
+                // The node stops, and says so to whoever goes on.
+                Ok(Err(_)) => return Ok(()),
+                Err(_) if self.disk_is_full.load(Ordering::Relaxed) => {
+                    return Err(self.refusal(Code::DiskFull));
+                }
+                Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(self.refusal(Code::Overloaded));
+            }
+        }
+    }
+
+    fn refusal(&self, code: Code) -> Error {
+        let (why, retry_secs) = match code {
+            Code::DiskFull => {
+                ("; the disk has no room for them: free some space, writes then resume by themselves", 5)
+            }
+            _ => ("", 1),
         };
-        tokio::time::timeout(WAIT_MAX, room).await.map_err(|_| {
-            let message = format!(
-                "{} bytes of records wait for their segments to be written (storage.unsealed_bytes_max); nothing was \
-                 written",
-                self.state.unsealed_bytes()
-            );
-            Error::new(Code::Overloaded, message).retry_after(Duration::from_secs(1))
-        })
+        let message = format!(
+            "{} bytes of records wait for their segments to be written (storage.unsealed_bytes_max); nothing was \
+             written{why}",
+            self.state.unsealed_bytes()
+        );
+        Error::new(code, message).retry_after(Duration::from_secs(retry_secs))
     }
 }

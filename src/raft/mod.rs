@@ -68,7 +68,7 @@ use crate::{
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
-    wal::{Wal, WalState},
+    wal::{self, Wal, WalState},
 };
 
 /// An entry on its way through Raft.
@@ -223,7 +223,6 @@ impl Consensus {
         let log = LogStore::new(wal.clone(), me);
         let offer = Offer::new(boundaries.clone(), wal.clone());
         let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone(), offer)?;
-        check_continues(&wal, boundaries.borrow().as_ref())?;
         replay(&wal, &log, &mut state_machine)?;
         log.note_voters(state_machine.membership().voter_ids());
         let removed = state_machine.removed();
@@ -423,14 +422,18 @@ fn member(raft: &Raft<TypeConfig, StateMachine>, id: NodeId) -> Option<Member> {
     raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned()
 }
 
-/// Checks that the log goes on where the newest sealed segment ends.
-fn check_continues(wal: &Wal, newest: Option<&Boundary>) -> Result<()> {
-    let WalState { first, last, .. } = wal.state();
+/// Checks that a log goes on where the newest sealed segment ends, whose last entry is `newest`.
+///
+/// # Errors
+/// [`Code::Corrupt`] when entries are missing between them.
+pub fn check_continues(log: &WalState, newest: Option<wal::LogId>) -> Result<()> {
+    let WalState { first, last, .. } = *log;
     let lost = |what: String| {
         Err(Error::new(
             Code::Corrupt,
             format!(
-                "{what}: files of the write-ahead log or of segments are missing; restore them from a backup"
+                "{what}: files of the write-ahead log or of segments are missing; restore them from a backup; nothing \
+                 was changed"
             ),
         ))
     };
@@ -438,11 +441,11 @@ fn check_continues(wal: &Wal, newest: Option<&Boundary>) -> Result<()> {
         None if first.0 > 0 => {
             lost(format!("the log begins at entry {first}, and no segment holds what was before"))
         }
-        Some(Boundary { log, .. }) if first.0 > log.index.0 + 1 => lost(format!(
+        Some(log) if first.0 > log.index.0 + 1 => lost(format!(
             "the log begins at entry {first}, and the newest segment ends with entry {}",
             log.index
         )),
-        Some(Boundary { log, .. }) if last.is_none_or(|last| last < *log) => {
+        Some(log) if last.is_none_or(|last| last < log) => {
             lost(format!("the log ends before entry {}, with which the newest segment ends", log.index))
         }
         _ => Ok(()),

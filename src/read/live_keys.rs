@@ -2,11 +2,12 @@
 //!
 //! Nobody keeps that number: a write would have to look up whether its key is there, which costs more than
 //! writing it. So keys are counted, at once where there are few, else in the background at most a twentieth of
-//! the time, and the last count is given meanwhile. It owns its thread while it counts.
+//! the time, from the start on, and the last count is given meanwhile: none before the first. It owns its thread while
+//! it counts.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -30,39 +31,50 @@ pub struct LiveKeys(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     state: Arc<State>,
-    /// The last count.
-    keys: AtomicU64,
     counting: AtomicBool,
     schedule: Mutex<Schedule>,
 }
 
 #[derive(Debug, Default)]
 struct Schedule {
-    /// The position of the last count.
-    position: Seq,
+    /// The last count, and its position.
+    counted: Option<(u64, Seq)>,
     /// When the next may begin.
     next: Option<Instant>,
 }
 
 impl LiveKeys {
-    /// Counts the keys of `state`.
+    /// Counts the keys of `state`; begins at once where it takes time.
     #[must_use]
     pub fn of(state: Arc<State>) -> Self {
-        let (keys, counting, schedule) = Default::default();
-        Self(Arc::new(Inner { state, keys, counting, schedule }))
+        let (counting, schedule) = Default::default();
+        let keys = Self(Arc::new(Inner { state, counting, schedule }));
+        keys.count_if_many();
+        keys
     }
 
-    /// The number of keys that are not deleted: of now in a small ledger, of some time ago in a large one.
+    /// The number of keys that are not deleted: of now in a small ledger, of some time ago in a large one, and none
+    /// before that has been counted for the first time.
     #[must_use]
-    pub fn get(&self) -> u64 {
+    pub fn get(&self) -> Option<u64> {
+        if !self.count_if_many() {
+            self.0.count();
+        }
+        self.0.schedule.lock().counted.map(|(keys, _)| keys)
+    }
+
+    /// Begins a count in the background if one is due. Whether there are that many.
+    fn count_if_many(&self) -> bool {
         let position = self.0.state.applied();
+        if position.0 <= COUNTED_AT_ONCE {
+            return false;
+        }
         let is_due = {
             let schedule = self.0.schedule.lock();
-            schedule.position != position && schedule.next.is_none_or(|next| Instant::now() >= next)
+            schedule.counted.is_none_or(|(_, counted)| counted != position)
+                && schedule.next.is_none_or(|next| Instant::now() >= next)
         };
-        if position.0 <= COUNTED_AT_ONCE {
-            self.0.count();
-        } else if is_due && !self.0.counting.swap(true, Ordering::AcqRel) {
+        if is_due && !self.0.counting.swap(true, Ordering::AcqRel) {
             let inner = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("count-keys".into()).spawn(move || {
                 give_way_to_others();
@@ -73,7 +85,7 @@ impl LiveKeys {
                 self.0.counting.store(false, Ordering::Release);
             }
         }
-        self.0.keys.load(Ordering::Relaxed)
+        true
     }
 }
 
@@ -81,10 +93,10 @@ impl Inner {
     fn count(&self) {
         let began = Instant::now();
         match count(&self.state) {
-            Ok((keys, position)) => {
-                self.keys.store(keys, Ordering::Relaxed);
+            Ok(counted) => {
                 let rest: Duration = began.elapsed() * REST;
-                *self.schedule.lock() = Schedule { position, next: Some(Instant::now() + rest) };
+                *self.schedule.lock() =
+                    Schedule { counted: Some(counted), next: Some(Instant::now() + rest) };
             }
             Err(error) => {
                 tracing::warn!(%error, "keys could not be counted");
@@ -105,5 +117,52 @@ pub(super) fn count(state: &State) -> Result<(u64, Seq)> {
             None => return Ok((keys, position)),
             next => after = next,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        index::IndexOptions,
+        sealed::{Sealed, SealedOptions},
+        sim::SimIo,
+        state::{
+            StateOptions,
+            batch::{Batch, BatchView, Draft},
+        },
+    };
+
+    /// The state of a ledger that has just started, with this many keys.
+    fn started(keys: u64) -> Arc<State> {
+        let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
+        let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
+        let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
+        let state = State::open(Arc::new(sealed), StateOptions::default()).unwrap();
+        let (mut batch, mut draft) = (Batch::default(), Draft::new());
+        (0..keys).for_each(|key| draft.put(&key.to_be_bytes(), b"").unwrap());
+        batch.append(draft);
+        state.apply(&BatchView::open(batch.encode(1).unwrap()).unwrap()).unwrap();
+        Arc::new(state)
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread is waited for")]
+    fn keys_are_none_until_they_are_counted() {
+        assert_eq!(LiveKeys::of(started(3)).get(), Some(3), "a few are counted by whoever asks");
+        let keys = LiveKeys::of(started(COUNTED_AT_ONCE + 1));
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        // Nobody has to ask for the first count to begin.
+        while keys.0.schedule.lock().counted.is_none() {
+            assert!(std::time::Instant::now() < deadline, "they are counted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(keys.get(), Some(COUNTED_AT_ONCE + 1));
+        // While somebody else counts for the first time.
+        let (state, counting) = (started(COUNTED_AT_ONCE + 1), AtomicBool::new(true));
+        let uncounted = LiveKeys(Arc::new(Inner { state, counting, schedule: Mutex::default() }));
+        assert_eq!(uncounted.get(), None, "never a number that nobody has counted");
     }
 }

@@ -32,7 +32,10 @@ use std::{
 use arc_swap::ArcSwap;
 
 use self::hot::HotRecords;
-pub use self::{open::SealedOptions, scan::Keys};
+pub use self::{
+    open::{FoundSegments, SealedOptions},
+    scan::Keys,
+};
 use crate::{
     env::Io,
     error::Result,

@@ -1,7 +1,11 @@
 //! Opening what is sealed: the segments follow each other without a gap, or the node does not start.
+//!
+//! In two steps, for whoever has more to ask before anything on disk changes: [`Sealed::find`] reads the segments,
+//! [`FoundSegments::open`] removes what a crash left unfinished and opens the index, which is begun anew where it is
+//! not of these segments.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -27,20 +31,54 @@ pub struct SealedOptions {
     pub index: IndexOptions,
 }
 
+/// The segments of a data directory, read and not changed.
+pub struct FoundSegments {
+    io: Arc<dyn Io>,
+    data_dir: PathBuf,
+    options: SealedOptions,
+    cache: Arc<BlockCache>,
+    segments: Vec<Arc<Segment>>,
+}
+
 impl Sealed {
-    /// Opens the segments and the index of a data directory; nothing, at first.
+    /// Reads the segments of a data directory; none, at first. Nothing is changed there.
     ///
     /// # Errors
     /// [`Code::Corrupt`] when a segment is missing, damaged, or does not continue the one before;
-    /// [`Code::Io`] when the disk fails. An index that is damaged is begun anew.
+    /// [`Code::Io`] when the disk fails.
+    pub fn find(io: Arc<dyn Io>, data_dir: &Path, options: SealedOptions) -> Result<FoundSegments> {
+        let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+        let segments = open_segments(&*io, &data_dir.join("segments"), &cache)?;
+        Ok(FoundSegments { io, data_dir: data_dir.to_path_buf(), options, cache, segments })
+    }
+
+    /// [`Sealed::find`] and [`FoundSegments::open`] in one.
+    ///
+    /// # Errors
+    /// As theirs.
     pub fn open(io: Arc<dyn Io>, data_dir: &Path, options: SealedOptions) -> Result<Self> {
+        Self::find(io, data_dir, options)?.open()
+    }
+}
+
+impl FoundSegments {
+    /// The newest of them.
+    #[must_use]
+    pub fn newest(&self) -> Option<&SegmentSummary> {
+        self.segments.last().map(|segment| segment.summary())
+    }
+
+    /// Makes the directory if it is missing, and opens the index.
+    ///
+    /// # Errors
+    /// [`Code::Io`] when the disk fails. An index that is damaged is begun anew.
+    pub fn open(self) -> Result<Sealed> {
+        let Self { io, data_dir, options, cache, segments } = self;
         let dir = data_dir.join("segments");
         let in_dir = |what: &str| format!("{what} {}", dir.display());
         io.create_dir_all(&dir).map_err(|e| Error::io(in_dir("creating"), &e))?;
-        io.sync_dir(data_dir).map_err(|e| Error::io(in_dir("making durable the name of"), &e))?;
+        io.sync_dir(&data_dir).map_err(|e| Error::io(in_dir("making durable the name of"), &e))?;
         remove_unfinished(&*io, &dir)?;
-        let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
-        let segments = open_segments(&*io, &dir, &cache)?;
         let index_dir = data_dir.join("index");
         // The index does its own I/O: where only a simulated disk is, it is in memory.
         let index_dir = io.native_path(&index_dir);
@@ -48,7 +86,7 @@ impl Sealed {
             Some(path) => open_index(path, options.index, &segments)?,
             None => Index::in_memory(options.index),
         };
-        Ok(Self {
+        Ok(Sealed {
             io,
             dir,
             cache,

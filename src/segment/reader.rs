@@ -62,9 +62,7 @@ impl Segment {
     /// # Errors
     /// [`Code::Io`] when it cannot be read; [`Code::Corrupt`] when it is not a whole segment.
     pub fn open(io: &dyn Io, path: &Path, cache: Arc<BlockCache>) -> Result<Self> {
-        let file = io
-            .open(path, OpenMode::Read)
-            .map_err(|error| Error::io(format!("opening {}", path.display()), &error))?;
+        let file = io.open(path, OpenMode::Read).map_err(|error| not_opened(path, &error))?;
         Self::from_file(file, path, cache)
     }
 
@@ -352,6 +350,19 @@ impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Segment").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// Why a file cannot be opened as a segment.
+fn not_opened(path: &Path, error: &std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::IsADirectory {
+        let what = format!(
+            "{} is a directory and no segment: move it away, and restore the file from a backup, another member or the \
+             archive",
+            path.display()
+        );
+        return Error::new(Code::Corrupt, what);
+    }
+    Error::io(format!("opening {}", path.display()), error)
 }
 
 /// Bytes of a file, read and checked, and how to say that they are wrong.

@@ -23,7 +23,7 @@ use self::edge::Edge;
 pub use self::{
     edge::ValueCommitment,
     signed::{Checkpoints, Signed},
-    witness::Witness,
+    witness::{Witness, Witnessed},
 };
 use crate::{
     error::{Code, Error, Result},

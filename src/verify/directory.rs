@@ -6,7 +6,8 @@
 //! ledger is.
 //!
 //! A ledger that was cut short at the end of a segment looks whole from inside. Only a checkpoint shows that
-//! something is missing: [`Note`].
+//! something is missing: [`Note`]. And one that covers more than is sealed shows nothing yet: its records may be in
+//! the log, or sealed since a copy was made. The report says so, and what is there is verified all the same.
 
 use std::{
     collections::BTreeMap,
@@ -59,16 +60,21 @@ impl Note {
         Ok(Self { name: name.to_owned(), checkpoint, signers })
     }
 
+    /// What a report says of it.
+    fn told(&self) -> CheckedNote {
+        CheckedNote {
+            name: self.name.clone(),
+            origin: self.checkpoint.origin().to_owned(),
+            size: self.checkpoint.size(),
+            signers: self.signers.clone(),
+        }
+    }
+
     /// Checks it against the root of that many records.
     fn check(&self, root: Option<&Hash>) -> Result<CheckedNote> {
         let size = self.checkpoint.size();
         match root {
-            Some(root) if root == self.checkpoint.root() => Ok(CheckedNote {
-                name: self.name.clone(),
-                origin: self.checkpoint.origin().to_owned(),
-                size,
-                signers: self.signers.clone(),
-            }),
+            Some(root) if root == self.checkpoint.root() => Ok(self.told()),
             root => {
                 let (name, signed) = (&self.name, self.checkpoint.root());
                 let root = root.map_or("none".to_owned(), Hash::to_string);
@@ -82,7 +88,7 @@ impl Note {
     }
 }
 
-/// A checkpoint that the records agree with.
+/// A signed checkpoint, and what a report says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedNote {
     /// What it was called.
@@ -128,6 +134,8 @@ pub struct Report {
     pub file_bytes: u64,
     /// Checkpoints that agree with the records.
     pub checkpoints: Vec<CheckedNote>,
+    /// Checkpoints that cover more records than are here: nothing can be told of them yet.
+    pub ahead: Vec<CheckedNote>,
     /// Segments that are not whole: no part of the ledger.
     pub unfinished: Vec<String>,
     /// Names that mean nothing among segments.
@@ -185,24 +193,16 @@ impl Plan {
         self.chain.end_seq.0
     }
 
-    /// Verifies every record on `threads` threads, this one among them, and that every note agrees.
+    /// Verifies every record on `threads` threads, this one among them, and that every note agrees that covers no more
+    /// than these.
     ///
     /// # Errors
     /// [`Code::Corrupt`] with the first file that is damaged, and where, or the first note that does not agree;
     /// [`Code::Io`].
     pub fn verify(&self, notes: &[Note], threads: usize, progress: &Progress) -> Result<Report> {
-        let mut sizes: Vec<u64> = Vec::new();
-        for Note { name, checkpoint, .. } in notes {
-            let (size, records) = (checkpoint.size(), self.records());
-            if size > records {
-                let what = format!(
-                    "the checkpoint in {name} covers {size} records, and {records} are here: the rest is not sealed \
-                     yet, or was taken away"
-                );
-                return Err(Error::new(Code::Corrupt, what));
-            }
-            sizes.push(size);
-        }
+        let (notes, ahead): (Vec<&Note>, Vec<&Note>) =
+            notes.iter().partition(|note| note.checkpoint.size() <= self.records());
+        let sizes = notes.iter().map(|note| note.checkpoint.size()).collect();
         let walk = Walk { plan: self, sizes, progress, next: AtomicU64::new(0), found: Mutex::default() };
         thread::scope(|scope| {
             for _ in 1..threads.min(self.parts.len()) {
@@ -230,6 +230,7 @@ impl Plan {
             raw_bytes: self.raw_bytes,
             file_bytes: self.file_bytes,
             checkpoints,
+            ahead: ahead.into_iter().map(Note::told).collect(),
             unfinished,
             stray,
             wal,

@@ -130,6 +130,14 @@ impl LogMap {
         (point >= self.first).then_some(point)
     }
 
+    /// The newest entry that is in a file and known to be committed, or purged.
+    pub(super) fn settled(&self) -> Option<u64> {
+        let waiting = self.slots.iter().rev().take_while(|slot| slot.file == UNWRITTEN).count() as u64;
+        let written = (self.next() - waiting).checked_sub(1);
+        let committed = self.committed.map(|id| id.index.0).min(written);
+        committed.max(self.purged.map(|id| id.index.0))
+    }
+
     /// Cuts everything behind `last`.
     pub(super) fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let keep = match last {

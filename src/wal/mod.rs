@@ -38,7 +38,10 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     env::{Env, OpenMode},
@@ -69,6 +72,7 @@ mod writer;
 pub use crate::types::LogId;
 pub use driver::Driver;
 pub use metrics::{DiskFull, WalHealth, WalMetrics};
+pub use open::RecoveredWal;
 #[doc(hidden)]
 pub use options::Sabotage;
 pub use options::WalOptions;
@@ -297,6 +301,12 @@ impl Wal {
         self.inner.shared.log.lock().map.log_id(index)
     }
 
+    /// The newest entry that no crash and no leader takes back: on this disk and known to be committed, or purged.
+    #[must_use]
+    pub fn settled(&self) -> Option<LogIndex> {
+        self.inner.shared.log.lock().map.settled().map(LogIndex)
+    }
+
     /// Up to which entry, `up_to` at most, the log may be purged so that the entries behind it have at least
     /// `keep_bytes`; none when nothing is to be purged.
     #[must_use]
@@ -312,6 +322,12 @@ impl Wal {
             Some(why) => WalHealth::Poisoned { why },
             None => self.inner.space.health(shared.is_full()),
         }
+    }
+
+    /// Whether the writer waits for room for its next file; tells of every change.
+    #[must_use]
+    pub fn out_of_room(&self) -> watch::Receiver<bool> {
+        self.inner.shared.full.subscribe()
     }
 
     /// Waits until the log takes no more writes for good, and says why.

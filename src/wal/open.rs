@@ -1,7 +1,13 @@
 //! Opening a log: recovery, then the first changes to the disk, then the writer.
 //!
 //! Takes a directory and options, gives a running [`Wal`]. It does not own what recovery judges, nor what the
-//! writer does afterwards; it owns their order. Nothing on disk changes before the log is known to be sound.
+//! writer does afterwards; it owns their order. Nothing on disk changes before the log is known to be sound, and
+//! whoever has more to ask of it, such as whether it goes on where other files end, asks between the two steps:
+//!
+//! ```text
+//! Wal::recover ─► RecoveredWal::state ─► RecoveredWal::begin
+//!   reads           the caller checks      writes
+//! ```
 
 use std::{
     io,
@@ -13,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Driver, Inner, Wal, WalOptions,
+    Driver, Inner, Wal, WalOptions, WalState,
     buffer::AlignedBuffer,
     change::OpeningState,
     driver::{self, InPlace},
@@ -33,27 +39,81 @@ use crate::{
     config::WalIo,
     env::{BLOCK_BYTES, Env, OpenMode},
     error::{Code, Error, Result},
+    types::LogIndex,
 };
 
+/// A log that has been read and not changed.
+#[derive(Debug)]
+pub struct RecoveredWal {
+    env: Env,
+    dir: PathBuf,
+    options: WalOptions,
+    recovered: Recovered,
+}
+
 impl Wal {
-    /// Recovers the log in `dir`, which is made if it is missing, and starts its writer. Blocks.
+    /// Reads the log in `dir`, and changes nothing there. Blocks.
     ///
     /// The caller holds the lock of the data directory: two writers of one log would ruin it.
     ///
     /// # Errors
-    /// `Corrupt` when bytes that were durable have changed, with file and offset; the disk is as it was.
-    /// `Io` and `DiskFull` when the operating system refuses, `InvalidConfig` when the settings ask for
-    /// direct I/O and the file system has none.
+    /// `Corrupt` when bytes that were durable have changed, with file and offset; `Io` when the operating system
+    /// refuses.
+    pub fn recover(env: &Env, dir: &Path, options: WalOptions) -> Result<RecoveredWal> {
+        let (check_sums, check_damage) = (!options.sabotage.skip_sums, !options.sabotage.skip_damage_check);
+        let mode = mode_asked(options.config.io);
+        let recovered = recover::recover(&*env.io, dir, mode, check_sums, check_damage, &mut |_| {})?;
+        Ok(RecoveredWal { env: env.clone(), dir: dir.to_path_buf(), options, recovered })
+    }
+
+    /// [`Wal::recover`] and [`RecoveredWal::begin`] in one.
+    ///
+    /// # Errors
+    /// As theirs.
     pub fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<Self> {
+        Self::recover(env, dir, options)?.begin()
+    }
+
+    /// Fills the tail with the newest entries, as it was before the restart.
+    fn load_tail(&self) -> io::Result<()> {
+        let (next, count) = {
+            let log = self.inner.shared.log.lock();
+            (log.map.next(), log.map.tail_room())
+        };
+        let entries = self.read(next - count..next, usize::MAX)?;
+        self.inner.shared.log.lock().map.set_tail(entries.into_iter().map(|entry| entry.payload).collect());
+        Ok(())
+    }
+}
+
+impl RecoveredWal {
+    /// What the log holds.
+    #[must_use]
+    pub fn state(&self) -> WalState {
+        let state = &self.recovered.state;
+        WalState {
+            first: LogIndex(state.first),
+            purged: state.purged,
+            last: state.last,
+            vote: state.vote.clone(),
+            committed: state.committed,
+        }
+    }
+
+    /// Makes the directory if it is missing, ends what a crash has torn, begins a file and starts the writer. Blocks.
+    ///
+    /// # Errors
+    /// `Io` and `DiskFull` when the operating system refuses, `InvalidConfig` when the settings ask for direct I/O
+    /// and the file system has none.
+    pub fn begin(self) -> Result<Wal> {
+        let Self { env, dir, options, recovered } = self;
+        let (env, dir) = (&env, dir.as_path());
         let WalOptions { mut config, driver, piece_bytes, sabotage } = options;
         config.file_bytes = whole_blocks(config.file_bytes.max(2 * BLOCK_BYTES as u64));
-        let mode = if config.io == WalIo::Buffered { OpenMode::Buffered } else { OpenMode::Direct };
+        let mode = mode_asked(config.io);
         let mut log_dir = LogDir { env: env.clone(), path: dir.to_path_buf(), mode };
         let doing = |what| doing(dir, what);
         env.io.create_dir_all(dir).map_err(doing("making the log directory"))?;
-        let (check_sums, check_damage) = (!sabotage.skip_sums, !sabotage.skip_damage_check);
-        let recovered = recover::recover(&*env.io, dir, mode, check_sums, check_damage, &mut |_| {})?;
-        // From here on the log is known to be sound, and the disk may be changed.
         if mode == OpenMode::Direct && !takes_direct_writes(&log_dir).map_err(doing("trying a write"))? {
             log_dir.mode = without_direct(dir, config.io)?;
         }
@@ -131,23 +191,17 @@ impl Wal {
             thread: Mutex::new(thread),
             dir: dir.to_path_buf(),
             space,
-            check_sums,
+            check_sums: !sabotage.skip_sums,
         };
-        let wal = Self { inner: Arc::new(inner) };
+        let wal = Wal { inner: Arc::new(inner) };
         wal.load_tail().map_err(doing("reading the newest entries"))?;
         Ok(wal)
     }
+}
 
-    /// Fills the tail with the newest entries, as it was before the restart.
-    fn load_tail(&self) -> io::Result<()> {
-        let (next, count) = {
-            let log = self.inner.shared.log.lock();
-            (log.map.next(), log.map.tail_room())
-        };
-        let entries = self.read(next - count..next, usize::MAX)?;
-        self.inner.shared.log.lock().map.set_tail(entries.into_iter().map(|entry| entry.payload).collect());
-        Ok(())
-    }
+/// How files are opened, as far as the file system can do it.
+fn mode_asked(io: WalIo) -> OpenMode {
+    if io == WalIo::Buffered { OpenMode::Buffered } else { OpenMode::Direct }
 }
 
 /// Turns an I/O error into one that says what was being done.
@@ -171,6 +225,8 @@ fn takes_direct_writes(dir: &LogDir) -> io::Result<bool> {
     let written = match file.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), 0) {
         Ok(()) => Ok(file.writes_through()),
         Err(error) if refuses_direct(&error) => Ok(false),
+        // There may be a spare to begin with; the flag has to be believed then.
+        Err(error) if is_no_space(&error) => Ok(file.writes_through()),
         Err(error) => Err(error),
     };
     dir.env.io.remove(&path)?;

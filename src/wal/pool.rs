@@ -20,7 +20,10 @@ use std::{
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
-use super::{buffer::AlignedBuffer, files::LogDir};
+use super::{
+    buffer::AlignedBuffer,
+    files::{LogDir, is_no_space},
+};
 use crate::env::File;
 
 /// Freed files kept for reuse. A burst that purges more gives the rest back to the file system.
@@ -29,7 +32,6 @@ const SPARES_MAX: usize = 4;
 /// Zeros are written in pieces of this size.
 const FILL_BYTES: usize = 1 << 20;
 
-/// Makes files ready before they are needed.
 /// Makes files ready ahead, and keeps the freed ones.
 pub(super) struct FilePool {
     filler: Arc<Filler>,
@@ -110,10 +112,19 @@ impl FilePool {
         Ok((self.filler.fill(self.filler.bytes)?, self.filler.bytes))
     }
 
-    /// A file of just these bytes: what a start begins with. It is small, so that it is quickly filled and
-    /// that a node which starts again and again does not eat its disk; the spares are for what comes after.
+    /// A file of just these bytes, and its size: what a start begins with. It is small, so that it is quickly filled
+    /// and that a node which starts again and again does not eat its disk; the spares are for what comes after, unless
+    /// the disk has room for nothing else.
     pub(super) fn take_small(&self, bytes: u64) -> io::Result<(PathBuf, u64)> {
-        Ok((self.filler.fill(bytes)?, bytes))
+        let error = match self.filler.fill(bytes) {
+            Ok(path) => return Ok((path, bytes)),
+            Err(error) => error,
+        };
+        if !is_no_space(&error) || bytes > self.filler.bytes {
+            return Err(error);
+        }
+        let spare = self.filler.spares.lock().ready.pop();
+        spare.map(|path| (path, self.filler.bytes)).ok_or(error)
     }
 
     /// Whether a freed file of this size should be kept.

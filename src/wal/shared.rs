@@ -5,7 +5,6 @@
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -23,7 +22,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) sync_us: Mutex<Histogram<u64>>,
     /// Whether there was no room for the next file.
-    full: AtomicBool,
+    pub(super) full: watch::Sender<bool>,
     /// Why nothing is written any more. Set under the lock of `log`, and never taken back.
     pub(super) poison: watch::Sender<Option<String>>,
 }
@@ -47,7 +46,7 @@ impl Shared {
             files,
             counters: Counters::default(),
             sync_us: Mutex::new(sync_us.map_err(|e| Error::new(Code::Internal, e.to_string()))?),
-            full: AtomicBool::new(false),
+            full: watch::Sender::new(false),
             poison: watch::Sender::new(None),
         })
     }
@@ -84,11 +83,11 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.full.load(Relaxed)
+        *self.full.borrow()
     }
 
     pub(super) fn set_full(&self, full: bool) {
-        self.full.store(full, Relaxed);
+        self.full.send_if_modified(|was| std::mem::replace(was, full) != full);
     }
 
     pub(super) fn unqueue(&self, work: &Work) {

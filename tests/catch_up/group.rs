@@ -144,7 +144,7 @@ impl Group {
     pub async fn start_missing(&mut self) {
         let members: BTreeMap<NodeId, Member> = MEMBERS
             .iter()
-            .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), http_addr: String::new() }))
+            .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), ..Member::default() }))
             .collect();
         let missing = (0..3).filter(|at| self.nodes[*at].is_none());
         let starts: Vec<_> = missing

@@ -7,7 +7,7 @@
 )]
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, Read, Write},
     net::Shutdown,
     thread,
     time::{Duration, Instant},
@@ -826,6 +826,36 @@ pub fn a_watch_ends_with_the_server(server: &mut impl Server) {
         let last = std::iter::from_fn(|| Some(watcher.next())).find(|sent| !matches!(sent, Sent::Comment(_)));
         assert_eq!(last, Some(Sent::End));
     }
+}
+
+/// A stop once waited for clients that do not read, for as long as it may take.
+pub fn a_watch_that_is_not_read_holds_up_no_stop(server: &mut impl Server) {
+    // An event without an end in sight, and more of them than sockets hold.
+    server.client().put("/k", vec![b'v'; 32 << 20]).is(201);
+    (0..200).for_each(|n| drop(server.client().put(&format!("/k-{n}"), vec![b'v'; 64 << 10]).is(201)));
+    let mut watchers: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for (from, watcher) in watchers.iter_mut().enumerate() {
+        let request = format!("GET /api/v1/watch?from={from} HTTP/1.1\r\nHost: x\r\n\r\n");
+        watcher.send(request.as_bytes()).unwrap();
+        // The first bytes have come, so the rest is under way; nobody takes it.
+        watcher.stream.fill_buf().unwrap();
+    }
+    let addr = server.addr();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let unread = runtime.block_on(async {
+        use http_body_util::Empty;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(conn);
+        let request = hyper::Request::get(format!("http://{addr}/api/v1/watch?from=0"));
+        sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap()
+    });
+    let began = Instant::now();
+    assert!(server.stop(), "a clean stop");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(unread);
 }
 
 pub fn half_closed_sockets(server: &mut impl Server) {

@@ -230,6 +230,7 @@ impl Room for FakeRoom {
 
 struct One {
     disk_full: bool,
+    unhealthy: bool,
 }
 
 impl NodeView for One {
@@ -242,11 +243,11 @@ impl NodeView for One {
     }
 
     fn healthy(&self) -> Result<()> {
-        Ok(())
+        if self.unhealthy { Err(Error::new(Code::NoQuorum, "unhealthy: as asked for")) } else { Ok(()) }
     }
 
     fn metrics(&self) -> MetricsSnapshot {
-        MetricsSnapshot { current_leader: Some(1), ..MetricsSnapshot::default() }
+        MetricsSnapshot { total_keys: Some(0), current_leader: Some(1), ..MetricsSnapshot::default() }
     }
 
     fn members(&self) -> Vec<MemberView> {
@@ -288,7 +289,7 @@ pub fn start(setup: &Setup) -> FakeServer {
     limits.max_requests_per_client_per_sec = setup.max_requests_per_client_per_sec.unwrap_or(0);
     let app = App {
         backend,
-        node: Arc::new(One { disk_full: setup.disk_full }),
+        node: Arc::new(One { disk_full: setup.disk_full, unhealthy: setup.unhealthy }),
         metrics: Arc::new(Metrics::new()),
         limits,
     };

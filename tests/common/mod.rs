@@ -33,6 +33,8 @@ pub struct Setup {
     pub overloaded: bool,
     /// The fake only: the node says that its disk is full.
     pub disk_full: bool,
+    /// The fake only: the node says that it is not healthy.
+    pub unhealthy: bool,
     /// The fake only: keys that a scan looks at before it ends its page, tombstones among them.
     pub scan_visits_max: Option<usize>,
 }
@@ -86,6 +88,7 @@ macro_rules! contract_tests {
             watches_are_refused Setup::default();
             a_watch_outlives_quiet_times Setup { read_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
             a_watch_ends_with_the_server Setup::default();
+            a_watch_that_is_not_read_holds_up_no_stop Setup::default();
             half_closed_sockets Setup::default();
             pipelined_requests Setup::default();
             broken_bodies_store_nothing Setup::default();

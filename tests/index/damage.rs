@@ -2,13 +2,16 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use scribe_ledger::index::{Index, IndexError, KeyRange, Result, Row};
 
-use super::{OPTIONS, ingest, open, position, row};
+use super::{
+    OPTIONS,
+    damaged_files::{Original, files, flip},
+    ingest, open, position, row,
+};
 
 const RUNS: u64 = 11;
 const KEYS_A_RUN: u64 = 700;
@@ -25,39 +28,6 @@ fn feed(index: &Index) {
 
 fn all(index: &Index) -> Result<Vec<Row>> {
     index.scan(&KeyRange::all()).collect()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
-/// Copies a directory. fjall's journal has nothing in it but 64 MiB of zeros, which need not be copied.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else if path.extension().is_some_and(|extension| extension == "jnl") {
-            File::create(&to).unwrap().set_len(fs::metadata(&path).unwrap().len()).unwrap();
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
-}
-
-fn flip(file: &Path, at: u64, bit: u64) {
-    let file = File::options().read(true).write(true).open(file).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 1 << bit], at).unwrap();
 }
 
 /// An index with a few runs, some merged, closed; and all its rows.
@@ -113,6 +83,7 @@ fn a_flipped_bit_anywhere_is_never_an_answer() {
     let (whole, damaged) = (home.path().join("whole"), home.path().join("damaged"));
     let expected = some_index(&whole);
     Index::verify(&whole).unwrap();
+    let original = Original::read(&whole);
     let files: Vec<PathBuf> =
         files(&whole).into_iter().filter(|file| fs::metadata(file).unwrap().len() > 0).collect();
     let mut chance = Chance(0x5EED_5C81_BE00_0004);
@@ -126,8 +97,7 @@ fn a_flipped_bit_anywhere_is_never_an_answer() {
                 1 => chance.below(end.min(200)),
                 _ => chance.below(end),
             };
-            let _ = fs::remove_dir_all(&damaged);
-            copy(&whole, &damaged);
+            original.copy(&damaged);
             let name = file.strip_prefix(&whole).unwrap();
             flip(&damaged.join(name), at, chance.below(8));
             places += 1;
@@ -142,12 +112,12 @@ fn a_file_cut_or_gone_is_never_an_answer() {
     let home = tempfile::tempdir().unwrap();
     let (whole, damaged) = (home.path().join("whole"), home.path().join("damaged"));
     let expected = some_index(&whole);
+    let original = Original::read(&whole);
     for file in files(&whole) {
         let bytes = fs::metadata(&file).unwrap().len();
         let name = file.strip_prefix(&whole).unwrap();
         for keep in [None, Some(0), Some(bytes / 2), Some(bytes.saturating_sub(1))] {
-            let _ = fs::remove_dir_all(&damaged);
-            copy(&whole, &damaged);
+            original.copy(&damaged);
             match keep {
                 None => fs::remove_file(damaged.join(name)).unwrap(),
                 Some(keep) => {

@@ -1,6 +1,8 @@
 //! The index against a map, against damage to its files, and against SIGKILL.
 
 mod damage;
+#[path = "../common/damage.rs"]
+mod damaged_files;
 mod kill;
 mod model;
 

@@ -184,8 +184,8 @@ fn checkpoints_have_to_agree() {
         let error = check(size, Hash::of(b"x")).unwrap_err();
         assert!(error.message().contains("signed for other records"), "{error}");
     }
-    let error = check(end + 1, built.root()).unwrap_err();
-    assert!(error.message().contains("covers 2801 records, and 2800 are here"), "{error}");
+    let report = check(end + 1, built.root()).unwrap();
+    assert_eq!((report.checkpoints.len(), report.ahead[0].size), (0, end + 1), "{report:?}");
 }
 
 #[test]
@@ -210,6 +210,58 @@ fn checkpoints_are_read_from_files_and_their_signatures_checked() {
     assert!(stderr(&refused).contains("no known key has signed"), "{}", stderr(&refused));
     exits_with(&scribe(&["verify", dir, "--key", &key]), 2);
     exits_with(&scribe(&["verify", dir, "--checkpoint", "/nowhere", "--key", &key]), 2);
+}
+
+/// It was once told as a loss is.
+#[test]
+fn a_checkpoint_of_what_is_not_sealed_yet_proves_nothing_yet() {
+    let built = Built::new();
+    let home = tempfile::tempdir().unwrap();
+    let signer = Signer::from_seed("log", &[1; 32]).unwrap();
+    let key = signer.verifier_key().to_string();
+    let (old, fresh) = (home.path().join("old"), home.path().join("fresh"));
+    fs::write(&old, note(&signer, 1_234, built.roots[1_234])).unwrap();
+    fs::write(&fresh, note(&signer, built.records() + 5, Hash::of(b"not known yet"))).unwrap();
+    let dir = built.path().to_str().unwrap();
+    let with = |format: &str| {
+        let (old, fresh) = (old.to_str().unwrap(), fresh.to_str().unwrap());
+        let notes = ["--checkpoint", old, "--checkpoint", fresh, "--key", &key, "--format", format];
+        scribe(&[&["verify", dir], &notes[..]].concat())
+    };
+    let undecided = with("json");
+    exits_with(&undecided, 3);
+    let document: Json = serde_json::from_str(&stdout(&undecided)).unwrap();
+    assert_eq!(document["verified"], Json::Null);
+    let says = format!("a checkpoint covers more: {} in {}", built.records() + 5, fresh.display());
+    assert!(document["problem"].as_str().unwrap().contains(&says), "{document}");
+    assert!(stderr(&with("table")).contains("cannot tell yet: the 2800 records here are whole"));
+    // What is wrong is wrong whatever else cannot be told.
+    fs::write(&old, note(&signer, 1_234, built.roots[1_233])).unwrap();
+    exits_with(&with("table"), 1);
+    fs::write(&old, note(&signer, 1_234, built.roots[1_234])).unwrap();
+    let mut bytes = fs::read(built.segment(2)).unwrap();
+    bytes[5_000] ^= 1;
+    fs::write(built.segment(2), bytes).unwrap();
+    exits_with(&with("table"), 1);
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_segment_is_named() {
+    let built = Built::new();
+    fs::remove_file(built.segment(1)).unwrap();
+    fs::create_dir(built.segment(1)).unwrap();
+    let output = scribe(&["verify", built.path().to_str().unwrap()]);
+    exits_with(&output, 1);
+    let says = format!("{} is a directory and no segment: ", built.segment(1).display());
+    assert!(stderr(&output).contains(&says) && stderr(&output).contains("restore"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_exit_codes_are_told() {
+    let help = stdout(&scribe(&["verify", "--help"]));
+    for says in ["0  verified", "1  wrong", "2  the arguments", "3  cannot tell yet"] {
+        assert!(help.contains(says), "{help}");
+    }
 }
 
 #[test]

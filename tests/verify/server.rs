@@ -119,10 +119,10 @@ fn a_server_that_cannot_answer_is_no_liar() {
     exits_with(&visitor.visit(&[]), 0);
     visitor.log.show(90, Lie::Overloaded);
     let output = visitor.visit(&["--format", "json"]);
-    exits_with(&output, 1);
+    exits_with(&output, 3);
     assert!(!stderr(&output).contains("believed"), "{}", stderr(&output));
     let document: Json = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(document["verified"], false);
+    assert_eq!(document["verified"], Json::Null);
     assert!(visitor.evidence().is_empty());
 }
 

@@ -14,7 +14,7 @@ use crate::{
     env::real::RealIo,
     error::{Code, Error},
     proof::note::NOTE_BYTES_MAX,
-    verify::{Note, Plan, Progress},
+    verify::{Note, Plan, Progress, Report},
 };
 
 pub(super) fn verify<W: Write>(
@@ -43,7 +43,24 @@ pub(super) fn verify<W: Write>(
         drop(done);
         report
     });
-    Ok(printer.report(&report.map_err(failure)?)?)
+    let report = report.map_err(failure)?;
+    if !report.ahead.is_empty() {
+        return Err(Failure::Undecided(cannot_tell(&report)));
+    }
+    Ok(printer.report(&report)?)
+}
+
+/// Why the checkpoints that cover more than is here prove nothing, and what to do.
+fn cannot_tell(report: &Report) -> String {
+    let ahead = report.ahead.iter().map(|note| format!("{} in {}", note.size, note.name));
+    format!(
+        "cannot tell yet: the {} records here are whole (root {}), and a checkpoint covers more: {}. The others may not \
+         be sealed yet, which takes storage.segment_age_max at most, or were sealed after a copy was made: verify them \
+         again later, or a newer copy. If they do not come, they were taken away",
+        report.records,
+        report.root,
+        ahead.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn note(path: &Path, args: &VerifyArgs) -> Result<Note, Failure> {
@@ -59,6 +76,8 @@ fn note(path: &Path, args: &VerifyArgs) -> Result<Note, Failure> {
 fn failure(error: Error) -> Failure {
     match error.code() {
         Code::Malformed => Failure::Usage(error.to_string()),
+        // It says nothing of what is there.
+        Code::Io => Failure::Undecided(format!("cannot tell: {error}")),
         _ => Failure::Failed(error.to_string()),
     }
 }

@@ -50,7 +50,7 @@ impl From<ClientError> for Trouble {
             // It has signed for what it was asked about.
             return Self::Distrust(Distrust(format!("it does not show what it has signed for: {error}")));
         }
-        Self::Failure(error.into())
+        Self::Failure(no_verdict(error))
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn verify<W: Write>(
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
     let env = real_env();
-    let note = client.get_bytes("/checkpoint").await?;
+    let note = client.get_bytes("/checkpoint").await.map_err(no_verdict)?;
     let origin = Visit::origin_of(&note).map_err(|why| distrusted(url, &why, None))?;
     let path = match &args.state {
         Some(path) => path.clone(),
@@ -124,6 +124,14 @@ async fn look(
         visit.check_sample(*seq, &InclusionAnswer::read(proof)?, &RecordAnswer::read(record)?)?;
     }
     Ok((visit, samples.len() as u64))
+}
+
+/// A server that does not answer is no liar.
+fn no_verdict(error: ClientError) -> Failure {
+    match error.into() {
+        Failure::Failed(why) => Failure::Undecided(format!("cannot tell: {why}")),
+        usage => usage,
+    }
 }
 
 fn distrusted(url: &str, why: &Distrust, kept: Option<&Path>) -> Failure {

@@ -73,6 +73,15 @@ fn refuses_direct(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
+/// Opens a file. A directory can be opened as well, and then gives an error without a name at the first read.
+fn read_only(path: &Path) -> io::Result<fs::File> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory"));
+    }
+    Ok(file)
+}
+
 impl Io for RealIo {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         // A directory whose own name is lost in a crash takes its files with it, so each new one is
@@ -109,7 +118,7 @@ impl Io for RealIo {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(match mode {
-            OpenMode::Read => RealFile { file: fs::File::open(path)?, writes_through: false },
+            OpenMode::Read => RealFile { file: read_only(path)?, writes_through: false },
             OpenMode::Buffered => RealFile { file: read_write(path)?, writes_through: false },
             OpenMode::Direct => open_direct(path)?,
         }))
