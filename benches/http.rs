@@ -17,6 +17,7 @@ use scribe_ledger::{
     env::real::real_env,
     metrics::Metrics,
     node::{Founding, Node},
+    raft::Member,
     types::Op,
     wal::{Driver, WalOptions},
     wire::push_frame,
@@ -33,7 +34,7 @@ fn serve() -> (SocketAddr, tempfile::TempDir, tokio::runtime::Runtime) {
     config.node.data_dir = dir.path().join("data");
     let addr = runtime.block_on(async move {
         let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-        let founding = Founding::Alone { http_addr: "127.0.0.1:1".into() };
+        let founding = Founding::alone(1, Member { http_addr: "127.0.0.1:1".into(), ..Member::default() });
         let node = Node::start(real_env(), &config, founding, options).await.expect("the node starts");
         let listener = api::listen(([127, 0, 0, 1], 0).into()).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");

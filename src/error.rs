@@ -19,6 +19,8 @@ pub enum Code {
     NotFound,
     /// No such path, or a method that the path does not have.
     NoSuchRoute,
+    /// The cluster is not as the change takes it to be: an id that is taken, a node that has a ledger of its own.
+    Conflict,
     /// `If-Match` or `If-None-Match` did not hold when the write was applied.
     PreconditionFailed,
     /// The idempotency key was used before, with other content.
@@ -70,6 +72,7 @@ impl Code {
             Self::TooLarge => "too-large",
             Self::NotFound => "not-found",
             Self::NoSuchRoute => "no-such-route",
+            Self::Conflict => "conflict",
             Self::PreconditionFailed => "precondition-failed",
             Self::IdempotencyMismatch => "idempotency-mismatch",
             Self::RateLimited => "rate-limited",
@@ -104,6 +107,7 @@ impl Code {
             | Self::TooLarge
             | Self::NotFound
             | Self::NoSuchRoute
+            | Self::Conflict
             | Self::PreconditionFailed
             | Self::IdempotencyMismatch
             | Self::InvalidConfig => Advice::FixRequest,

@@ -1,7 +1,8 @@
 //! Scribe Ledger: a distributed, append-only, verifiable key-value ledger.
 //!
 //! `ARCHITECTURE.md` is the map. Data meets the modules in this order: [`client`] or any HTTP client, [`api`],
-//! [`pipeline`], [`raft`], [`wal`], [`state`], and on the way back out [`read`]. [`node`] wires them.
+//! [`pipeline`], [`raft`], [`wal`], [`state`], and on the way back out [`read`]. [`node`] wires them, and
+//! [`host`] makes it a member of a cluster.
 //!
 //! A program that wants a ledger of its own, without a server, starts at [`Ledger`].
 
@@ -12,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod env;
 pub mod error;
+pub mod host;
 pub mod index;
 pub mod ledger;
 pub mod metrics;

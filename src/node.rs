@@ -13,6 +13,7 @@
 //! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
+mod claim;
 mod identity;
 mod reindex;
 mod signing;
@@ -23,8 +24,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use self::identity::Claim;
+use self::identity::{Claim, Fresh};
 pub use self::{
+    claim::{Found, abandon, claim, look},
     identity::Identity,
     reindex::{Reindexed, reindex},
 };
@@ -59,17 +61,39 @@ use crate::{
 /// Where a member without a log gets its ledger from. One that has a log goes on with it.
 #[derive(Clone, Debug)]
 pub enum Founding {
-    /// It founds a ledger of its own.
-    Alone {
-        /// Where it tells clients to go.
-        http_addr: String,
-    },
     /// It founds a ledger with these members, itself among them, all of them voters.
     Group(BTreeMap<NodeId, Member>),
-    /// It waits for a leader that counts it in.
-    Join,
+    /// It comes to a ledger that others have founded, and waits for a leader that counts it in.
+    Join {
+        /// Which ledger.
+        cluster_id: String,
+        /// What the others know this node's directory by; drawn where nobody has been told.
+        incarnation: Option<u64>,
+    },
     /// It founds a ledger for the process it is a part of, which nobody else reaches.
     Embedded,
+}
+
+impl Founding {
+    /// A ledger with one member.
+    #[must_use]
+    pub fn alone(id: NodeId, member: Member) -> Self {
+        Self::Group(BTreeMap::from([(id, member)]))
+    }
+
+    fn claim(&self, config: &Config) -> (Claim, Fresh) {
+        let server = Claim::Server { adopt: config.node.adopt_embedded };
+        match self {
+            Self::Embedded => (Claim::Embedded, Fresh::default()),
+            Self::Group(members) => {
+                let incarnation = members.get(&config.node.id).map(|me| me.incarnation);
+                (server, Fresh { joins: None, incarnation: incarnation.filter(|known| *known != 0) })
+            }
+            Self::Join { cluster_id, incarnation } => {
+                (server, Fresh { joins: Some(cluster_id.clone()), incarnation: *incarnation })
+            }
+        }
+    }
 }
 
 /// What a running node can tell about itself. Cheap to clone.
@@ -132,6 +156,12 @@ impl NodeInfo {
         self.live_keys.get()
     }
 
+    /// Consensus, for whoever administers the cluster.
+    #[must_use]
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
     /// What every stage holds.
     #[must_use]
     pub fn stages(&self) -> Vec<Reading> {
@@ -173,6 +203,9 @@ pub enum Ended {
     /// It is to be stopped and started again, from the same directory: what it lacked is there.
     Restart(String),
 }
+
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running node.
 pub struct Node {
@@ -231,11 +264,8 @@ impl Node {
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
         let lock = lock(&*env.io, data_dir)?;
-        let claim = match founding {
-            Founding::Embedded => Claim::Embedded,
-            _ => Claim::Server { adopt: config.node.adopt_embedded },
-        };
-        let identity = identity::open(env, data_dir, config.node.id, claim)?;
+        let (claim, fresh) = founding.claim(config);
+        let identity = identity::open(env, data_dir, config.node.id, claim, fresh)?;
         let driver = wal_options.driver;
         let switch = Switch::new(env.io.clone(), data_dir);
         let (log, segments, expected) =
@@ -263,12 +293,10 @@ impl Node {
         )?;
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
         let founders = match founding {
-            Founding::Alone { http_addr } => {
-                let raft_addr = config.network.raft_bind();
-                BTreeMap::from([(config.node.id, Member { raft_addr, http_addr, ..Member::default() })])
-            }
+            // A node that has come to others' ledger never founds one, whatever it is told now.
+            Founding::Join { .. } => BTreeMap::new(),
+            _ if identity.joined => BTreeMap::new(),
             Founding::Group(members) => members,
-            Founding::Join => BTreeMap::new(),
             Founding::Embedded => BTreeMap::from([(config.node.id, Member::default())]),
         };
         let boundaries = background.boundaries.clone();
@@ -391,6 +419,7 @@ impl Node {
                 None
             }
         };
+        self.info.consensus.hand_over(HAND_OVER_PATIENCE).await;
         self.info.consensus.stop().await;
         let background = self.background.stop().await;
         let (size, root) = self.info.tree.head();

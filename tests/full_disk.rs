@@ -8,6 +8,7 @@ use scribe_ledger::{
     error::{Code, Error},
     node::{Founding, Node},
     pipeline::message::Written,
+    raft::Member,
     sim::{self, SimIo, sim_env},
     state::batch::Draft,
     types::Seq,
@@ -34,7 +35,13 @@ fn config() -> Config {
 async fn start(io: &SimIo, config: &Config, seed: u64) -> Result<Node, Error> {
     let options = WalOptions::new(config.wal.clone(), Driver::Task);
     let env: Env = sim_env(io, seed);
-    Node::start(env, config, Founding::Alone { http_addr: "sim:1".into() }, options).await
+    Node::start(
+        env,
+        config,
+        Founding::alone(1, Member { http_addr: "sim:1".into(), ..Member::default() }),
+        options,
+    )
+    .await
 }
 
 /// Runs a process until it ends or is killed.

@@ -73,7 +73,11 @@ async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms:
             rng: Arc::new(rng.fork()),
             network: Arc::new(network.link(id)),
         };
-        let founding = if id == 1 { Founding::Group(group.clone()) } else { Founding::Join };
+        let founding = if id == 1 {
+            Founding::Group(group.clone())
+        } else {
+            Founding::Join { cluster_id: "sim".into(), incarnation: None }
+        };
         async move {
             let config = config(id);
             let options = WalOptions::new(config.wal.clone(), Driver::Task);

@@ -19,6 +19,7 @@ use scribe_ledger::{
     node::{Ended, Founding, Node},
     pipeline::message::Written,
     proof::{Hash, frontier::Frontier},
+    raft::Member,
     read::{Reader, Record},
     segment::{BlockCache, Segment},
     sim::{self, Failure, Fault, Op, SimIo, SimRng},
@@ -190,7 +191,13 @@ impl World {
         let config = config(&SimRng::new(self.now_ms));
         let options =
             WalOptions { sabotage: self.sabotage, ..WalOptions::new(config.wal.clone(), Driver::Task) };
-        Node::start(env, &config, Founding::Alone { http_addr: "sim:1".into() }, options).await
+        Node::start(
+            env,
+            &config,
+            Founding::alone(1, Member { http_addr: "sim:1".into(), ..Member::default() }),
+            options,
+        )
+        .await
     }
 
     /// One life with an accident somewhere in it, or a clean stop at its end.

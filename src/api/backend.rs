@@ -6,6 +6,7 @@
 use std::future::Future;
 
 use crate::{
+    cluster::admin::Admin,
     error::Result,
     pipeline::{
         ingest::{Ingest, Permit},
@@ -81,6 +82,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`](crate::error::Code::Unavailable) while nothing is.
     fn proofs(&self) -> Result<&Proofs>;
+
+    /// What changes the cluster.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::error::Code::Unavailable) while the node starts.
+    fn admin(&self) -> Result<&Admin>;
 }
 
 /// Room in the pipeline for one request.
@@ -105,6 +112,8 @@ pub struct Live {
     pub reader: Reader,
     /// What lets a stranger check it.
     pub proofs: Proofs,
+    /// What changes the cluster.
+    pub admin: Admin,
 }
 
 impl Backend for Live {
@@ -162,6 +171,10 @@ impl Backend for Live {
 
     fn proofs(&self) -> Result<&Proofs> {
         Ok(&self.proofs)
+    }
+
+    fn admin(&self) -> Result<&Admin> {
+        Ok(&self.admin)
     }
 }
 

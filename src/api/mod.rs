@@ -28,6 +28,7 @@ use crate::{
     metrics::{Metrics, Operation},
 };
 
+mod administer;
 pub mod backend;
 mod batch;
 mod blocking;

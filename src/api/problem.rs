@@ -164,6 +164,7 @@ const fn describe(code: Code) -> (StatusCode, &'static str) {
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"),
         Code::NotFound => (StatusCode::NOT_FOUND, "Not found"),
         Code::NoSuchRoute => (StatusCode::NOT_FOUND, "No such path"),
+        Code::Conflict => (StatusCode::CONFLICT, "The cluster is in the way of the change"),
         Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "The condition does not hold"),
         Code::IdempotencyMismatch => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used with other content")

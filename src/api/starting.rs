@@ -13,6 +13,7 @@ use super::{
     status::{NodeView, Status},
 };
 use crate::{
+    cluster::admin::Admin,
     error::{Code, Error, Result},
     metrics::MetricsSnapshot,
     pipeline::message::Written,
@@ -114,6 +115,10 @@ impl Backend for Starting {
     }
 
     fn proofs(&self) -> Result<&Proofs> {
+        Err(self.refusal())
+    }
+
+    fn admin(&self) -> Result<&Admin> {
         Err(self.refusal())
     }
 }

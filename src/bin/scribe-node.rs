@@ -13,8 +13,10 @@ use scribe_ledger::{
     config::{Config, LimitsConfig, LogFormat, NodeArgs, process_environment, run_config_command},
     env::real::{is_in_memory, real_env},
     error::{Code, Error, Result},
+    host::Host,
     metrics::Metrics,
-    node::{Ended, Founding, Node},
+    node::{Ended, Node},
+    types::Seq,
     wal::{Driver, WalOptions},
 };
 use tokio::{
@@ -118,17 +120,21 @@ async fn serve(config: &Config) -> Result<()> {
     let bound = listener.local_addr().map_err(io("binding HTTP"))?;
     let http_addr = config.network.http_advertised(bound);
 
+    let mut host = Host::open(&real_env(), config, http_addr).await?;
     let metrics = Arc::new(Metrics::new());
     let mut stop = Stop { terminate, interrupt };
     let mut listener = listener;
-    loop {
+    let ended = loop {
         let (for_later, now) = shared(listener).map_err(io("sharing the HTTP socket"))?;
         let http = Http { listener: now, bound, metrics: metrics.clone(), limits: config.limits.clone() };
-        if let After::Stop = live(config, http, http_addr.clone(), &mut stop).await? {
-            return Ok(());
+        match live(config, http, &mut host, &mut stop).await {
+            Ok(After::Stop) => break Ok(()),
+            Ok(After::Restart) => listener = for_later,
+            Err(error) => break Err(error),
         }
-        listener = for_later;
-    }
+    };
+    host.stop().await;
+    ended
 }
 
 /// What a life of the node was ended for.
@@ -156,7 +162,7 @@ impl Stop {
 }
 
 /// Starts the node, serves clients, and stops it, when that is asked or when it does not go on.
-async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -> Result<After> {
+async fn live(config: &Config, http: Http, host: &mut Host, stop: &mut Stop) -> Result<After> {
     let Http { listener, bound, metrics, limits } = http;
     let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: limits.clone() };
     let shared = shared(listener).map_err(|e| Error::io("sharing the HTTP socket", &e));
@@ -166,7 +172,7 @@ async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -
 
     let started = tokio::select! {
         biased;
-        started = start_beside(config.clone(), http_addr) => Some(started),
+        started = start(config, host) => Some(started),
         () = stop.asked() => None,
     };
     starting_server.close().await;
@@ -184,12 +190,14 @@ async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -
             "the data directory is on a memory file system: all of the ledger is gone when the machine stops"
         );
     }
-    let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
+    let admin = host.attach(&info);
+    let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs(), admin };
     let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,
         cluster_id = info.identity.cluster_id,
         http_addr = %bound,
+        raft_addr = host.raft_addr(),
         data_dir = %data_dir.display(),
         profile = config.profile,
         records = info.applied().0,
@@ -202,6 +210,7 @@ async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -
     let ended = tokio::select! {
         biased;
         ended = node.ended() => Some(ended),
+        cluster_id = host.adopted() => Some(Ended::Restart(format!("cluster {cluster_id} has adopted the node"))),
         () = stop.asked() => None,
     };
     match &ended {
@@ -209,13 +218,21 @@ async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -
         Some(Ended::Restart(why)) => tracing::info!(why, "the node starts again"),
         None => tracing::info!("stopping: no new connections, requests under way are finished"),
     }
+    host.detach().await;
     if !server.close().await {
         tracing::warn!("some requests were cut off after limits.shutdown_timeout");
     }
+    let is_empty = node.info().applied() == Seq(0);
     let closed = node.stop().await;
     match ended {
         Some(Ended::Failed(why)) => Err(Error::new(Code::Io, why)),
-        Some(Ended::Restart(_)) => closed.map(|()| After::Restart),
+        Some(Ended::Restart(_)) => {
+            closed?;
+            if host.is_adopted() && is_empty {
+                host.make_way()?;
+            }
+            Ok(After::Restart)
+        }
         None => {
             closed?;
             tracing::info!("stopped");
@@ -226,14 +243,16 @@ async fn live(config: &Config, http: Http, http_addr: String, stop: &mut Stop) -
 
 /// Starts the node on a thread of its own, because a long replay blocks, and the signals and the health page
 /// of this process must not wait for it.
-async fn start_beside(config: Config, http_addr: String) -> Result<Node> {
+async fn start(config: &Config, host: &mut Host) -> Result<Node> {
+    let founding = host.begin().await?;
+    let (config, env) = (config.clone(), host.env());
     let (told, started) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
         .name("start".into())
         .spawn(move || {
             let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-            let start = Node::start(real_env(), &config, Founding::Alone { http_addr }, options);
+            let start = Node::start(env, &config, founding, options);
             // Nobody listens any more when the process is to stop.
             let _ = told.send(runtime.block_on(start));
         })

@@ -26,11 +26,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::announcement::Presence;
 use crate::types::NodeId;
 
 /// Where a node is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// By other members, `HOST:PORT`.
     pub raft_addr: String,
@@ -74,7 +76,7 @@ pub struct Wishes {
 }
 
 /// What a node says of itself. Two reports with one id and one incarnation are of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its id.
     pub id: NodeId,
@@ -89,7 +91,7 @@ pub struct Report {
 }
 
 /// The cluster of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Belonging {
     /// Which.
     pub cluster_id: String,

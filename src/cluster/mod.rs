@@ -25,8 +25,10 @@
 //! nodes are members is Raft's to know: [`transport`] asks a hook. The starting and stopping of anything is the
 //! node's, which does what [`form::decide`] says.
 
+pub mod admin;
 pub mod announcement;
 pub mod catch_up;
+pub mod control;
 pub mod discovery;
 pub mod fetch;
 pub mod form;

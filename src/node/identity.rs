@@ -4,8 +4,12 @@
 //! not own the lock, nor anything else in the directory.
 //!
 //! ```text
-//! { "format": 1, "node_id": 1, "cluster_id": "32 hex digits", "embedded": true }
+//! { "format": 1, "node_id": 1, "cluster_id": "32 hex digits", "incarnation": "16 hex digits",
+//!   "joined": true, "embedded": true }
 //! ```
+//!
+//! The incarnation tells this directory from any other that claims the node's id. `joined` stands only where the
+//! node came to a ledger that others had founded: without a log it waits to be counted in, and founds nothing.
 //!
 //! `embedded` stands only in the directory of an embedded ledger: a program's own ledger is no
 //! member of any cluster, and a server that came upon it by a mistaken path would become its owner.
@@ -37,6 +41,12 @@ pub struct Identity {
     pub node_id: NodeId,
     /// The ledger it is a part of: 128 random bits in hex, drawn by its founder.
     pub cluster_id: String,
+    /// Which of the directories with this node's id it is: 64 random bits, never zero.
+    #[serde(with = "hex_word")]
+    pub incarnation: u64,
+    /// Whether it came to a ledger that others had founded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
     /// Whether a program has it for itself, without a server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embedded: bool,
@@ -54,6 +64,15 @@ pub enum Claim {
     },
 }
 
+/// What an empty directory is claimed for.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    /// The ledger that others have founded; `None` to found one.
+    pub joins: Option<String>,
+    /// The incarnation that others have been told; drawn where there is none.
+    pub incarnation: Option<u64>,
+}
+
 /// Whose directory it is, and whether it was before this start.
 pub struct Owner {
     /// Whose.
@@ -67,12 +86,8 @@ pub struct Owner {
 /// # Errors
 /// [`Code::InvalidConfig`] when it is another's, [`Code::Corrupt`] when that cannot be told,
 /// [`Code::Io`] when the disk fails.
-pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim) -> Result<Owner> {
-    let path = data_dir.join(FILE);
-    let names =
-        env.io.list(data_dir).map_err(|e| Error::io(format!("looking for {}", path.display()), &e))?;
-    if names.iter().any(|name| name == FILE) {
-        let mut identity = read(env, &path)?;
+pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim, fresh: Fresh) -> Result<Owner> {
+    if let Some(mut identity) = find(env, data_dir)? {
         if check(&identity, data_dir, node_id, claim)? == Ownership::Adopted {
             identity.embedded = false;
             write(env, data_dir, &identity)?;
@@ -88,11 +103,39 @@ pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim) -> Result
             ));
         }
     }
-    let cluster_id = format!("{:016x}{:016x}", env.rng.next_u64(), env.rng.next_u64());
+    let Fresh { joins, incarnation } = fresh;
+    let joined = joins.is_some();
+    let cluster_id =
+        joins.unwrap_or_else(|| format!("{:016x}{:016x}", env.rng.next_u64(), env.rng.next_u64()));
+    let incarnation = incarnation.unwrap_or_else(|| env.rng.next_u64()).max(1);
     let embedded = claim == Claim::Embedded;
-    let identity = Identity { format: DIRECTORY_FORMAT, node_id, cluster_id, embedded };
+    let identity = Identity { format: DIRECTORY_FORMAT, node_id, cluster_id, incarnation, joined, embedded };
     write(env, data_dir, &identity)?;
     Ok(Owner { identity, is_old: false })
+}
+
+/// Who the directory belongs to, if it does to anybody.
+///
+/// # Errors
+/// [`Code::Corrupt`] when that cannot be told, [`Code::Io`] when the disk fails.
+pub fn find(env: &Env, data_dir: &Path) -> Result<Option<Identity>> {
+    let path = data_dir.join(FILE);
+    let names =
+        env.io.list(data_dir).map_err(|e| Error::io(format!("looking for {}", path.display()), &e))?;
+    names.iter().any(|name| name == FILE).then(|| read(env, &path)).transpose()
+}
+
+/// A word as 16 hex digits: JSON's numbers are exact only up to 2^53.
+mod hex_word {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(word: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{word:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        u64::from_str_radix(&String::deserialize(deserializer)?, 16).map_err(D::Error::custom)
+    }
 }
 
 fn read(env: &Env, path: &Path) -> Result<Identity> {
@@ -169,15 +212,15 @@ mod tests {
     #[test]
     fn a_server_writes_what_it_always_wrote() {
         let dir = tempfile::tempdir().unwrap();
-        let owner = open(&real_env(), dir.path(), 3, SERVER).unwrap();
+        let owner = open(&real_env(), dir.path(), 3, SERVER, Fresh::default()).unwrap();
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
         let expected = format!(
-            "{{\n  \"format\": 1,\n  \"node_id\": 3,\n  \"cluster_id\": \"{}\"\n}}",
-            owner.identity.cluster_id
+            "{{\n  \"format\": 1,\n  \"node_id\": 3,\n  \"cluster_id\": \"{}\",\n  \"incarnation\": \"{:016x}\"\n}}",
+            owner.identity.cluster_id, owner.identity.incarnation
         );
         assert_eq!((text, owner.is_old), (expected, false));
-        assert!(open(&real_env(), dir.path(), 3, SERVER).unwrap().is_old);
-        let error = open(&real_env(), dir.path(), 1, Claim::Embedded).err().unwrap();
+        assert!(open(&real_env(), dir.path(), 3, SERVER, Fresh::default()).unwrap().is_old);
+        let error = open(&real_env(), dir.path(), 1, Claim::Embedded, Fresh::default()).err().unwrap();
         assert_eq!(error.code(), Code::InvalidConfig);
         assert!(error.message().contains("belongs to node 3 of a server"), "{error}");
     }
@@ -185,16 +228,16 @@ mod tests {
     #[test]
     fn an_embedded_directory_is_adopted_only_on_request_and_for_good() {
         let (env, dir) = (real_env(), tempfile::tempdir().unwrap());
-        let first = open(&env, dir.path(), 1, Claim::Embedded).unwrap().identity;
+        let first = open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap().identity;
         assert!(first.embedded);
-        let refused = |id, claim| open(&env, dir.path(), id, claim).err().unwrap();
+        let refused = |id, claim| open(&env, dir.path(), id, claim, Fresh::default()).err().unwrap();
         assert!(refused(1, SERVER).message().contains("--adopt-embedded"));
         assert!(refused(2, ADOPTING).message().contains("belongs to node 1"), "and nothing is changed");
-        assert_eq!(open(&env, dir.path(), 1, Claim::Embedded).unwrap().identity, first);
+        assert_eq!(open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap().identity, first);
 
-        let adopted = open(&env, dir.path(), 1, ADOPTING).unwrap().identity;
+        let adopted = open(&env, dir.path(), 1, ADOPTING, Fresh::default()).unwrap().identity;
         assert_eq!(adopted, Identity { embedded: false, ..first });
-        assert_eq!(open(&env, dir.path(), 1, SERVER).unwrap().identity, adopted);
+        assert_eq!(open(&env, dir.path(), 1, SERVER, Fresh::default()).unwrap().identity, adopted);
         assert!(refused(1, Claim::Embedded).message().contains("belongs to node 1 of a server"));
     }
 
@@ -206,10 +249,10 @@ mod tests {
             (&b""[..], "damaged"),
             (b"{\"format\":1", "damaged"),
             (b"\xff\x00", "damaged"),
-            (b"{\"format\":2,\"node_id\":1,\"cluster_id\":\"\"}", "layout 2"),
+            (b"{\"format\":2,\"node_id\":1,\"cluster_id\":\"\",\"incarnation\":\"1\"}", "layout 2"),
         ] {
             std::fs::write(&path, bytes).unwrap();
-            let error = open(&env, dir.path(), 1, SERVER).err().unwrap();
+            let error = open(&env, dir.path(), 1, SERVER, Fresh::default()).err().unwrap();
             assert_eq!(error.code(), Code::Corrupt);
             assert!(error.message().contains(says) && error.message().contains("identity.json"), "{error}");
         }
@@ -217,7 +260,13 @@ mod tests {
         for (part, file) in [("wal", "wal-1-1.log"), ("segments", "segment-1.seg")] {
             std::fs::create_dir(dir.path().join(part)).unwrap();
             std::fs::write(dir.path().join(part).join(file), b"").unwrap();
-            assert!(open(&env, dir.path(), 1, SERVER).err().unwrap().message().contains("no identity.json"));
+            assert!(
+                open(&env, dir.path(), 1, SERVER, Fresh::default())
+                    .err()
+                    .unwrap()
+                    .message()
+                    .contains("no identity.json")
+            );
             std::fs::remove_dir_all(dir.path().join(part)).unwrap();
         }
         assert!(!path.exists(), "none is made up");

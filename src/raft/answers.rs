@@ -1,6 +1,6 @@
 //! What this member answers to the others' Raft messages.
 //!
-//! Takes requests from the [`Network`](crate::env::Network) seam's lanes `Urgent` and `Append`, gives them to
+//! Takes requests from the [`Network`] seam's lanes `Urgent` and `Append`, gives them to
 //! openraft, and its answers back. It does not own connections, nor what is forwarded or fetched.
 
 use std::{fmt, io, sync::Arc};

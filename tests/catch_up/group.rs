@@ -163,7 +163,11 @@ impl Group {
                     rng: Arc::new(self.rng.fork()),
                     network: Arc::new(network),
                 };
-                let founding = if id == 1 { Founding::Group(members.clone()) } else { Founding::Join };
+                let founding = if id == 1 {
+                    Founding::Group(members.clone())
+                } else {
+                    Founding::Join { cluster_id: "sim".into(), incarnation: None }
+                };
                 let config = self.config(id);
                 let options = WalOptions::new(config.wal.clone(), Driver::Task);
                 async move { (at, Node::start(env, &config, founding, options).await) }
@@ -202,18 +206,18 @@ impl Group {
 
     /// Starts again who asks for it, or whose disk has failed.
     pub async fn tend(&mut self) {
-        for at in 0..3 {
+        for (at, name) in MEMBERS.iter().enumerate() {
             let Some(node) = &self.nodes[at] else { continue };
             match node.ended().now_or_never() {
                 _ if self.disks[at].is_down() => self.power_cut(at).await,
                 None => {}
                 Some(Ended::Failed(why)) => {
-                    assert!(why.contains("injected"), "member {} has failed: {why}", MEMBERS[at]);
+                    assert!(why.contains("injected"), "member {} has failed: {why}", *name);
                     self.power_cut(at).await;
                 }
                 Some(Ended::Restart(_)) => {
                     self.restarts[at] += 1;
-                    self.network.unplug(MEMBERS[at]);
+                    self.network.unplug(*name);
                     let stopped = self.nodes[at].take().unwrap().stop().await;
                     if self.disks[at].is_down() || stopped.is_err() {
                         self.disks[at].crash();

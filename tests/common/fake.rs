@@ -18,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use scribe_ledger::{
     api::{App, Backend, MemberView, NodeView, Room, Status, listen, serve},
+    cluster::admin::Admin,
     config::LimitsConfig,
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
@@ -209,6 +210,10 @@ impl Backend for Fake {
 
     fn proofs(&self) -> Result<&Proofs> {
         Err(Error::new(Code::Unavailable, "a vector proves nothing"))
+    }
+
+    fn admin(&self) -> Result<&Admin> {
+        Err(Error::new(Code::Unavailable, "a vector has no members"))
     }
 }
 

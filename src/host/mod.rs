@@ -1,0 +1,406 @@
+//! A node as a process runs it: its port for other nodes, who they are, and what it starts as.
+//!
+//! ```text
+//!  open    the port is bound, the transport runs, the door answers "who are you?"
+//!    │
+//!  begin   listed peers are asked, announcements heard ─► form ─► Founding
+//!    │       found: identity on disk, then told to others      join: asks any member to be added
+//!    ▼
+//!  Node::start, by whoever runs the host
+//!    │
+//!  attach  the door takes wishes to change the cluster; strangers with a member's id are turned away
+//!    │     a lone ledger without records may be given up for another cluster: `adopted`
+//!  detach, and once more from `begin`
+//! ```
+//!
+//! Takes a configuration and the seams of the machine, gives a [`Founding`] and an [`Env`] whose network reaches the
+//! members. It does not own the node, nor clients.
+
+mod door;
+mod gather;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
+
+use self::{door::Door, gather::Gather};
+use crate::{
+    cluster::{
+        admin::{Admin, promote_who_caught_up},
+        announcement::Presence,
+        control::{Ask, Told, Wish, ask},
+        discovery::{Discovery, DiscoverySettings},
+        form::{Addresses, Belonging, Decision, Held, Me, Report, Wishes},
+        transport::{Bounds, Identity as Life, PeerHello, PeerStatus, Setup, Transport},
+    },
+    config::Config,
+    env::Env,
+    error::{Code, Error, Result},
+    node::{Founding, NodeInfo, abandon, claim, look},
+    raft::{Consensus, Member},
+    state::settings::FEATURE_LEVEL,
+    types::{NodeId, Seq},
+};
+
+/// How long a question to another node may take.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two tries to be added, and two looks at what the node has become.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the head of this file.
+pub struct Host {
+    env: Env,
+    config: Config,
+    transport: Transport,
+    door: Door,
+    cluster_id: watch::Sender<String>,
+    presence: watch::Sender<Presence>,
+    discovery: Option<Discovery>,
+    /// What runs while a node is attached.
+    attached: JoinSet<()>,
+}
+
+impl Host {
+    /// Binds the port for node traffic and answers there from now on. `env`'s network is not used; `http_addr` is
+    /// what clients are told.
+    ///
+    /// # Errors
+    /// [`Code::Io`] when the port cannot be bound; [`Code::Corrupt`] for a damaged identity.
+    pub async fn open(env: &Env, config: &Config, http_addr: String) -> Result<Self> {
+        let found = look(env, &config.node.data_dir)?;
+        let incarnation =
+            found.as_ref().map_or_else(|| env.rng.next_u64().max(1), |found| found.identity.incarnation);
+        let listener = bind(config).await?;
+        let bound = listener.local_addr().map_err(|e| Error::io("binding node traffic", &e))?;
+        let raft_addr = config.network.raft_advertised(bound);
+        let report = Report {
+            id: config.node.id,
+            incarnation,
+            addresses: Addresses { raft_addr, http_addr },
+            cluster: None,
+            has_state: false,
+        };
+        let (cluster_id, cluster) = watch::channel(String::new());
+        let (presence, announced) = watch::channel(presence_of(&report));
+        let secret = config.cluster.secret.expose().as_bytes();
+        let transport = Transport::start(
+            listener,
+            Setup {
+                identity: Life { node_id: config.node.id, incarnation, feature_level: FEATURE_LEVEL },
+                cluster_id: cluster,
+                secret: (!secret.is_empty()).then(|| secret.to_vec()),
+                bounds: Bounds::default(),
+                rng: env.rng.clone(),
+            },
+        );
+        let env = Env { network: Arc::new(transport.clone()), ..env.clone() };
+        let door = Door::open(&*env.network, report);
+        let discovery = match config.cluster.discovery.enabled {
+            true => Some(Discovery::start(DiscoverySettings::of(&config.cluster), announced, &env).await?),
+            false => None,
+        };
+        let config = config.clone();
+        let attached = JoinSet::new();
+        Ok(Self { env, config, transport, door, cluster_id, presence, discovery, attached })
+    }
+
+    /// Where other nodes reach this one.
+    #[must_use]
+    pub fn raft_addr(&self) -> String {
+        self.door.report().addresses.raft_addr
+    }
+
+    /// Whether another cluster has adopted the node and it has not begun to join.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.door.adoption().borrow().is_some()
+    }
+
+    /// The seams, with the way to the members.
+    #[must_use]
+    pub fn env(&self) -> Env {
+        self.env.clone()
+    }
+
+    /// Finds out what the node starts as, however long that takes: others may have to come first.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`] when waiting would not help: an id that is taken, a directory of another cluster.
+    pub async fn begin(&mut self) -> Result<Founding> {
+        let data_dir = self.config.node.data_dir.clone();
+        if let Some(cluster_id) = self.door.take_adoption() {
+            return self.join(cluster_id, Vec::new()).await;
+        }
+        let mut found = look(&self.env, &data_dir)?;
+        if let Some(old) = found
+            .as_ref()
+            .filter(|found| self.config.node.rejoin && found.identity.node_id != self.config.node.id)
+        {
+            self.leave_as(old.identity.node_id).await?;
+            abandon(&self.env, &data_dir)?;
+            found = None;
+        }
+        if let Some(found) = found.filter(|found| found.has_log || found.identity.joined) {
+            let founding = match found.identity.joined {
+                true => Founding::Join { cluster_id: found.identity.cluster_id.clone(), incarnation: None },
+                false => self.alone(),
+            };
+            claim(&self.env, &self.config, &founding)?;
+            if found.has_log {
+                self.belongs(&found.identity.cluster_id, true);
+                return Ok(founding);
+            }
+            return self.join(found.identity.cluster_id, Vec::new()).await;
+        }
+        let wishes = Wishes {
+            bootstrap: self.config.node.bootstrap,
+            rejoin: self.config.node.rejoin,
+            expect: self.config.cluster.bootstrap_expect,
+            finds_others: self.config.cluster.finds_others(),
+        };
+        let gather = Gather::new(self.env.clone(), &self.config, self.discovery.as_ref());
+        let adoption = self.door.adoption();
+        match gather.decide(&self.me(), wishes, adoption).await {
+            Decision::Join { cluster_id, members } => {
+                self.join(cluster_id, members.into_iter().collect()).await
+            }
+            Decision::FoundAlone | Decision::GoOn => {
+                let founding = self.alone();
+                claim(&self.env, &self.config, &founding)?;
+                Ok(founding)
+            }
+            Decision::FoundWith(founders) => {
+                let mut members = std::collections::BTreeMap::new();
+                for (id, Addresses { raft_addr, http_addr }) in founders {
+                    let incarnation = gather.incarnation(id).unwrap_or(self.door.report().incarnation);
+                    members.insert(id, Member { raft_addr, http_addr, incarnation, is_replica: false });
+                }
+                let founding = Founding::Group(members);
+                let identity = claim(&self.env, &self.config, &founding)?;
+                self.belongs(&identity.cluster_id, true);
+                Ok(founding)
+            }
+            Decision::Wait(why) | Decision::Refuse(why) => Err(Error::new(Code::InvalidConfig, why)),
+        }
+    }
+
+    fn me(&self) -> Me {
+        let Report { id, incarnation, addresses, .. } = self.door.report();
+        Me { id, incarnation, addresses, ledger: None::<Held> }
+    }
+
+    fn alone(&self) -> Founding {
+        let Report { id, incarnation, addresses, .. } = self.door.report();
+        let Addresses { raft_addr, http_addr } = addresses;
+        Founding::alone(id, Member { raft_addr, http_addr, incarnation, is_replica: false })
+    }
+
+    /// Tells others which cluster this node is of.
+    fn belongs(&self, cluster_id: &str, is_member: bool) {
+        let mut report = self.door.report();
+        report.cluster =
+            (!cluster_id.is_empty()).then(|| Belonging { cluster_id: cluster_id.into(), is_member });
+        report.has_state = is_member && !cluster_id.is_empty();
+        self.presence.send_replace(presence_of(&report));
+        self.door.say(report);
+        self.cluster_id.send_replace(cluster_id.into());
+    }
+
+    /// Makes the directory a joining node's and asks members to be added, where any are known; a leader that wanted
+    /// the node adds it by itself.
+    async fn join(&self, cluster_id: String, members: Vec<(NodeId, Addresses)>) -> Result<Founding> {
+        let node = self.door.report();
+        let founding = Founding::Join { cluster_id: cluster_id.clone(), incarnation: Some(node.incarnation) };
+        claim(&self.env, &self.config, &founding)?;
+        self.belongs(&cluster_id, false);
+        tracing::info!(cluster_id, "joining a cluster");
+        let members: Vec<(NodeId, String)> = match members.is_empty() {
+            true => {
+                self.config.cluster.peers.iter().map(|peer| (crate::env::ANYBODY, peer.clone())).collect()
+            }
+            false => members.into_iter().map(|(id, member)| (id, member.raft_addr)).collect(),
+        };
+        let wish = Wish::Add { node: self.door.report(), is_replica: false };
+        self.wish(&members, wish).await?;
+        Ok(founding)
+    }
+
+    /// Asks members, one after the other, until one has fulfilled a wish; at once when none is known.
+    async fn wish(&self, members: &[(NodeId, String)], wish: Wish) -> Result<()> {
+        let me = self.door.report().addresses.raft_addr;
+        let others: Vec<_> = members.iter().filter(|(_, address)| *address != me).collect();
+        let mut said = String::new();
+        while !others.is_empty() {
+            for (id, address) in &others {
+                let question = Ask::Change(wish.clone());
+                let why = match ask(&*self.env.network, *id, address, &question, ANSWER_PATIENCE).await {
+                    Ok(Told::Done) => return Ok(()),
+                    Ok(Told::Refused { retry: false, why }) => {
+                        return Err(Error::new(Code::InvalidConfig, format!("the cluster refuses: {why}")));
+                    }
+                    Ok(Told::Refused { why, .. }) => why,
+                    Ok(_) => format!("the node at {address} knows of no leader"),
+                    Err(error) => error.message().to_owned(),
+                };
+                if why != said {
+                    tracing::info!(why, "waiting for the cluster");
+                    said = why;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Has the cluster take the member out that this directory was.
+    async fn leave_as(&self, old: NodeId) -> Result<()> {
+        tracing::info!(
+            old,
+            new = self.config.node.id,
+            "coming back under a new id: the old one leaves first"
+        );
+        let peers: Vec<_> =
+            self.config.cluster.peers.iter().map(|peer| (crate::env::ANYBODY, peer.clone())).collect();
+        self.wish(&peers, Wish::Remove(vec![old])).await
+    }
+
+    /// The started node takes part in the cluster from here on.
+    pub fn attach(&mut self, info: &NodeInfo) -> Admin {
+        let consensus = info.consensus().clone();
+        let cluster_id = info.identity.cluster_id.clone();
+        let patience = self.config.consensus.leader_patience;
+        let (me, network) = (self.config.node.id, self.env.network.clone());
+        let admin = Admin::new(consensus.clone(), network, &cluster_id, me, patience);
+        self.transport.set_admission({
+            let consensus = consensus.clone();
+            Arc::new(move |hello| admit(&consensus, hello))
+        });
+        self.attached.spawn(promote_who_caught_up(consensus.clone()));
+        // A ledger that nobody has asked for and nobody has used makes way for the one that adopts the node.
+        let may_make_way = !self.config.node.bootstrap && !info.identity.joined;
+        let is_droppable = {
+            let info = info.clone();
+            move || may_make_way && info.applied() == Seq(0) && info.positions().members.len() <= 1
+        };
+        self.door.attach(admin.clone(), Arc::new(is_droppable.clone()));
+        match is_droppable() {
+            false => self.belongs(&cluster_id, true),
+            true => {
+                let (door, presence, told) =
+                    (self.door.clone(), self.presence.clone(), self.cluster_id.clone());
+                self.attached.spawn(async move {
+                    while is_droppable() {
+                        sleep(PAUSE).await;
+                    }
+                    let mut report = door.report();
+                    report.cluster = Some(Belonging { cluster_id: cluster_id.clone(), is_member: true });
+                    report.has_state = true;
+                    presence.send_replace(presence_of(&report));
+                    door.say(report);
+                    told.send_replace(cluster_id);
+                });
+            }
+        }
+        admin
+    }
+
+    /// Waits until another cluster adopts the node, whose own ledger is given up by [`Host::make_way`].
+    pub async fn adopted(&self) -> String {
+        let mut adoption = self.door.adoption();
+        loop {
+            let adopted = adoption.borrow_and_update().clone();
+            if let Some(cluster_id) = adopted {
+                return cluster_id;
+            }
+            if adoption.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Gives up the directory of the node that was attached and has stopped: it held nothing.
+    ///
+    /// # Errors
+    /// [`Code::Io`] when the disk fails.
+    pub fn make_way(&self) -> Result<()> {
+        abandon(&self.env, &self.config.node.data_dir)
+    }
+
+    /// The node is about to stop.
+    pub async fn detach(&mut self) {
+        self.door.detach();
+        self.attached.shutdown().await;
+    }
+
+    /// The nodes that have been talked with.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.transport.peers()
+    }
+
+    /// Ends connections and announcements.
+    pub async fn stop(mut self) {
+        self.detach().await;
+        if let Some(discovery) = self.discovery.take() {
+            discovery.stop().await;
+        }
+        self.transport.stop().await;
+    }
+}
+
+/// Whether a node that says this of itself may talk with this member.
+fn admit(consensus: &Consensus, hello: &PeerHello) -> std::result::Result<(), String> {
+    let id = hello.node_id;
+    if consensus.was_removed(id) {
+        return Err(format!(
+            "node {id} was removed from this cluster: start it with --rejoin and a new --node-id to come back"
+        ));
+    }
+    match consensus.member(id) {
+        Some(member) if member.incarnation != 0 && member.incarnation != hello.incarnation => Err(format!(
+            "node id {id} belongs to another member, at {}: a data directory that was lost or copied needs --rejoin and \
+             a new --node-id",
+            member.raft_addr
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn presence_of(report: &Report) -> Presence {
+    let Report { id, incarnation, addresses, cluster, has_state } = report;
+    Presence {
+        cluster_id: cluster.as_ref().map(|cluster| cluster.cluster_id.clone()).unwrap_or_default(),
+        node_id: *id,
+        incarnation: *incarnation,
+        raft_addr: addresses.raft_addr.clone(),
+        http_addr: addresses.http_addr.clone(),
+        has_state: *has_state,
+    }
+}
+
+/// Binds the configured address. A node that nobody was told to look for takes another port where that one is taken,
+/// so that several can be tried out on one machine.
+async fn bind(config: &Config) -> Result<TcpListener> {
+    let wanted = config.network.raft_bind();
+    let failed = |e| {
+        let what =
+            format!("binding node traffic to {wanted} (network.raft_listen_addr, network.raft_tcp_port)");
+        Error::io(what, &e)
+    };
+    match TcpListener::bind(&wanted).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && is_on_its_own(config) => {
+            let listener = TcpListener::bind((config.network.raft_listen_addr.as_str(), 0)).await;
+            let listener = listener.map_err(failed)?;
+            let port = listener.local_addr().map_or(0, |bound: SocketAddr| bound.port());
+            tracing::warn!(wanted, port, "the port for node traffic is taken, another one is used");
+            Ok(listener)
+        }
+        result => result.map_err(failed),
+    }
+}
+
+fn is_on_its_own(config: &Config) -> bool {
+    let cluster = &config.cluster;
+    !cluster.finds_others() && cluster.bootstrap_expect <= 1 && !config.node.bootstrap && !config.node.rejoin
+}
