@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["state", "tree"],
     &["sealed", "verify"],
     &["wal", "segment", "index"],
-    &["metrics", "cluster"],
+    &["metrics"],
     &["proof", "env", "config"],
     &["error", "wire", "runtime"],
     &["types"],
