@@ -131,3 +131,34 @@ async fn a_member_that_is_mute_fails_calls_in_time() {
     assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
     assert!(error.to_string().contains("no handshake within 100ms"), "{error}");
 }
+
+#[tokio::test]
+async fn a_member_that_takes_no_replies_is_not_answered_without_end() {
+    const REPLY_BYTES: usize = 100_000;
+    let bounds = Bounds { queued_bytes_max: 1 << 20, ..Bounds::default() };
+    let (one, two) = (node(1).await, Plan { bounds, ..plan(2) }.start().await);
+    let seen = Arc::<AtomicUsize>::default();
+    let handler: PeerHandler = {
+        let seen = Arc::clone(&seen);
+        Arc::new(move |_, _| {
+            seen.fetch_add(1, SeqCst);
+            async { Ok(vec![5; REPLY_BYTES].into()) }.boxed()
+        })
+    };
+    two.transport.serve(Lane::Control, handler);
+    let proxy = Proxy::to(&two.address).await;
+    one.call_at(2, &proxy.address, Lane::Control, "").await.unwrap();
+    proxy.stalled.store(true, SeqCst);
+    let calls: Vec<_> =
+        (0..1_000).map(|_| one.transport.call(2, &proxy.address, Lane::Control, Bytes::new())).collect();
+    let mut before = 0;
+    until("it stops to answer", || {
+        std::mem::replace(&mut before, seen.load(SeqCst)) == seen.load(SeqCst) && before > 10
+    })
+    .await;
+    assert!(seen.load(SeqCst) < 500, "{} were answered: the sockets hold no 50 MB", seen.load(SeqCst));
+    proxy.stalled.store(false, SeqCst);
+    for call in calls {
+        assert_eq!(within(call).await.unwrap().len(), REPLY_BYTES);
+    }
+}

@@ -28,6 +28,9 @@ const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Longest payload that shares the buffer of its neighbours.
 const SHARED_BYTES_MAX: usize = 16 << 10;
 
+/// What is read at once of a long payload: other connections of the thread get their turn in between.
+const READ_BYTES_MAX: usize = 1 << 20;
+
 /// Longest message that an error frame carries.
 const ERROR_BYTES_MAX: usize = 4 << 10;
 
@@ -192,7 +195,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self) -> io::Result<usize> {
         let read = if let Some((header, payload)) = &mut self.long {
             let missing = header.length - payload.len();
-            self.from.read_buf(&mut payload.limit(missing)).await?
+            self.from.read_buf(&mut payload.limit(missing.min(READ_BYTES_MAX))).await?
         } else {
             // A short frame that has begun fits, so what is left over here is never long.
             let len = self.buffer.len();

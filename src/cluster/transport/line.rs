@@ -111,14 +111,6 @@ impl Line {
         sent.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name())))
     }
 
-    /// Ends the calls under way; the transport stops.
-    pub fn stop(&self) {
-        let phase = self.phase.lock();
-        if let Phase::Open(link) = &*phase {
-            link.close(super::STOPPED);
-        }
-    }
-
     /// One connection, from the attempt to its end.
     async fn run(self: Arc<Self>, shared: Arc<Shared>, link: Arc<Link>, failures: u32) {
         let (failures, why) = match self.connect(&shared).await {

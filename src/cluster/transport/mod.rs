@@ -168,12 +168,11 @@ impl Transport {
 
     /// Ends all connections, handlers and calls, and returns when their tasks have ended. Calls fail from then on.
     pub async fn stop(&self) {
-        let lines = self.0.lines.lock().take();
+        // Calls wait for what their line or its task holds, and hear of it when both are gone.
+        drop(self.0.lines.lock().take());
         self.0.tasks.stop().await;
         // They may hold this transport.
         *self.0.handlers.write() = Default::default();
-        // The tasks of the lines are gone: nobody else would tell the callers.
-        lines.into_iter().flatten().flat_map(|(_, lines)| lines).for_each(|line| line.stop());
     }
 
     /// The line to a peer, made if there is none.

@@ -230,6 +230,7 @@ impl Buf for Batch {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::{super::frame::Kind, *};
@@ -250,6 +251,17 @@ mod tests {
         assert!(!outbox.try_push(frame(1)));
         outbox.written(5_000 + FRAME_BYTES);
         assert!(outbox.has_room() && outbox.try_push(frame(1)));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_woken_by_what_is_written() {
+        let outbox = Outbox::new(1_000);
+        (0..3).for_each(|_| outbox.push(frame(900)));
+        let mut drained = Box::pin(outbox.drained());
+        outbox.written(900 + FRAME_BYTES);
+        assert!(!outbox.has_room() && (&mut drained).now_or_never().is_none());
+        outbox.written(900 + FRAME_BYTES);
+        assert!(outbox.has_room() && (&mut drained).now_or_never().is_some());
     }
 
     #[test]
