@@ -8,11 +8,13 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
+    time::Duration,
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     api::{self, App, Live},
+    cluster::admin::Admin,
     config::Config,
     env::real::real_env,
     metrics::Metrics,
@@ -38,7 +40,9 @@ fn serve() -> (SocketAddr, tempfile::TempDir, tokio::runtime::Runtime) {
         let node = Node::start(real_env(), &config, founding, options).await.expect("the node starts");
         let listener = api::listen(([127, 0, 0, 1], 0).into()).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
+        let (consensus, network) = (node.info().consensus().clone(), real_env().network);
+        let admin = Admin::new(consensus, network, "bench", 1, Duration::from_secs(1));
+        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs(), admin };
         let view = Arc::new(node.info());
         let app = App { backend, node: view, metrics: Arc::new(Metrics::new()), limits: config.limits };
         tokio::spawn(async move {

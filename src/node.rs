@@ -269,8 +269,7 @@ impl Node {
         let driver = wal_options.driver;
         let switch = Switch::new(env.io.clone(), data_dir);
         let (log, segments, expected) =
-            whole::read(env, data_dir, &identity, sealed_options(config, env), wal_options, &switch)?;
-        let identity = identity.identity;
+            whole::read(env, data_dir, sealed_options(config, env), wal_options, &switch)?;
 
         let sealed = Arc::new(segments.open()?);
         let gauges = Gauges::default();

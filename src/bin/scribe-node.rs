@@ -257,7 +257,13 @@ async fn start(config: &Config, host: &mut Host) -> Result<Node> {
             let _ = told.send(runtime.block_on(start));
         })
         .map_err(|e| Error::io("starting a thread", &e))?;
-    started.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
+    tokio::select! {
+        biased;
+        why = host.refused() => Err(why),
+        started = started => {
+            started.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
+        }
+    }
 }
 
 /// What one life of the node serves clients with.

@@ -39,11 +39,12 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// Asks the listed peers and listens to announcements.
-    pub fn new(env: Env, config: &Config, discovery: Option<&Discovery>) -> Self {
+    /// Asks the listed peers but this node at `me`, and listens to announcements.
+    pub fn new(env: Env, config: &Config, me: &str, discovery: Option<&Discovery>) -> Self {
         let interval = config.cluster.discovery.interval;
         let announcements = discovery.map(|discovery| (discovery.seen(), interval));
-        Self { env, peers: config.cluster.peers.clone(), announcements, heard: Mutex::default() }
+        let peers = config.cluster.peers.iter().filter(|peer| **peer != me).cloned().collect();
+        Self { env, peers, announcements, heard: Mutex::default() }
     }
 
     /// Waits until the decision is one that can be acted on.

@@ -34,7 +34,7 @@ use crate::{
         transport::{Bounds, Identity as Life, PeerHello, PeerStatus, Setup, Transport},
     },
     config::Config,
-    env::Env,
+    env::{Env, Network},
     error::{Code, Error, Result},
     node::{Founding, NodeInfo, abandon, claim, look},
     raft::{Consensus, Member},
@@ -59,6 +59,9 @@ pub struct Host {
     discovery: Option<Discovery>,
     /// What runs while a node is attached.
     attached: JoinSet<()>,
+    /// What asks to be counted in.
+    asking: JoinSet<()>,
+    refused: watch::Sender<Option<Error>>,
 }
 
 impl Host {
@@ -101,8 +104,18 @@ impl Host {
             false => None,
         };
         let config = config.clone();
-        let attached = JoinSet::new();
-        Ok(Self { env, config, transport, door, cluster_id, presence, discovery, attached })
+        Ok(Self {
+            env,
+            config,
+            transport,
+            door,
+            cluster_id,
+            presence,
+            discovery,
+            attached: JoinSet::new(),
+            asking: JoinSet::new(),
+            refused: watch::Sender::new(None),
+        })
     }
 
     /// Where other nodes reach this one.
@@ -159,7 +172,7 @@ impl Host {
             expect: self.config.cluster.bootstrap_expect,
             finds_others: self.config.cluster.finds_others(),
         };
-        let gather = Gather::new(self.env.clone(), &self.config, self.discovery.as_ref());
+        let gather = Gather::new(self.env.clone(), &self.config, &self.raft_addr(), self.discovery.as_ref());
         let adoption = self.door.adoption();
         match gather.decide(&self.me(), wishes, adoption).await {
             Decision::Join { cluster_id, members } => {
@@ -209,7 +222,7 @@ impl Host {
 
     /// Makes the directory a joining node's and asks members to be added, where any are known; a leader that wanted
     /// the node adds it by itself.
-    async fn join(&self, cluster_id: String, members: Vec<(NodeId, Addresses)>) -> Result<Founding> {
+    async fn join(&mut self, cluster_id: String, members: Vec<(NodeId, Addresses)>) -> Result<Founding> {
         let node = self.door.report();
         let founding = Founding::Join { cluster_id: cluster_id.clone(), incarnation: Some(node.incarnation) };
         claim(&self.env, &self.config, &founding)?;
@@ -221,36 +234,33 @@ impl Host {
             }
             false => members.into_iter().map(|(id, member)| (id, member.raft_addr)).collect(),
         };
+        // Meanwhile the node starts: the cluster may need its vote to have a leader who can count it in.
         let wish = Wish::Add { node: self.door.report(), is_replica: false };
-        self.wish(&members, wish).await?;
+        let (asker, refused) = (self.asker(), self.refused.clone());
+        self.asking.spawn(async move {
+            if let Err(error) = asker.ask(&members, wish).await {
+                refused.send_replace(Some(error));
+            }
+        });
         Ok(founding)
     }
 
-    /// Asks members, one after the other, until one has fulfilled a wish; at once when none is known.
-    async fn wish(&self, members: &[(NodeId, String)], wish: Wish) -> Result<()> {
-        let me = self.door.report().addresses.raft_addr;
-        let others: Vec<_> = members.iter().filter(|(_, address)| *address != me).collect();
-        let mut said = String::new();
-        while !others.is_empty() {
-            for (id, address) in &others {
-                let question = Ask::Change(wish.clone());
-                let why = match ask(&*self.env.network, *id, address, &question, ANSWER_PATIENCE).await {
-                    Ok(Told::Done) => return Ok(()),
-                    Ok(Told::Refused { retry: false, why }) => {
-                        return Err(Error::new(Code::InvalidConfig, format!("the cluster refuses: {why}")));
-                    }
-                    Ok(Told::Refused { why, .. }) => why,
-                    Ok(_) => format!("the node at {address} knows of no leader"),
-                    Err(error) => error.message().to_owned(),
-                };
-                if why != said {
-                    tracing::info!(why, "waiting for the cluster");
-                    said = why;
-                }
+    fn asker(&self) -> Asker {
+        Asker { network: self.env.network.clone(), me: self.door.report().addresses.raft_addr }
+    }
+
+    /// Waits until the cluster has refused to count this node in, and says why.
+    pub async fn refused(&self) -> Error {
+        let mut refused = self.refused.subscribe();
+        loop {
+            let error = refused.borrow_and_update().clone();
+            if let Some(error) = error {
+                return error;
             }
-            sleep(PAUSE).await;
+            if refused.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
-        Ok(())
     }
 
     /// Has the cluster take the member out that this directory was.
@@ -262,7 +272,7 @@ impl Host {
         );
         let peers: Vec<_> =
             self.config.cluster.peers.iter().map(|peer| (crate::env::ANYBODY, peer.clone())).collect();
-        self.wish(&peers, Wish::Remove(vec![old])).await
+        self.asker().ask(&peers, Wish::Remove(vec![old])).await
     }
 
     /// The started node takes part in the cluster from here on.
@@ -331,6 +341,7 @@ impl Host {
     pub async fn detach(&mut self) {
         self.door.detach();
         self.attached.shutdown().await;
+        self.asking.shutdown().await;
     }
 
     /// The nodes that have been talked with.
@@ -346,6 +357,41 @@ impl Host {
             discovery.stop().await;
         }
         self.transport.stop().await;
+    }
+}
+
+/// Asks members for something.
+struct Asker {
+    network: Arc<dyn Network>,
+    /// Where this node itself is reached.
+    me: String,
+}
+
+impl Asker {
+    /// Asks one member after the other until one has fulfilled the wish; done at once when none is known.
+    async fn ask(&self, members: &[(NodeId, String)], wish: Wish) -> Result<()> {
+        let others: Vec<_> = members.iter().filter(|(_, address)| *address != self.me).collect();
+        let mut said = String::new();
+        while !others.is_empty() {
+            for (id, address) in &others {
+                let question = Ask::Change(wish.clone());
+                let why = match ask(&*self.network, *id, address, &question, ANSWER_PATIENCE).await {
+                    Ok(Told::Done) => return Ok(()),
+                    Ok(Told::Refused { retry: false, why }) => {
+                        return Err(Error::new(Code::InvalidConfig, format!("the cluster refuses: {why}")));
+                    }
+                    Ok(Told::Refused { why, .. }) => why,
+                    Ok(_) => format!("the node at {address} knows of no leader"),
+                    Err(error) => error.message().to_owned(),
+                };
+                if why != said {
+                    tracing::info!(why, "waiting for the cluster");
+                    said = why;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
     }
 }
 

@@ -45,7 +45,7 @@ pub fn claim(env: &Env, config: &Config, founding: &Founding) -> Result<Identity
     env.io.create_dir_all(data_dir).map_err(creating)?;
     let _lock = lock(&*env.io, data_dir)?;
     let (claim, fresh) = founding.claim(config);
-    identity::open(env, data_dir, config.node.id, claim, fresh).map(|owner| owner.identity)
+    identity::open(env, data_dir, config.node.id, claim, fresh)
 }
 
 /// Empties the data directory of a node that gives its ledger up, the identity first: whatever a crash leaves is

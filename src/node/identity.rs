@@ -73,27 +73,19 @@ pub struct Fresh {
     pub incarnation: Option<u64>,
 }
 
-/// Whose directory it is, and whether it was before this start.
-pub struct Owner {
-    /// Whose.
-    pub identity: Identity,
-    /// Whether somebody has started on it before.
-    pub is_old: bool,
-}
-
 /// Reads who the directory belongs to, or claims an empty one.
 ///
 /// # Errors
 /// [`Code::InvalidConfig`] when it is another's, [`Code::Corrupt`] when that cannot be told,
 /// [`Code::Io`] when the disk fails.
-pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim, fresh: Fresh) -> Result<Owner> {
+pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim, fresh: Fresh) -> Result<Identity> {
     if let Some(mut identity) = find(env, data_dir)? {
         if check(&identity, data_dir, node_id, claim)? == Ownership::Adopted {
             identity.embedded = false;
             write(env, data_dir, &identity)?;
             tracing::info!(data_dir = %data_dir.display(), "an embedded ledger is this node's from now on");
         }
-        return Ok(Owner { identity, is_old: true });
+        return Ok(identity);
     }
     for (what, dir) in [("a log", "wal"), ("segments", "segments")] {
         if env.io.list(&data_dir.join(dir)).is_ok_and(|files| !files.is_empty()) {
@@ -111,7 +103,7 @@ pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim, fresh: Fr
     let embedded = claim == Claim::Embedded;
     let identity = Identity { format: DIRECTORY_FORMAT, node_id, cluster_id, incarnation, joined, embedded };
     write(env, data_dir, &identity)?;
-    Ok(Owner { identity, is_old: false })
+    Ok(identity)
 }
 
 /// Who the directory belongs to, if it does to anybody.
@@ -216,10 +208,10 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
         let expected = format!(
             "{{\n  \"format\": 1,\n  \"node_id\": 3,\n  \"cluster_id\": \"{}\",\n  \"incarnation\": \"{:016x}\"\n}}",
-            owner.identity.cluster_id, owner.identity.incarnation
+            owner.cluster_id, owner.incarnation
         );
-        assert_eq!((text, owner.is_old), (expected, false));
-        assert!(open(&real_env(), dir.path(), 3, SERVER, Fresh::default()).unwrap().is_old);
+        assert_eq!(text, expected);
+        assert_eq!(open(&real_env(), dir.path(), 3, SERVER, Fresh::default()).unwrap(), owner);
         let error = open(&real_env(), dir.path(), 1, Claim::Embedded, Fresh::default()).err().unwrap();
         assert_eq!(error.code(), Code::InvalidConfig);
         assert!(error.message().contains("belongs to node 3 of a server"), "{error}");
@@ -228,16 +220,16 @@ mod tests {
     #[test]
     fn an_embedded_directory_is_adopted_only_on_request_and_for_good() {
         let (env, dir) = (real_env(), tempfile::tempdir().unwrap());
-        let first = open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap().identity;
+        let first = open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap();
         assert!(first.embedded);
         let refused = |id, claim| open(&env, dir.path(), id, claim, Fresh::default()).err().unwrap();
         assert!(refused(1, SERVER).message().contains("--adopt-embedded"));
         assert!(refused(2, ADOPTING).message().contains("belongs to node 1"), "and nothing is changed");
-        assert_eq!(open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap().identity, first);
+        assert_eq!(open(&env, dir.path(), 1, Claim::Embedded, Fresh::default()).unwrap(), first);
 
-        let adopted = open(&env, dir.path(), 1, ADOPTING, Fresh::default()).unwrap().identity;
+        let adopted = open(&env, dir.path(), 1, ADOPTING, Fresh::default()).unwrap();
         assert_eq!(adopted, Identity { embedded: false, ..first });
-        assert_eq!(open(&env, dir.path(), 1, SERVER, Fresh::default()).unwrap().identity, adopted);
+        assert_eq!(open(&env, dir.path(), 1, SERVER, Fresh::default()).unwrap(), adopted);
         assert!(refused(1, Claim::Embedded).message().contains("belongs to node 1 of a server"));
     }
 

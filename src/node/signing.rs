@@ -17,7 +17,7 @@ use crate::{
     proof::key::Signer,
 };
 
-const FILE: &str = "signing.key";
+pub(super) const FILE: &str = "signing.key";
 
 const HEADER: &str = "scribe signing key 1\n";
 

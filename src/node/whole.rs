@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::identity::Owner;
+use super::signing;
 use crate::{
     cluster::switch::Switch,
     config::Config,
@@ -33,7 +33,6 @@ use crate::{
 pub fn read(
     env: &Env,
     data_dir: &Path,
-    owner: &Owner,
     sealed_options: SealedOptions,
     wal_options: WalOptions,
     switch: &Switch,
@@ -46,7 +45,11 @@ pub fn read(
     let newest = segments.newest().map(|newest| newest.last_log);
     let was_fetched = switch.has_announced(newest)?;
     if !was_fetched && !names.iter().any(|name| name.starts_with("wal-")) {
-        check_first_start(data_dir, owner, &segments, expected)?;
+        // A key is drawn after the log has begun.
+        let names = env.io.list(data_dir);
+        let names = names.map_err(|e| Error::io(format!("listing {}", data_dir.display()), &e))?;
+        let had_begun = names.iter().any(|name| name == signing::FILE);
+        check_first_start(data_dir, had_begun, &segments, expected)?;
     }
     let log = Wal::recover(env, &wal_dir, wal_options)?;
     if !was_fetched {
@@ -61,7 +64,7 @@ pub fn read(
 /// Whether a directory without a log may begin one: a node's first start may have been cut off.
 fn check_first_start(
     data_dir: &Path,
-    owner: &Owner,
+    had_begun: bool,
     segments: &FoundSegments,
     expected: Option<Witnessed>,
 ) -> Result<()> {
@@ -77,10 +80,10 @@ fn check_first_start(
             ),
         ));
     }
-    if owner.is_old {
+    if had_begun {
         tracing::warn!(
             data_dir = %data_dir.display(),
-            "the directory belongs to a node but holds no log: unless its first start was cut off, its records are gone"
+            "the directory belongs to a node that has run, but holds no log: if it had records, they are gone"
         );
     }
     Ok(())
