@@ -13,6 +13,7 @@ use std::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scribe_ledger::{
     api::{self, App, Live},
+    cluster::admin::Admin,
     config::Config,
     env::real::real_env,
     metrics::Metrics,
@@ -38,8 +39,11 @@ fn serve() -> (SocketAddr, tempfile::TempDir, tokio::runtime::Runtime) {
         let node = Node::start(real_env(), &config, founding, options).await.expect("the node starts");
         let listener = api::listen(([127, 0, 0, 1], 0).into()).expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs() };
         let view = Arc::new(node.info());
+        let patience = config.consensus.leader_patience;
+        let cluster_id = &view.identity.cluster_id;
+        let admin = Admin::new(view.consensus().clone(), real_env().network, cluster_id, 1, patience);
+        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs(), admin };
         let app = App { backend, node: view, metrics: Arc::new(Metrics::new()), limits: config.limits };
         tokio::spawn(async move {
             api::serve(app, listener, std::future::pending()).await;
