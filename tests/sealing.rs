@@ -129,6 +129,16 @@ fn a_log_without_its_end_is_not_taken_for_the_whole() {
     assert_eq!(Ledger::open_with(&config).unwrap().history("key").count(), 3);
 }
 
+#[test]
+fn a_ledger_without_records_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    Ledger::open_with(&config).unwrap().close().unwrap();
+    assert!(dir.path().join("proven").exists());
+    fs::remove_dir_all(dir.path().join("wal")).unwrap();
+    assert!(Ledger::open_with(&config).unwrap().is_empty().unwrap());
+}
+
 /// Segments that the log no longer has, and the index that goes with them.
 #[test]
 fn a_start_without_the_newest_segments_changes_nothing() {
