@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::{Boundaries, Boundary, TypeConfig, Vote, network::Metrics};
 use crate::{
     types::{LogId, NodeId},
-    wal::{Wal, WalState},
+    wal::Wal,
 };
 
 /// A leader's word to a member that it cannot send the log to: take my segments.
@@ -83,19 +83,13 @@ impl Behind {
         if !matches!(vote.partial_cmp(&known), Some(order) if order.is_ge()) {
             return Standing::HigherVote(known);
         }
-        if is_reached(&self.wal, boundary) {
+        // On disk: the leader will count on it.
+        if self.wal.has_reached(boundary) {
             return Standing::Reached;
         }
         self.ahead.send_replace(Some(Ahead { leader: vote.leader_id.voted_for, address, boundary }));
         Standing::Working
     }
-}
-
-/// Whether a log holds the entry that a segment ends with, or has given it up because it is sealed here, too.
-pub fn is_reached(wal: &Wal, boundary: LogId) -> bool {
-    let WalState { purged, .. } = wal.state();
-    purged.is_some_and(|purged| purged.index >= boundary.index)
-        || wal.log_id(boundary.index) == Some(boundary)
 }
 
 /// What openraft is told of a member's answer to a leader of this vote. All that is no answer makes it ask again

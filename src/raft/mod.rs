@@ -49,7 +49,7 @@ use openraft_rt_tokio::TokioRuntime;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
-    behind::{Ahead, TooFarAhead, is_reached},
+    behind::{Ahead, TooFarAhead},
     members::{Change, Member},
     state_machine::{Boundaries, Boundary, Replica},
 };
