@@ -161,7 +161,8 @@ mod tests {
 
     fn open(io: &SimIo) -> Result<Wal> {
         let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
-        Wal::open(&sim_env(io, 1), Path::new("/data/wal"), WalOptions::new(config, Driver::Task))
+        // Names of files are drawn anew by each process.
+        Wal::open(&sim_env(io, io.ops()), Path::new("/data/wal"), WalOptions::new(config, Driver::Task))
     }
 
     /// A log of ten entries of term 1 and a vote, closed.
