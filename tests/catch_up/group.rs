@@ -224,18 +224,18 @@ impl Group {
 
     /// Starts again who asks for it, or whose disk has failed.
     pub async fn tend(&mut self) {
-        for (at, name) in MEMBERS.iter().enumerate() {
+        for (at, id) in MEMBERS.into_iter().enumerate() {
             let Some(node) = &self.nodes[at] else { continue };
             match node.ended().now_or_never() {
                 _ if self.disks[at].is_down() => self.power_cut(at).await,
                 None => {}
                 Some(Ended::Failed(why)) => {
-                    assert!(why.contains("injected"), "member {} has failed: {why}", *name);
+                    assert!(why.contains("injected"), "member {id} has failed: {why}");
                     self.power_cut(at).await;
                 }
                 Some(Ended::Restart(_)) => {
                     self.restarts[at] += 1;
-                    self.network.unplug(*name);
+                    self.network.unplug(id);
                     let stopped = self.nodes[at].take().unwrap().stop().await;
                     if self.disks[at].is_down() || stopped.is_err() {
                         self.disks[at].crash();
