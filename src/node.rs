@@ -287,7 +287,7 @@ impl Node {
             tree.clone(),
             signer,
             (witness.clone(), expected),
-            driver,
+            (wal.clone(), driver),
             &gauges,
         )?;
         let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));

@@ -155,6 +155,7 @@ fn formats_and_proofs_do_no_io() {
         "cluster/announcement.rs",
         "cluster/form.rs",
         "proof",
+        "cluster/message.rs",
         "segment/codec.rs",
         "segment/contents.rs",
         "segment/directory.rs",

@@ -1,4 +1,4 @@
-//! What is said on [`Lane::Fetch`](crate::env::Lane::Fetch), as bytes. Pure: no I/O.
+//! What members say to each other about segments, as bytes. Pure: no I/O.
 //!
 //! ```text
 //! list    1 | first number u64                          those sealed from here on?

@@ -22,7 +22,6 @@ use tokio::sync::oneshot;
 use crate::{
     env::{Io, OpenMode},
     error::{Error, Result},
-    raft::is_reached,
     segment::remove,
     types::{LogId, LogIndex},
     wal::Wal,
@@ -87,7 +86,7 @@ impl Switch {
         if !self.has_announced(newest)? {
             return Ok(());
         }
-        let Some(newest) = newest.filter(|newest| !is_reached(wal, *newest)) else { return Ok(()) };
+        let Some(newest) = newest.filter(|newest| !wal.has_reached(*newest)) else { return Ok(()) };
         tracing::info!(entry = newest.index.0, "the log goes on behind the segments that were fetched");
         let failed = |e| Error::io("setting the write-ahead log to go on behind fetched segments", &e);
         // They take the log's place: from now on their names have to last.
@@ -162,7 +161,8 @@ mod tests {
 
     fn open(io: &SimIo) -> Result<Wal> {
         let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
-        Wal::open(&sim_env(io, 1), Path::new("/data/wal"), WalOptions::new(config, Driver::Task))
+        // Names of files are drawn anew by each process.
+        Wal::open(&sim_env(io, io.ops()), Path::new("/data/wal"), WalOptions::new(config, Driver::Task))
     }
 
     /// A log of ten entries of term 1 and a vote, closed.

@@ -20,7 +20,7 @@ use crate::{
     state::{State, boundary},
     tree::{Checkpoints, Tree, Witness, Witnessed},
     types::Seq,
-    wal::Driver,
+    wal::{Driver, Wal},
 };
 
 /// The running stages.
@@ -51,7 +51,7 @@ impl Background {
         tree: Arc<Tree>,
         signer: Option<Signer>,
         witness: (Witness, Option<Witnessed>),
-        driver: Driver,
+        (wal, driver): (Wal, Driver),
         gauges: &Gauges,
     ) -> Result<Self> {
         let (bell, to_seal, to_index) = (Bell::default(), Bell::default(), Bell::default());
@@ -70,6 +70,7 @@ impl Background {
         let seal = Seal::new(
             state.clone(),
             tree.clone(),
+            wal,
             tell_boundaries,
             to_index.clone(),
             seal_gauge,

@@ -5,7 +5,8 @@
 //! (`segment`), nor the index, which it wakes.
 //!
 //! A crash at any moment leaves a segment whole or not at all; the one that was lost is cut again, the same, when
-//! the log is replayed.
+//! the log is replayed. A segment never ends behind what this member's own log has on disk, although a follower may
+//! have applied more: a start takes such a log for one that has lost its end.
 
 use std::{
     sync::{
@@ -28,6 +29,7 @@ use crate::{
     state::{ClosedSegment, State, boundary},
     tree::{SegmentTree, Tree},
     types::Seq,
+    wal::Wal,
 };
 
 /// Records taken out of the memtable at a time.
@@ -37,6 +39,9 @@ const SPAN_RECORDS: usize = 4_096;
 /// with it, in the end, writers.
 const UNINDEXED_MAX: usize = 64;
 
+/// How soon a log that is not on disk as far as it was applied is looked at again.
+const LOG_RETRY: Duration = Duration::from_millis(2);
+
 /// How often a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
@@ -44,6 +49,7 @@ const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 pub struct Seal {
     state: Arc<State>,
     tree: Arc<Tree>,
+    wal: Wal,
     boundaries: watch::Sender<Option<Boundary>>,
     index: Bell,
     gauge: Arc<Gauge>,
@@ -52,17 +58,18 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Seals what `state` has closed and `tree` has proven, tells `boundaries` and wakes `index`.
+    /// Seals what `state` has closed, `tree` has proven and `wal` has on disk, tells `boundaries` and wakes `index`.
     #[must_use]
     pub fn new(
         state: Arc<State>,
         tree: Arc<Tree>,
+        wal: Wal,
         boundaries: watch::Sender<Option<Boundary>>,
         index: Bell,
         gauge: Arc<Gauge>,
         disk_is_full: Arc<AtomicBool>,
     ) -> Self {
-        Self { state, tree, boundaries, index, gauge, disk_is_full }
+        Self { state, tree, wal, boundaries, index, gauge, disk_is_full }
     }
 
     fn write(&self, closed: &ClosedSegment, first: Seq, end: Seq) -> Result<()> {
@@ -126,6 +133,9 @@ impl Worker for Seal {
         if end > self.tree.size() || sealed.unindexed() >= UNINDEXED_MAX {
             // `prove` and `index` ring when they have come further.
             return Ok(Next::Rung);
+        }
+        if !self.wal.has_reached(closed.last_log) {
+            return Ok(Next::In(LOG_RETRY));
         }
         let first = closed.first_seq();
         let _stay = self.gauge.enter(1, 0);

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::{Boundaries, Boundary, TypeConfig, Vote, network::Metrics};
 use crate::{
     types::{LogId, NodeId},
-    wal::{Wal, WalState},
+    wal::Wal,
 };
 
 /// A leader's word to a member that it cannot send the log to: take my segments.
@@ -83,19 +83,13 @@ impl Behind {
         if !matches!(vote.partial_cmp(&known), Some(order) if order.is_ge()) {
             return Standing::HigherVote(known);
         }
-        if is_reached(&self.wal, boundary) {
+        // On disk: the leader will count on it.
+        if self.wal.has_reached(boundary) {
             return Standing::Reached;
         }
         self.ahead.send_replace(Some(Ahead { leader: vote.leader_id.voted_for, address, boundary }));
         Standing::Working
     }
-}
-
-/// Whether a log holds the entry that a segment ends with, or has given it up because it is sealed here, too.
-pub fn is_reached(wal: &Wal, boundary: LogId) -> bool {
-    let WalState { purged, .. } = wal.state();
-    purged.is_some_and(|purged| purged.index >= boundary.index)
-        || wal.log_id(boundary.index) == Some(boundary)
 }
 
 /// What openraft is told of a member's answer to a leader of this vote. All that is no answer makes it ask again
@@ -149,4 +143,89 @@ pub fn address_of(metrics: &Metrics, me: NodeId) -> String {
     let metrics = metrics.borrow_watched();
     let member = metrics.membership_config.membership().get_node(&me);
     member.map(|member| member.raft_addr.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        config::WalConfig,
+        sim::{SimIo, sim_env},
+        types::LogIndex,
+        wal::{Driver, LogEntry, WalOptions},
+    };
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { term, index: LogIndex(index) }
+    }
+
+    /// A log of these entries of term 1, which `Wal::step` writes.
+    fn log(count: u64) -> Wal {
+        let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
+        let options = WalOptions::new(config, Driver::Step);
+        let wal = Wal::open(&sim_env(&SimIo::new(1), 1), Path::new("/wal"), options).unwrap();
+        let entries = (0..count).map(|index| LogEntry { id: id(1, index), payload: "entry".into() });
+        wal.append(entries.collect(), Box::new(drop)).unwrap();
+        wal
+    }
+
+    fn ask(vote: Vote, boundary: LogId) -> CatchUp {
+        CatchUp { vote, boundary, address: "there".into() }
+    }
+
+    #[test]
+    fn only_what_is_on_disk_is_reached_and_only_a_leader_is_heard() {
+        let (wal, leader) = (log(10), Vote::new_committed(3, 7));
+        let (behind, told) = Behind::new(wal.clone());
+        let standing = |boundary| behind.answer(leader, ask(leader, boundary));
+        // A leader that counted on it would once have met a log that lacked it after a power cut.
+        assert_eq!(standing(id(1, 5)), Standing::Working);
+        assert!(wal.step());
+        assert_eq!(standing(id(1, 5)), Standing::Reached);
+        for elsewhere in [id(2, 5), id(2, 10), id(2, 40)] {
+            assert_eq!(standing(elsewhere), Standing::Working);
+            let ahead = Ahead { leader: 7, address: "there".into(), boundary: elsewhere };
+            assert_eq!(*told.borrow(), Some(ahead));
+        }
+        let mut told = told;
+        told.mark_unchanged();
+        for (known, vote) in
+            [(leader, Vote::new_committed(2, 9)), (Vote::new(4, 1), leader), (leader, Vote::new(3, 8))]
+        {
+            assert_eq!(behind.answer(known, ask(vote, id(1, 5))), Standing::HigherVote(known));
+        }
+        assert!(!told.has_changed().unwrap());
+        wal.purge(id(1, 8), Box::new(drop)).unwrap();
+        assert_eq!(standing(id(1, 5)), Standing::Reached);
+    }
+
+    #[test]
+    fn openraft_hears_of_success_only_when_it_is_one() {
+        let vote = Vote::new_committed(3, 7);
+        let response = |answer| to_response(vote, Ok(answer)).map(|response| response.vote);
+        assert_eq!(response(Standing::Reached).unwrap(), vote);
+        assert_eq!(response(Standing::HigherVote(Vote::new(4, 1))).unwrap(), Vote::new(4, 1));
+        for not_yet in [Standing::Working, Standing::HigherVote(vote), Standing::HigherVote(Vote::new(3, 8))]
+        {
+            assert!(matches!(response(not_yet), Err(StreamingError::Unreachable(_))));
+        }
+    }
+
+    #[test]
+    fn an_offer_stays_while_the_log_behind_it_is_there() {
+        let wal = log(10);
+        let boundary = |index| Boundary { log: id(1, index), membership: Vec::new() };
+        let (tell, newest) = watch::channel(None);
+        let offer = Offer::new(newest, wal.clone());
+        assert_eq!(offer.boundary(), None);
+        for (seals, purges, offers) in
+            [(3, None, 3), (5, Some(2), 3), (7, Some(3), 3), (9, Some(4), 9), (9, Some(8), 9)]
+        {
+            tell.send_replace(Some(boundary(seals)));
+            purges.iter().for_each(|index| wal.purge(id(1, *index), Box::new(drop)).unwrap());
+            assert_eq!(offer.boundary(), Some(boundary(offers)));
+        }
+    }
 }

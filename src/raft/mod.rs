@@ -49,7 +49,7 @@ use openraft_rt_tokio::TokioRuntime;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
-    behind::{Ahead, TooFarAhead, is_reached},
+    behind::{Ahead, TooFarAhead},
     members::{Change, Member},
     state_machine::{Boundaries, Boundary, Replica},
 };
@@ -274,8 +274,11 @@ impl Consensus {
     /// # Errors
     /// When consensus has stopped.
     pub async fn recovered(&self) -> Result<()> {
-        let stopped = |e| Error::new(Code::Internal, format!("consensus stopped: {e}"));
-        self.raft.wait_for_recovery(None).await.map(drop).map_err(stopped)
+        if self.raft.wait_for_recovery(None).await.is_ok() {
+            return Ok(());
+        }
+        let why = self.stopped().await.unwrap_or_else(|| "it was asked to".into());
+        Err(Error::new(Code::Internal, format!("consensus stopped: {why}")))
     }
 
     /// Proposes an entry; `answer` is called once, on the task that completes it.

@@ -93,3 +93,46 @@ fn needed_by_others(raft: &Raft<TypeConfig, StateMachine>) -> Option<LogIndex> {
     let others = replication.iter().filter(|(member, _)| **member != metrics.id && is_here(*member));
     others.map(|(_, matched)| LogIndex(matched.as_ref().map_or(0, |matched| matched.index + 1))).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        sim::{SimIo, sim_env},
+        types::LogId,
+        wal::{Driver, LogEntry, WalOptions},
+    };
+
+    #[test]
+    fn others_are_waited_for_within_the_bound() {
+        let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
+        let options = WalOptions::new(config, Driver::Step);
+        let wal = Wal::open(&sim_env(&SimIo::new(1), 1), Path::new("/wal"), options).unwrap();
+        let id = |index| LogId { term: 1, index: LogIndex(index) };
+        let entry = |index| LogEntry { id: id(index), payload: vec![7; 10].into() };
+        wal.append((0..100).map(entry).collect(), Box::new(drop)).unwrap();
+        wal.purge(id(9), Box::new(drop)).unwrap();
+        // The newest boundary is 80; what the others need, the two bounds, and where the log is given up.
+        for (needed, always, for_followers, expected) in [
+            (None, 0, 300, Some(80)),
+            (None, 500, 300, Some(49)),
+            (Some(90), 0, 300, Some(80)),
+            (Some(81), 0, 300, Some(80)),
+            (Some(80), 0, 300, Some(79)),
+            (Some(75), 0, 300, Some(74)),
+            (Some(50), 0, 300, Some(69)),
+            (Some(50), 0, 1_000, Some(49)),
+            (Some(50), 600, 300, Some(39)),
+            (Some(10), 0, 1_000, None),
+            (Some(0), 0, 1_000, None),
+            (Some(0), 0, 0, Some(80)),
+            (None, 1_000, 0, None),
+        ] {
+            let keep = Keep { always, for_followers };
+            let point = purge_point(&wal, LogIndex(80), needed.map(LogIndex), keep);
+            assert_eq!(point, expected.map(LogIndex), "{needed:?} {keep:?}");
+        }
+    }
+}

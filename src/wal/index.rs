@@ -246,6 +246,13 @@ impl LogMap {
         Some(LogId { term: slot.term, index })
     }
 
+    /// Whether a file holds this entry: it is on disk.
+    pub(super) fn is_written(&self, id: LogId) -> bool {
+        let at = id.index.0.checked_sub(self.first).map(|at| at as usize);
+        at.and_then(|at| self.slots.get(at))
+            .is_some_and(|slot| slot.term == id.term && slot.file != UNWRITTEN)
+    }
+
     /// Finds the entries of a range that are here, up to `bytes_max` of payload but at least one.
     pub(super) fn find(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Found>> {
         if range.start < self.first && range.start < range.end {
@@ -298,6 +305,7 @@ mod tests {
         let mut log = log(5, 25);
         assert_eq!(log.tail_bytes(), 50);
         log.written(0, 1, (0..4).map(|index| (index, index * 100)));
+        assert!(log.is_written(id(1, 3)) && !log.is_written(id(1, 4)) && !log.is_written(id(2, 3)));
         log.trim_tail();
         assert_eq!(log.tail_bytes(), 20);
         let found = log.find(0..9, usize::MAX).unwrap();

@@ -307,6 +307,13 @@ impl Wal {
         self.inner.shared.log.lock().map.settled().map(LogIndex)
     }
 
+    /// Whether the log is past `id`, whatever happens now: it is on disk, or the purge point is there or further.
+    #[must_use]
+    pub fn has_reached(&self, id: LogId) -> bool {
+        let map = &self.inner.shared.log.lock().map;
+        map.purged.is_some_and(|purged| purged.index >= id.index) || map.is_written(id)
+    }
+
     /// Up to which entry, `up_to` at most, the log may be purged so that the entries behind it have at least
     /// `keep_bytes`; none when nothing is to be purged.
     #[must_use]

@@ -170,7 +170,14 @@ impl Group {
                 };
                 let config = self.config(id);
                 let options = WalOptions::new(config.wal.clone(), Driver::Task);
-                async move { (at, Node::start(env, &config, founding, options).await) }
+                let disk = self.disks[at].clone();
+                async move {
+                    tokio::select! {
+                        biased;
+                        () = power_gone(&disk) => (at, None),
+                        node = Node::start(env, &config, founding, options) => (at, Some(node)),
+                    }
+                }
             })
             .collect();
         let mut starts = std::pin::pin!(futures_util::future::join_all(starts));
@@ -184,13 +191,24 @@ impl Group {
         };
         for (at, node) in started {
             match node {
-                Ok(node) => self.nodes[at] = Some(node),
+                Some(Ok(node)) => self.nodes[at] = Some(node),
                 // An accident that was still to come; it is tried again.
-                Err(_) if self.disks[at].is_down() => self.disks[at].restart(),
-                Err(error) if error.message().contains("injected") => self.disks[at].restart(),
-                Err(error) => panic!("member {} does not start: {error}", MEMBERS[at]),
+                Some(Err(error)) if error.message().contains("injected") => {
+                    self.disks[at].crash();
+                    self.power_back(at).await;
+                }
+                None => self.power_back(at).await,
+                Some(Err(_)) if self.disks[at].is_down() => self.power_back(at).await,
+                Some(Err(error)) => panic!("member {} does not start: {error}", MEMBERS[at]),
             }
         }
+    }
+
+    /// Gives a member its power back, when all that ran there has met that it was gone.
+    async fn power_back(&self, at: usize) {
+        self.network.unplug(MEMBERS[at]);
+        sleep(Duration::from_secs(1)).await;
+        self.disks[at].restart();
     }
 
     /// Cuts a member's power, and gives it back.
@@ -201,27 +219,27 @@ impl Group {
             // Nothing reaches its disk any more; this only ends its tasks.
             let _ = node.stop().await;
         }
-        self.disks[at].restart();
+        self.power_back(at).await;
     }
 
     /// Starts again who asks for it, or whose disk has failed.
     pub async fn tend(&mut self) {
-        for (at, name) in MEMBERS.iter().enumerate() {
+        for (at, id) in MEMBERS.into_iter().enumerate() {
             let Some(node) = &self.nodes[at] else { continue };
             match node.ended().now_or_never() {
                 _ if self.disks[at].is_down() => self.power_cut(at).await,
                 None => {}
                 Some(Ended::Failed(why)) => {
-                    assert!(why.contains("injected"), "member {} has failed: {why}", *name);
+                    assert!(why.contains("injected"), "member {id} has failed: {why}");
                     self.power_cut(at).await;
                 }
                 Some(Ended::Restart(_)) => {
                     self.restarts[at] += 1;
-                    self.network.unplug(*name);
+                    self.network.unplug(id);
                     let stopped = self.nodes[at].take().unwrap().stop().await;
                     if self.disks[at].is_down() || stopped.is_err() {
                         self.disks[at].crash();
-                        self.disks[at].restart();
+                        self.power_back(at).await;
                     }
                 }
             }
@@ -319,6 +337,12 @@ impl Group {
             let both = sealed[0].len().min(other.len());
             assert_eq!(sealed[0][..both], other[..both], "members have different segments");
         }
+    }
+}
+
+async fn power_gone(disk: &SimIo) {
+    while !disk.is_down() {
+        sleep(Duration::from_millis(50)).await;
     }
 }
 

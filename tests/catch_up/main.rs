@@ -7,3 +7,4 @@
 mod fetching;
 mod group;
 mod members;
+mod real;
