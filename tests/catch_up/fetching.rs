@@ -17,7 +17,7 @@ use scribe_ledger::{
     error::{Code, Result},
     index::IndexOptions,
     node::{Founding, Node},
-    raft::Ahead,
+    raft::{Ahead, Member},
     sealed::{Sealed, SealedOptions},
     sim::{self, Failure, Fault, Op, SimIo, SimNetwork, SimRng, sim_env},
     state::batch::Draft,
@@ -44,7 +44,7 @@ fn leaders_disk() -> SimIo {
         config.wal = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
         config.storage.segment_size = 4 << 10;
         let env = Env { ..sim_env(&disk, 1) };
-        let founding = Founding::Alone { http_addr: String::new() };
+        let founding = Founding::alone(1, Member::default());
         let options = WalOptions::new(config.wal.clone(), Driver::Task);
         let node = Node::start(env, &config, founding, options).await.unwrap();
         let mut number = 0;
