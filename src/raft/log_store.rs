@@ -179,7 +179,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             encoded.push(codec::encode_entry(entry).map_err(invalid_data)?);
         }
         let done = Box::new(move |result| callback.io_completed(result));
-        if alone { self.wal.append_here(encoded, done) } else { self.wal.append(encoded, done) }
+        // With others to send it to, the sync here has to go on beside theirs.
+        let here = alone && self.sole_voter.load(Ordering::Acquire);
+        if here { self.wal.append_here(encoded, done) } else { self.wal.append(encoded, done) }
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
