@@ -166,7 +166,7 @@ pub struct LedgerConfig {
 /// `[consensus]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsensusConfig {
-    /// Shortest election timeout; the longest is twice this. Default 1,000.
+    /// Shortest election timeout; the longest is twice this. Default 500.
     pub election_timeout_ms: u64,
     /// Time between heartbeats. Default 100.
     pub heartbeat_interval_ms: u64,
@@ -400,7 +400,7 @@ impl Default for StorageConfig {
 impl Default for ConsensusConfig {
     fn default() -> Self {
         Self {
-            election_timeout_ms: 1_000,
+            election_timeout_ms: 500,
             heartbeat_interval_ms: 100,
             max_payload_entries: 300,
             leader_patience: Duration::from_secs(5),

@@ -33,6 +33,16 @@ pub fn serve(
     network.serve(Lane::Append, handler);
 }
 
+/// From now on whoever asks is told to ask again later: consensus is about to stop.
+pub fn stop(network: &dyn Network) {
+    let stopping: PeerHandler = Arc::new(|_, _| {
+        let why = io::Error::new(io::ErrorKind::NotConnected, "this member is stopping");
+        Box::pin(std::future::ready(Err(why)))
+    });
+    network.serve(Lane::Urgent, stopping.clone());
+    network.serve(Lane::Append, stopping);
+}
+
 fn handler(
     raft: Raft<TypeConfig, StateMachine>,
     reads: ReadIndex,

@@ -64,7 +64,7 @@ use self::{
 };
 use crate::{
     config,
-    env::Env,
+    env::{Env, Network},
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
@@ -195,6 +195,7 @@ pub struct Consensus {
     removed: watch::Receiver<BTreeSet<NodeId>>,
     patience: Duration,
     too_far_ahead: TooFarAhead,
+    network: Arc<dyn Network>,
 }
 
 impl fmt::Debug for Consensus {
@@ -266,7 +267,16 @@ impl Consensus {
             raft.initialize(founders).await.map_err(|e| stopped(&e))?;
         }
         tokio::spawn(purge_what_is_sealed(raft.clone(), wal, boundaries, keep));
-        Ok(Self { raft, me, sole_voter, reads, removed, too_far_ahead, patience })
+        Ok(Self {
+            raft,
+            me,
+            sole_voter,
+            reads,
+            removed,
+            patience,
+            too_far_ahead,
+            network: env.network.clone(),
+        })
     }
 
     /// Waits until everything that was committed before the start is applied here.
@@ -415,6 +425,7 @@ impl Consensus {
 
     /// Stops taking part; entries on their way are answered as unknown.
     pub async fn stop(&self) {
+        answers::stop(&*self.network);
         // The only error is a panic of the core, which `stopped` reports.
         let _ = self.raft.shutdown().await;
     }

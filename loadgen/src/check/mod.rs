@@ -100,7 +100,7 @@ pub fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
         note("this is a build for development; build with --release to judge speed");
     }
 
-    let mut checks = Checks { args, nodes, node: None };
+    let mut checks = Checks { args, nodes, ledger: Vec::new() };
     let mut all: Vec<Checked> = Vec::new();
     if !args.json {
         print(&show::heading())?;
@@ -141,11 +141,11 @@ fn finish(args: &CheckArgs, all: &[Checked]) -> Result<ExitCode, Failure> {
     Ok(if summary.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One target after the other, and the node that the last one has left.
+/// One target after the other, and the nodes that the last one has left.
 struct Checks<'a> {
     args: &'a CheckArgs,
     nodes: Nodes,
-    node: Option<Node>,
+    ledger: Vec<Node>,
 }
 
 impl Checks<'_> {
@@ -161,7 +161,8 @@ impl Checks<'_> {
         };
         // Whatever is wrong with a node, the next target gets another one.
         if !keep_node || matches!(outcome, Outcome::Broken(_)) {
-            let ended = self.node.take().map_or(Ok(()), |node| self.nodes.stop(&node));
+            let stops = self.ledger.drain(..).map(|node| self.nodes.stop(&node));
+            let ended = stops.fold(Ok(()), Result::and);
             outcome = match (outcome, ended) {
                 (outcome, Ok(())) => outcome,
                 (Outcome::Broken(why), Err(ended)) => Outcome::Broken(format!("{why}; {ended}")),
@@ -179,13 +180,13 @@ impl Checks<'_> {
         if target.kind == Kind::Embedded {
             return engine::run(target, "", self.args.quick).map(named);
         }
-        let node = match self.node.take() {
-            Some(node) => node,
-            None => self.nodes.start()?,
-        };
-        let node = self.node.insert(node);
-        let mut measured = named(engine::run(target, &node.url, self.args.quick)?);
-        measured.plan.insert("node".to_owned(), node.command.join(" ").into());
+        if self.ledger.is_empty() {
+            self.ledger = self.nodes.start_group(target.nodes)?;
+        }
+        let urls = self.ledger.iter().map(|node| node.url.as_str()).collect::<Vec<_>>().join(",");
+        let mut measured = named(engine::run(target, &urls, self.args.quick)?);
+        let commands = self.ledger.iter().map(|node| node.command.join(" ")).collect::<Vec<_>>();
+        measured.plan.insert("node".to_owned(), commands.join("; ").into());
         Ok(measured)
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,6 +41,13 @@ pub struct Node {
     pub command: Vec<String>,
 }
 
+/// A node that is not ready yet.
+struct Launched {
+    pid: u32,
+    log: PathBuf,
+    command: Vec<String>,
+}
+
 struct Running {
     child: Child,
     dir: Directory,
@@ -63,6 +71,34 @@ impl Nodes {
     /// # Errors
     /// When it does not start or does not become ready; the message ends with what it said.
     pub fn start(&self) -> Result<Node, String> {
+        self.launch(&[]).and_then(|launched| self.ready(launched))
+    }
+
+    /// Starts nodes that form one ledger, and waits until all are ready.
+    ///
+    /// # Errors
+    /// As [`Nodes::start`], for any of them; the others are stopped with the check.
+    pub fn start_group(&self, count: u16) -> Result<Vec<Node>, String> {
+        if count <= 1 {
+            return self.start().map(|node| vec![node]);
+        }
+        let ports = free_ports(count).map_err(|error| format!("ports for the nodes: {error}"))?;
+        let address = |port: &u16| format!("127.0.0.1:{port}");
+        let peers = ports.iter().map(address).collect::<Vec<_>>().join(",");
+        let launch = |(port, id): (&u16, u16)| {
+            let flags = ["--node-id", &id.to_string(), "--raft-addr", &address(port), "--peers", &peers];
+            self.launch(&flags.map(str::to_owned))
+        };
+        // None of them is ready before the others are there.
+        let launched = ports.iter().zip(1..).map(launch).collect::<Result<Vec<_>, _>>()?;
+        launched.into_iter().map(|launched| self.ready(launched)).collect()
+    }
+
+    fn ready(&self, Launched { pid, log, command }: Launched) -> Result<Node, String> {
+        Ok(Node { url: self.wait_until_ready(pid, &log)?, pid, command })
+    }
+
+    fn launch(&self, more: &[String]) -> Result<Launched, String> {
         let dir = Directory::new().map_err(|error| format!("a directory for the node: {error}"))?;
         let log = dir.0.join("log");
         let failed = |error: io::Error| format!("starting {}: {error}", self.program.display());
@@ -74,6 +110,7 @@ impl Nodes {
         if let Some(profile) = &self.profile {
             arguments.extend(["--profile".to_owned(), profile.clone()]);
         }
+        arguments.extend_from_slice(more);
         let mut command = Command::new(&self.program);
         command
             .args(&arguments)
@@ -87,6 +124,10 @@ impl Nodes {
         {
             command.env_remove(name);
         }
+        // There is no flag for it.
+        let founders =
+            more.iter().filter(|argument| argument.contains(',')).map(|peers| peers.split(',').count());
+        command.env("SCRIBE_CLUSTER_BOOTSTRAP_EXPECT", founders.max().unwrap_or(1).to_string());
         let pid = {
             let mut running = lock(&self.running);
             let child = command.spawn().map_err(failed)?;
@@ -94,9 +135,8 @@ impl Nodes {
             running.push(Running { child, dir });
             pid
         };
-        let url = self.wait_until_ready(pid, &log)?;
         let command = std::iter::once(self.program.display().to_string()).chain(arguments).collect();
-        Ok(Node { url, pid, command })
+        Ok(Launched { pid, log, command })
     }
 
     fn wait_until_ready(&self, pid: u32, log: &Path) -> Result<String, String> {
@@ -221,6 +261,14 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: u16) -> io::Result<Vec<u16>> {
+    // All are held until all are known, so that they differ.
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
+    held.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
 }
 
 /// Where a node that is ready says that it listens.

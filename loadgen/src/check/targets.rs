@@ -178,6 +178,10 @@ impl Target {
         if self.kind != Kind::Embedded {
             arguments.extend(["--url", url].map(str::to_owned));
         }
+        if self.nodes > 1 && self.kind != Kind::Get {
+            // Any node takes writes; whoever wants them fast sends them where they need no forwarding.
+            arguments.push("--leader-aware".to_owned());
+        }
         let mut flag = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 arguments.extend([format!("--{name}"), value]);
