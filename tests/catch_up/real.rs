@@ -29,7 +29,8 @@ async fn start(id: NodeId, dir: &Path, network: &SimNetwork) -> Node {
     config.wal.disk_free_bytes_min = 0;
     config.storage.segment_size = 64 << 10;
     let env = Env { network: Arc::new(network.link(id)), ..real_env() };
-    let founding = if id == 1 { Founding::Group(members) } else { Founding::Join };
+    let joins = Founding::Join { cluster_id: "real".into(), incarnation: None };
+    let founding = if id == 1 { Founding::Group(members) } else { joins };
     let options = WalOptions::new(config.wal.clone(), Driver::Thread);
     Node::start(env, &config, founding, options).await.unwrap()
 }
