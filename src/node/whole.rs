@@ -44,7 +44,8 @@ pub fn read(
     let names = names.map_err(|e| Error::io(format!("listing {}", wal_dir.display()), &e))?;
     let newest = segments.newest().map(|newest| newest.last_log);
     let was_fetched = switch.has_announced(newest)?;
-    if !was_fetched && !names.iter().any(|name| name.starts_with("wal-")) {
+    // Votes are in the log alone: no segment that was fetched excuses that it is gone.
+    if !names.iter().any(|name| name.starts_with("wal-")) {
         // A key is drawn after the log has begun.
         let names = env.io.list(data_dir);
         let names = names.map_err(|e| Error::io(format!("listing {}", data_dir.display()), &e))?;

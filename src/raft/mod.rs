@@ -240,6 +240,9 @@ impl Consensus {
             max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: u64::MAX,
             enable_pre_vote: Some(true),
+            // A leader sends entries while it syncs them: one that lost its own to a power cut and led on in the same
+            // term would write others in their place, and members would hold different ledgers.
+            enable_leader_restore: Some(false),
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|e| Error::new(Code::InvalidConfig, e.to_string()))?);

@@ -13,7 +13,7 @@ use scribe_ledger::{
         switch::Switch,
     },
     config::{Config, WalConfig},
-    env::Env,
+    env::Io,
     error::{Code, Result},
     index::IndexOptions,
     node::{Founding, Node},
@@ -35,18 +35,22 @@ fn open(disk: &SimIo) -> Result<Arc<Sealed>> {
     Sealed::open(Arc::new(disk.clone()), Path::new(DATA), options).map(Arc::new)
 }
 
+/// The sole member of its group, on this disk.
+async fn start(disk: &SimIo) -> Result<Node> {
+    let mut config = Config::default();
+    config.node.data_dir = DATA.into();
+    config.wal = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
+    config.storage.segment_size = 4 << 10;
+    let founding = Founding::alone(1, Member::default());
+    let options = WalOptions::new(config.wal.clone(), Driver::Task);
+    Node::start(sim_env(disk, disk.ops()), &config, founding, options).await
+}
+
 /// A disk with segments that a node has sealed, one of them with a value in a block of its own.
 fn leaders_disk() -> SimIo {
     let disk = SimIo::new(1);
     sim::runtime(1).block_on(async {
-        let mut config = Config::default();
-        config.node.data_dir = DATA.into();
-        config.wal = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
-        config.storage.segment_size = 4 << 10;
-        let env = Env { ..sim_env(&disk, 1) };
-        let founding = Founding::alone(1, Member::default());
-        let options = WalOptions::new(config.wal.clone(), Driver::Task);
-        let node = Node::start(env, &config, founding, options).await.unwrap();
+        let node = start(&disk).await.unwrap();
         let mut number = 0;
         while node.info().sealed_sizes().segments < SEGMENTS as u64 {
             number += 1;
@@ -192,4 +196,49 @@ fn a_full_disk_keeps_what_the_log_needs() {
     disk.set_capacity(None);
     fetch(&leader, &disk, 1, 0, options).1.unwrap();
     assert_eq!(sealed(&disk).unwrap(), sealed(&leader).unwrap());
+}
+
+/// Starts on a disk that has segments which its log does not reach.
+fn start_behind(disk: &SimIo) -> Result<u64> {
+    sim::runtime(1).block_on(async {
+        let node = start(disk).await?;
+        let applied = node.info().applied().0;
+        node.stop().await?;
+        Ok(applied)
+    })
+}
+
+#[test]
+fn only_the_marker_excuses_a_log_that_ends_early_and_nothing_one_that_is_gone() {
+    let leader = leaders_disk();
+    let disk = SimIo::new(2);
+    assert_eq!(start_behind(&disk).unwrap(), 0);
+    let (installed, fetched, _) = fetch(&leader, &disk, 1, 0, SMALL_PARTS);
+    fetched.unwrap();
+    assert_eq!(installed, SEGMENTS as u64);
+    let switch = Switch::new(Arc::new(disk.clone()), Path::new(DATA));
+    switch.end().unwrap();
+    let refused = start_behind(&disk).unwrap_err();
+    assert_eq!(refused.code(), Code::Corrupt);
+    assert!(refused.message().contains("the log ends before entry"), "{refused}");
+
+    let newest = open(&disk).unwrap().segments().last().unwrap().summary().clone();
+    let before = LogId { index: LogIndex(newest.last_log.index.0 - 1), ..newest.last_log };
+    switch.announce(before).unwrap();
+    assert!(start_behind(&disk).is_err(), "the marker says nothing of the newest segment");
+    switch.announce(newest.last_log).unwrap();
+    let wal = Path::new(DATA).join("wal");
+    let names = disk.list(&wal).unwrap();
+    assert!(!names.is_empty());
+    let aside =
+        |name: &String, from: &Path, to: &Path| disk.rename(&from.join(name), &to.join(name)).unwrap();
+    let elsewhere = Path::new("/elsewhere");
+    names.iter().for_each(|name| aside(name, &wal, elsewhere));
+    // Its votes are gone with it.
+    let refused = start_behind(&disk).unwrap_err();
+    assert!(refused.message().contains("no write-ahead log"), "{refused}");
+    names.iter().for_each(|name| aside(name, elsewhere, &wal));
+    assert_eq!(start_behind(&disk).unwrap(), newest.end_seq.0);
+    assert!(!disk.list(Path::new(DATA)).unwrap().contains(&"catching-up".to_owned()));
+    assert_eq!(start_behind(&disk).unwrap(), newest.end_seq.0, "and again, without the marker");
 }
