@@ -1,6 +1,6 @@
 //! Clients that write and read at members drawn at random, and write down what they were told.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use scribe_ledger::{
@@ -14,7 +14,7 @@ use scribe_ledger::{
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    history::{Call, Op, Told, Value},
+    history::{Call, OPS_OF_KEY_MAX, Op, Told, Value},
     world::{Running, World},
 };
 
@@ -48,12 +48,21 @@ pub struct Journal {
     pub refused: Vec<Value>,
     moment: u64,
     values: Value,
+    /// Calls of each key, answered or not.
+    calls: BTreeMap<u64, usize>,
 }
 
 impl Journal {
     fn moment(&mut self) -> u64 {
         self.moment += 1;
         self.moment
+    }
+
+    /// Whether one more call of a key can be checked; counts it.
+    fn takes(&mut self, key: u64) -> bool {
+        let calls = self.calls.entry(key).or_default();
+        *calls += 1;
+        *calls <= OPS_OF_KEY_MAX
     }
 }
 
@@ -77,7 +86,7 @@ pub fn value_of(bytes: &[u8]) -> Value {
 /// Asks and writes until the world is over.
 pub async fn client(world: Arc<World>, journal: Shared, number: u64) {
     let rng = world.rng.fork();
-    let pace_us = [4_000, 30_000, 80_000][rng.below(3) as usize];
+    let pace_us = [10_000, 40_000, 160_000][rng.below(3) as usize];
     // Most clients stay with one member for a while, as real ones do.
     let mut at = pick(&world, &rng);
     // The newest version that this client has read.
@@ -110,6 +119,9 @@ async fn read(
     key: u64,
     consistency: Consistency,
 ) -> Option<(u64, Value, Seq)> {
+    if !journal.lock().takes(key) {
+        return None;
+    }
     let begin = journal.lock().moment();
     timeout(PATIENCE, node.reader.barrier(consistency)).await.ok()?.ok()?;
     // A disk that has failed meanwhile gives no answer.
@@ -143,6 +155,9 @@ async fn write(
         }
         _ => (rng.below(KEYS), Call::Write(value), None),
     };
+    if !journal.lock().takes(key) {
+        return;
+    }
     let is_delete = call == Call::Write(0);
     let idempotency_key = rng.one_in(2).then(|| format!("{name}-{value}"));
     let draft = || {

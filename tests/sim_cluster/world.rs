@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::Path,
     sync::{
         Arc,
         atomic::{
@@ -20,7 +22,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use scribe_ledger::{
     config::{Config, WalConfig},
-    env::{Clock, Env, Lane, Network, PeerHandler, Rng},
+    env::{Clock, Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
     node::{Ended, Founding, Node, NodeInfo},
     pipeline::ingest::Ingest,
     proof::Hash,
@@ -320,7 +322,7 @@ impl World {
             alive: alive.clone(),
         };
         Env {
-            io: Arc::new(self.disk(id).clone()),
+            io: Arc::new(Mounted { disk: self.disk(id).clone(), alive: alive.clone() }),
             clock: Arc::new(WallClock(self.started, self.machines[&id].ahead_ms)),
             rng: Arc::new(self.rng.fork()),
             network: Arc::new(cable),
@@ -340,6 +342,53 @@ struct WallClock(Instant, u64);
 impl Clock for WallClock {
     fn now_ms(&self) -> u64 {
         BASE_MS + self.0.elapsed().as_millis() as u64 + self.1
+    }
+}
+
+/// One life's way to the disk: what is left of it after a power cut must not reach the next life's files.
+#[derive(Debug)]
+struct Mounted {
+    disk: SimIo,
+    alive: Arc<AtomicBool>,
+}
+
+impl Mounted {
+    fn disk(&self) -> io::Result<&SimIo> {
+        if self.alive.load(Acquire) { Ok(&self.disk) } else { Err(io::Error::other("the power is off")) }
+    }
+}
+
+impl Io for Mounted {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk()?.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk()?.list(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.disk()?.open(path, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk()?.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk()?.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk()?.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk()?.free_bytes(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk()?.lock(path)
     }
 }
 
@@ -366,9 +415,9 @@ impl Network for Cable {
         address: &str,
         lane: Lane,
         request: Bytes,
-    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
         if !self.alive.load(Acquire) {
-            return Box::pin(async { Err(std::io::ErrorKind::ConnectionReset.into()) });
+            return Box::pin(async { Err(io::ErrorKind::ConnectionReset.into()) });
         }
         let answer = self.inner.call(peer, address, lane, request);
         if lane != Lane::Fetch || self.spoils_one_in == 0 || !self.rng.one_in(self.spoils_one_in) {
