@@ -46,7 +46,7 @@ use crate::{
         Gauges, Ground, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
     },
     proof::Hash,
-    raft::{Consensus, Member, Positions},
+    raft::{Consensus, Member, Positions, Sabotage},
     read::{LiveKeys, Proofs, Reader},
     sealed::{SealedOptions, SealedSizes},
     state::{
@@ -234,18 +234,40 @@ impl Node {
         founding: Founding,
         wal_options: WalOptions,
     ) -> Result<Self> {
+        Self::start_sabotaged(env, config, founding, wal_options, Sabotage::default()).await
+    }
+
+    /// As [`Node::start`], with bugs planted.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    #[doc(hidden)]
+    pub async fn start_sabotaged(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        sabotage: Sabotage,
+    ) -> Result<Self> {
         let io = env.io.clone();
-        let started = Self::open(env, config, founding, wal_options).await;
+        let started = Self::open(env, config, founding, wal_options, sabotage).await;
         started.map_err(|error| match error.code() {
             Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
             _ => error,
         })
     }
 
-    async fn open(env: Env, config: &Config, founding: Founding, wal_options: WalOptions) -> Result<Self> {
+    async fn open(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        sabotage: Sabotage,
+    ) -> Result<Self> {
         let started = Instant::now();
         loop {
-            let start = Self::try_start(&env, config, founding.clone(), wal_options.clone(), started);
+            let options = (wal_options.clone(), sabotage);
+            let start = Self::try_start(&env, config, founding.clone(), options, started);
             match start.await? {
                 Started::Node(node) => return Ok(*node),
                 Started::Again(why) => tracing::info!(why, "the start begins again"),
@@ -257,7 +279,7 @@ impl Node {
         env: &Env,
         config: &Config,
         founding: Founding,
-        wal_options: WalOptions,
+        (wal_options, sabotage): (WalOptions, Sabotage),
         started: Instant,
     ) -> Result<Started> {
         let data_dir = config.node.data_dir.as_path();
@@ -275,6 +297,9 @@ impl Node {
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
         let state = Arc::new(State::open(sealed.clone(), state_options(config, env))?);
+        if sabotage.forget_answers {
+            state.forget_answers();
+        }
         let wal = log.begin()?;
         let witness = Witness::new(env.io.clone(), data_dir.to_path_buf(), wal.clone());
         let signer = match founding {
@@ -301,10 +326,14 @@ impl Node {
         let boundaries = background.boundaries.clone();
         let newest = boundaries.borrow().as_ref().map(|newest| newest.log);
         switch.finish(&wal, sealed.dir(), newest).await?;
-        let consensus = Consensus::start(env, config, founders, wal.clone(), replica, boundaries).await?;
+        let consensus =
+            Consensus::start(env, config, founders, wal.clone(), replica, boundaries, sabotage).await?;
         switch.end()?;
         segments::serve(&*env.network, &sealed);
-        let options = FetchOptions::new(config.wal.disk_free_bytes_min);
+        let options = FetchOptions {
+            skip_verification: sabotage.skip_verification,
+            ..FetchOptions::new(config.wal.disk_free_bytes_min)
+        };
         let fetcher = Fetcher::new(env.network.clone(), sealed, switch, options);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
         let wish = tokio::select! {

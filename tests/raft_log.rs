@@ -20,7 +20,7 @@ use openraft::{
 use scribe_ledger::{
     config::{WalConfig, WalIo},
     env::real::real_env,
-    raft::{Member, Proposal, TypeConfig, log_store::LogStore},
+    raft::{Member, Proposal, Sabotage, TypeConfig, log_store::LogStore},
     state::outcome::Outcome,
     wal::{Driver, Wal, WalOptions},
 };
@@ -97,7 +97,7 @@ fn open_with(dir: &TempDir, io: WalIo) -> (Wal, LogStore) {
     let env = real_env();
     let config = WalConfig { io, file_bytes: 64 << 10, ..WalConfig::default() };
     let wal = Wal::open(&env, dir.path(), WalOptions::new(config, Driver::Thread)).unwrap();
-    (wal.clone(), LogStore::new(wal, 1))
+    (wal.clone(), LogStore::new(wal, 1, Sabotage::default()))
 }
 
 struct Builder(WalIo);

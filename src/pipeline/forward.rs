@@ -102,6 +102,9 @@ impl Forward {
             Ok(Err(error)) if provably_unsent(error.kind()) => {
                 return Fate::NotLed(format!("member {leader} leads and is not reached: {error}"));
             }
+            Ok(Err(error)) if self.consensus.sabotage().retry_unknown => {
+                return Fate::NotLed(error.to_string());
+            }
             Ok(Err(error)) => return unknown(&format!("member {leader} did not answer: {error}")),
             Err(_) => return unknown(&format!("member {leader} did not answer in time")),
         };
@@ -149,6 +152,8 @@ impl Proposer {
     /// What became of the entry; or why it provably is in no log because this member does not lead.
     async fn propose(&self, entry: &Bytes) -> std::result::Result<Result<Outcome>, String> {
         let time = self.clock.stamp(self.state.last_time_ms());
+        let late = u64::from(self.consensus.sabotage().stamp_wrong_time) * 3_600_000;
+        let time = time.map(|time| time + late);
         let entry = match time.and_then(|time| restamp(entry, time)) {
             Ok(entry) => entry,
             Err(error) => return Ok(Err(error)),

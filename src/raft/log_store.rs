@@ -20,7 +20,7 @@ use openraft::{
 };
 use tokio::sync::oneshot;
 
-use super::{Entry, LogId, TypeConfig, Vote, codec};
+use super::{Entry, LogId, Sabotage, TypeConfig, Vote, codec};
 use crate::{
     error::Error,
     types::NodeId,
@@ -38,12 +38,13 @@ pub struct LogStore {
     /// Whether this member is the only voter of the newest membership in the log. Cleared while a
     /// membership that says otherwise is appended, which is before it can take effect anywhere.
     sole_voter: Arc<AtomicBool>,
+    sabotage: Sabotage,
 }
 
 impl LogStore {
     /// The log of member `me` in `wal`.
-    pub fn new(wal: Wal, me: NodeId) -> Self {
-        Self { wal, me, sole_voter: Arc::default() }
+    pub fn new(wal: Wal, me: NodeId, sabotage: Sabotage) -> Self {
+        Self { wal, me, sole_voter: Arc::default(), sabotage }
     }
 
     /// See the field.
@@ -150,6 +151,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if self.sabotage.skip_vote_sync {
+            return self.wal.save_vote(codec::encode_vote(vote), Box::new(drop));
+        }
         self.durably(|done| self.wal.save_vote(codec::encode_vote(vote), done)).await
     }
 
@@ -177,6 +181,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 self.note_voters(membership.voter_ids());
             }
             encoded.push(codec::encode_entry(entry).map_err(invalid_data)?);
+        }
+        if self.sabotage.skip_append_sync {
+            self.wal.append(encoded, Box::new(drop))?;
+            callback.io_completed(Ok(()));
+            return Ok(());
         }
         let done = Box::new(move |result| callback.io_completed(result));
         // With others to send it to, the sync here has to go on beside theirs.

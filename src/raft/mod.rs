@@ -22,6 +22,7 @@ mod purge;
 mod read_index;
 mod responder;
 mod rpc;
+mod sabotage;
 pub mod state_machine;
 
 use std::{
@@ -51,6 +52,7 @@ use tokio::{sync::watch, time::Instant};
 pub use self::{
     behind::{Ahead, TooFarAhead},
     members::{Change, Member},
+    sabotage::Sabotage,
     state_machine::{Boundaries, Boundary, Replica},
 };
 use self::{
@@ -196,6 +198,7 @@ pub struct Consensus {
     patience: Duration,
     too_far_ahead: TooFarAhead,
     network: Arc<dyn Network>,
+    sabotage: Sabotage,
 }
 
 impl fmt::Debug for Consensus {
@@ -219,12 +222,13 @@ impl Consensus {
         wal: Wal,
         replica: Arc<dyn Replica>,
         boundaries: Boundaries,
+        sabotage: Sabotage,
     ) -> Result<Self> {
         let (me, keep, config) = (config.node.id, Keep::from(&config.wal), &config.consensus);
-        let log = LogStore::new(wal.clone(), me);
+        let log = LogStore::new(wal.clone(), me, sabotage);
         let offer = Offer::new(boundaries.clone(), wal.clone());
         let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone(), offer)?;
-        replay(&wal, &log, &mut state_machine)?;
+        replay(&wal, &log, &mut state_machine, sabotage)?;
         log.note_voters(state_machine.membership().voter_ids());
         let removed = state_machine.removed();
 
@@ -242,7 +246,7 @@ impl Consensus {
             enable_pre_vote: Some(true),
             // A leader sends entries while it syncs them: one that lost its own to a power cut and led on in the same
             // term would write others in their place, and members would hold different ledgers.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(sabotage.lead_on),
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|e| Error::new(Code::InvalidConfig, e.to_string()))?);
@@ -258,8 +262,8 @@ impl Consensus {
         // Set once, here.
         let _ = metrics.set(raft.metrics());
         let (behind, too_far_ahead) = Behind::new(wal.clone());
-        let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience);
-        let lease_end = had_log.then(|| Instant::now() + longest_lease);
+        let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience, sabotage);
+        let lease_end = (had_log && !sabotage.vote_in_lease).then(|| Instant::now() + longest_lease);
         answers::serve(&*env.network, &raft, &reads, behind, lease_end);
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
@@ -279,6 +283,7 @@ impl Consensus {
             patience,
             too_far_ahead,
             network: env.network.clone(),
+            sabotage,
         })
     }
 
@@ -332,6 +337,8 @@ impl Consensus {
         let index = match consistency {
             Consistency::Stale => return Ok(()),
             _ if self.decides_alone() => return Ok(()),
+            _ if self.sabotage.read_anywhere && !self.raft.is_leader() => return Ok(()),
+            Consistency::Lease if self.sabotage.skip_lease && self.raft.is_leader() => return Ok(()),
             Consistency::Lease if self.raft.is_leader() => {
                 match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
                     Ok((index, _)) => *index.log_id(),
@@ -344,7 +351,7 @@ impl Consensus {
             }
         };
         let applied = self.raft.metrics().borrow_watched().last_applied;
-        if applied >= Some(index) {
+        if applied >= Some(index) || self.sabotage.skip_apply_wait {
             return Ok(());
         }
         let barrier = Linearizer::new(self.me, ReadLogId::from_log_id(index), applied);
@@ -393,6 +400,13 @@ impl Consensus {
     #[must_use]
     pub fn too_far_ahead(&self) -> TooFarAhead {
         self.too_far_ahead.clone()
+    }
+
+    /// What was planted here.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn sabotage(&self) -> Sabotage {
+        self.sabotage
     }
 
     /// Whether it leads, by what this member knows.
@@ -471,7 +485,7 @@ pub fn check_continues(log: &WalState, newest: Option<wal::LogId>) -> Result<()>
 
 /// Applies what the log knows to be committed, a few megabytes at a time: openraft's own replay reads 64
 /// entries whatever their size.
-fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine) -> Result<()> {
+fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine, sabotage: Sabotage) -> Result<()> {
     const CHUNK_BYTES: usize = 8 << 20;
     let WalState { committed, last, .. } = wal.state();
     // A member may know that more is committed than it has on disk itself: the rest comes from its peers.
@@ -489,6 +503,9 @@ fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine) -> Result
         }
         for entry in entries {
             next = entry.log_id.index + 1;
+            if sabotage.replay_twice && next == end {
+                state_machine.apply_entry(entry.clone())?;
+            }
             state_machine.apply_entry(entry)?;
         }
     }

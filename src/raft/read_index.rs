@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use openraft::{
     Raft,
+    async_runtime::watch::WatchReceiver,
     errors::{LinearizableReadError, RaftError},
     raft::ReadPolicy,
 };
@@ -26,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    LogId, TypeConfig,
+    LogId, Sabotage, TypeConfig,
     rpc::{Reply, Request},
     state_machine::StateMachine,
 };
@@ -51,6 +52,7 @@ struct Inner {
     rounds: Mutex<Rounds>,
     /// For how long readers are kept waiting for a leader.
     patience: Duration,
+    sabotage: Sabotage,
 }
 
 #[derive(Default)]
@@ -62,8 +64,13 @@ struct Rounds {
 
 impl ReadIndex {
     /// Rounds that are given up after `patience`.
-    pub fn new(raft: Raft<TypeConfig, StateMachine>, network: Arc<dyn Network>, patience: Duration) -> Self {
-        Self(Arc::new(Inner { raft, network, rounds: Mutex::default(), patience }))
+    pub fn new(
+        raft: Raft<TypeConfig, StateMachine>,
+        network: Arc<dyn Network>,
+        patience: Duration,
+        sabotage: Sabotage,
+    ) -> Self {
+        Self(Arc::new(Inner { raft, network, rounds: Mutex::default(), patience, sabotage }))
     }
 
     /// The entry that has to be applied before a read that begins now is answered.
@@ -92,7 +99,7 @@ impl ReadIndex {
 /// Plays rounds as long as somebody waits.
 async fn run(inner: Arc<Inner>) {
     loop {
-        let waiting = {
+        let mut waiting = {
             let mut rounds = inner.rounds.lock();
             rounds.is_running = !rounds.waiting.is_empty();
             std::mem::take(&mut rounds.waiting)
@@ -101,6 +108,9 @@ async fn run(inner: Arc<Inner>) {
             return;
         }
         let round = inner.round().await;
+        if inner.sabotage.join_running_round {
+            waiting.append(&mut inner.rounds.lock().waiting);
+        }
         for reader in waiting {
             // Nobody waits any more where a client has gone away.
             let _ = reader.send(round.clone());
@@ -130,6 +140,10 @@ impl Inner {
     /// A round of this member as leader; else who leads, if that is another and known.
     fn ask_here(&self) -> BoxFuture<'_, Result<LogId, (Option<NodeId>, String)>> {
         Box::pin(async {
+            if self.sabotage.skip_read_round && self.raft.is_leader() {
+                let known = self.raft.metrics().borrow_watched().local_committed;
+                return known.ok_or((None, "nothing is committed".into()));
+            }
             match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
                 Ok((index, _)) => Ok(*index.log_id()),
                 Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {

@@ -1,4 +1,10 @@
-//! A simulated network between the members of one process: it delays, loses and cuts.
+//! A simulated network between the members of one process: it delays, loses, repeats, holds back and cuts.
+//!
+//! ```text
+//! call ─► way (from, to, lane), in order ─► lost? ─► handler ─► lost? ─► answer
+//!            ▲ as long as either end pauses   │                   │
+//!                                             └─► ConnectionReset ◄┘  some time later, as a connection would break
+//! ```
 //!
 //! Takes requests from one member's [`Network`] seam and brings them to another's handler. Every delay and
 //! loss comes from the seed; a request can be lost before or after it was acted upon, so that "it did not
@@ -7,7 +13,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -16,7 +25,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::SimRng;
@@ -25,8 +34,11 @@ use crate::{
     types::NodeId,
 };
 
-/// Longest time a message takes one way.
+/// Longest time a message takes one way, in microseconds, unless it is told otherwise.
 const DELAY_US_MAX: u64 = 2_000;
+
+/// When whoever waits hears that a message was lost, in microseconds: a connection breaks at the end of its patience.
+const NOTICED_AFTER_US: std::ops::Range<u64> = 50_000..300_000;
 
 /// The cables.
 #[derive(Clone)]
@@ -37,10 +49,13 @@ struct Inner {
     handlers: Mutex<BTreeMap<(NodeId, Lane), PeerHandler>>,
     /// Ordered pairs that cannot reach each other: `(from, to)`.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Until when messages from and to a member are held back.
+    paused: Mutex<BTreeMap<NodeId, Instant>>,
     /// One message in this many is lost; 0 = none.
-    loses_one_in: u64,
-    /// Whoever waits for one of these hears nothing at all, and has to time out.
-    lost: Mutex<Vec<oneshot::Sender<io::Result<Bytes>>>>,
+    loses_one_in: AtomicU64,
+    /// One request in this many on [`Lane::Urgent`] arrives twice; 0 = none.
+    repeats_one_in: AtomicU64,
+    delay_us_max: AtomicU64,
     /// A queue for each way from one member to another.
     ways: Mutex<BTreeMap<(NodeId, NodeId, Lane), mpsc::UnboundedSender<Sent>>>,
 }
@@ -60,8 +75,10 @@ impl SimNetwork {
             rng: SimRng::new(seed),
             handlers: Mutex::default(),
             cut: Mutex::default(),
-            loses_one_in,
-            lost: Mutex::default(),
+            paused: Mutex::default(),
+            loses_one_in: AtomicU64::new(loses_one_in),
+            repeats_one_in: AtomicU64::new(0),
+            delay_us_max: AtomicU64::new(DELAY_US_MAX),
             ways: Mutex::default(),
         }))
     }
@@ -70,6 +87,26 @@ impl SimNetwork {
     #[must_use]
     pub fn link(&self, me: NodeId) -> SimLink {
         SimLink { network: self.clone(), me }
+    }
+
+    /// From now on it loses one message in so many, or none for 0.
+    pub fn lose_one_in(&self, count: u64) {
+        self.0.loses_one_in.store(count, Relaxed);
+    }
+
+    /// From now on one urgent request in so many arrives a second time, later; none for 0.
+    pub fn repeat_one_in(&self, count: u64) {
+        self.0.repeats_one_in.store(count, Relaxed);
+    }
+
+    /// How long a message takes one way from now on, at most, in microseconds.
+    pub fn set_delay_max(&self, us: u64) {
+        self.0.delay_us_max.store(us, Relaxed);
+    }
+
+    /// Holds back everything that a member sends and that is sent to it; it arrives when the time is over.
+    pub fn pause(&self, member: NodeId, time: Duration) {
+        self.0.paused.lock().insert(member, Instant::now() + time);
     }
 
     /// Nothing sent by `from` reaches `to` any more; the other direction is another cut.
@@ -88,26 +125,56 @@ impl SimNetwork {
     }
 
     fn passes(&self, from: NodeId, to: NodeId) -> bool {
-        let lost = self.0.loses_one_in > 0 && self.0.rng.one_in(self.0.loses_one_in);
-        !lost && !self.0.cut.lock().contains(&(from, to))
+        !self.once_in(&self.0.loses_one_in) && !self.0.cut.lock().contains(&(from, to))
+    }
+
+    fn once_in(&self, count: &AtomicU64) -> bool {
+        let count = count.load(Relaxed);
+        count > 0 && self.0.rng.one_in(count)
     }
 
     fn delay(&self) -> Duration {
-        Duration::from_micros(self.0.rng.below(DELAY_US_MAX))
+        Duration::from_micros(self.0.rng.below(self.0.delay_us_max.load(Relaxed)))
+    }
+
+    /// Waits as long as either end is paused.
+    async fn until_resumed(&self, from: NodeId, to: NodeId) {
+        let end = || {
+            let paused = self.0.paused.lock();
+            paused.get(&from).max(paused.get(&to)).copied().filter(|end| *end > Instant::now())
+        };
+        while let Some(end) = end() {
+            sleep_until(end).await;
+        }
+    }
+
+    /// Tells whoever waits for the answer to a lost message, some time later.
+    fn lose(&self, reply: oneshot::Sender<io::Result<Bytes>>) {
+        let span = NOTICED_AFTER_US.end - NOTICED_AFTER_US.start;
+        let noticed = Duration::from_micros(NOTICED_AFTER_US.start + self.0.rng.below(span));
+        tokio::spawn(async move {
+            sleep(noticed).await;
+            // The waiter may have given up.
+            let _ = reply.send(Err(io::ErrorKind::ConnectionReset.into()));
+        });
     }
 
     /// Brings what is sent one way to its handler, in order.
     async fn carry(self, (from, to, lane): (NodeId, NodeId, Lane), mut queue: mpsc::UnboundedReceiver<Sent>) {
         while let Some(Sent { arrives, request, reply }) = queue.recv().await {
             sleep_until(arrives).await;
+            self.until_resumed(from, to).await;
             if !self.passes(from, to) {
-                self.0.lost.lock().push(reply);
+                self.lose(reply);
                 continue;
             }
             let Some(handler) = self.0.handlers.lock().get(&(to, lane)).cloned() else {
                 let _ = reply.send(Err(io::Error::new(io::ErrorKind::NotConnected, "nobody is there")));
                 continue;
             };
+            if lane == Lane::Urgent && self.once_in(&self.0.repeats_one_in) {
+                self.repeat(handler.clone(), from, request.clone());
+            }
             let (network, mut answer) = (self.clone(), handler(from, request));
             // The first poll is this task's, so that handlers begin in order.
             let done = futures_util::poll!(&mut answer);
@@ -116,14 +183,24 @@ impl SimNetwork {
                     std::task::Poll::Ready(result) => result,
                     std::task::Poll::Pending => answer.await,
                 };
-                tokio::time::sleep(network.delay()).await;
+                sleep(network.delay()).await;
+                network.until_resumed(to, from).await;
                 if network.passes(to, from) {
                     let _ = reply.send(result);
                 } else {
-                    network.0.lost.lock().push(reply);
+                    network.lose(reply);
                 }
             });
         }
+    }
+
+    /// Lets a request arrive once more, late; nobody hears the answer.
+    fn repeat(&self, handler: PeerHandler, from: NodeId, request: Bytes) {
+        let late = self.delay() * 20;
+        tokio::spawn(async move {
+            sleep(late).await;
+            let _ = handler(from, request).await;
+        });
     }
 }
 
