@@ -45,7 +45,10 @@ fn three_nodes_form_one_cluster_that_each_of_them_serves() {
         for reader in &nodes {
             for consistency in ["linearizable", "lease"] {
                 let read = reader.get(&format!("/{key}?consistency={consistency}")).is(200);
-                assert_eq!((&read.body[..], read.header("scribe-seq")), (&b"one"[..], Some(&*seq.to_string())));
+                assert_eq!(
+                    (&read.body[..], read.header("scribe-seq")),
+                    (&b"one"[..], Some(&*seq.to_string()))
+                );
             }
             assert!(matches!(reader.get(&format!("/{key}?consistency=stale")).status, 200 | 404));
         }
@@ -96,7 +99,8 @@ fn three_nodes_form_one_cluster_that_each_of_them_serves() {
     assert_eq!(size, 3 * 7);
     for node in &nodes {
         assert_eq!(node.get("/b-1?consistency=stale").is(200).body, b"1");
-        let notes: Vec<_> = node.get("/checkpoint").is(200).body.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+        let notes: Vec<_> =
+            node.get("/checkpoint").is(200).body.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
         assert_eq!(notes[1], size.to_string().into_bytes());
     }
 }

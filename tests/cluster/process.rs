@@ -79,7 +79,8 @@ impl Spec {
 
     /// With these settings, too: `("WAL_KEEP_BYTES", "0")`.
     pub fn with(mut self, settings: &[(&str, &str)]) -> Self {
-        self.settings.extend(settings.iter().map(|(key, value)| (format!("SCRIBE_{key}"), (*value).to_owned())));
+        self.settings
+            .extend(settings.iter().map(|(key, value)| (format!("SCRIBE_{key}"), (*value).to_owned())));
         self
     }
 
@@ -131,7 +132,13 @@ impl Node {
     }
 
     /// Asks it. The error is the connection's.
-    pub fn try_call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
+    pub fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Answer> {
         call(self.spec.http, ANSWER_PATIENCE, method, path, headers, body)
     }
 
@@ -189,7 +196,8 @@ impl Node {
             if let Some(status) = self.ended() {
                 panic!("node {} ended with {status}: {}", self.id(), self.said());
             }
-            self.look("/readyz").is_some() || self.try_call("GET", "/readyz", &[], b"").is_ok_and(|a| a.status == 200)
+            self.look("/readyz").is_some()
+                || self.try_call("GET", "/readyz", &[], b"").is_ok_and(|a| a.status == 200)
         });
     }
 

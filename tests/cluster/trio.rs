@@ -82,6 +82,15 @@ pub fn wait_same_trees(nodes: &[&Node]) -> u64 {
     })
 }
 
+/// Waits until `node` counts exactly these voters.
+#[track_caller]
+pub fn wait_voters(node: &Node, ids: &[u64]) {
+    wait_until(&format!("{ids:?} vote"), || {
+        let voters = node.members().into_iter().filter(|(_, role)| role != "learner");
+        voters.map(|(id, _)| id).eq(ids.iter().copied())
+    });
+}
+
 /// Waits until every one of `nodes` counts exactly these members.
 #[track_caller]
 pub fn wait_members(nodes: &[&Node], ids: &[u64]) {
