@@ -131,6 +131,12 @@ impl NodeInfo {
         self.state.sizes()
     }
 
+    /// Tells whether anything of the node is still in use, without keeping it so.
+    pub fn watch_use(&self) -> impl Fn() -> bool + use<> {
+        let state = Arc::downgrade(&self.state);
+        move || state.strong_count() > 0
+    }
+
     /// Size and root of the tree over all records that are proven.
     #[must_use]
     pub fn tree_head(&self) -> (Seq, Hash) {

@@ -62,7 +62,8 @@ impl Admin {
     /// [`Code::Unavailable`] when nobody answers there; [`Code::Conflict`] when it is not the node expected, has a
     /// ledger of its own, or its id was used before; those of [`Admin::fulfil`].
     pub async fn add(&self, expected: NodeId, address: &str, is_replica: bool) -> Result<()> {
-        if self.consensus.member(expected).is_some_and(|member| member.raft_addr == address) {
+        let known = self.consensus.member(expected);
+        if known.is_some_and(|member| member.raft_addr == address || member.http_addr == address) {
             return Ok(());
         }
         let who = ask(&*self.network, crate::env::ANYBODY, address, &Ask::Who, ANSWER_PATIENCE).await?;

@@ -1,6 +1,6 @@
 //! What this node answers to others about itself and the cluster, before and while it has a ledger.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::ready, io, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,11 +17,15 @@ use crate::{
 
 type IsDroppable = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// What a node serves others while it runs.
+const LANES_OF_THE_NODE: [Lane; 4] = [Lane::Urgent, Lane::Append, Lane::Propose, Lane::Fetch];
+
 /// The answers. Cheap to clone.
 #[derive(Clone)]
 pub struct Door(Arc<Inner>);
 
 struct Inner {
+    network: Arc<dyn Network>,
     report: Mutex<Report>,
     node: Mutex<Option<Attached>>,
     adopted: watch::Sender<Option<String>>,
@@ -35,8 +39,9 @@ struct Attached {
 
 impl Door {
     /// Answers on `network` from now on, saying `report` of this node.
-    pub fn open(network: &dyn Network, report: Report) -> Self {
+    pub fn open(network: Arc<dyn Network>, report: Report) -> Self {
         let door = Self(Arc::new(Inner {
+            network: Arc::clone(&network),
             report: Mutex::new(report),
             node: Mutex::default(),
             adopted: watch::Sender::new(None),
@@ -65,6 +70,17 @@ impl Door {
     /// A node runs, whose cluster can be changed through `admin`.
     pub fn attach(&self, admin: Admin, is_droppable: IsDroppable) {
         *self.0.node.lock() = Some(Attached { admin, is_droppable });
+    }
+
+    /// Nobody gets through to the node from now on, until it starts again: whoever asks hears that nothing was seen.
+    pub fn shut(&self) {
+        for lane in LANES_OF_THE_NODE {
+            let handler: PeerHandler = Arc::new(|_from, _request| {
+                let why = "this member is between two starts";
+                Box::pin(ready(Err(io::Error::new(io::ErrorKind::NotConnected, why))))
+            });
+            self.0.network.serve(lane, handler);
+        }
     }
 
     /// It does not run any more.
@@ -108,6 +124,8 @@ impl Door {
             return Told::Refused { retry: false, why };
         }
         tracing::info!(cluster_id, "another cluster adopts this node");
+        // The leader may send its log at once, which is nothing for the ledger that is given up.
+        self.shut();
         self.0.adopted.send_replace(Some(cluster_id));
         Told::Done
     }

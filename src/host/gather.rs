@@ -36,6 +36,8 @@ pub struct Gather {
     peers: Vec<String>,
     announcements: Option<(watch::Receiver<crate::cluster::discovery::Seen>, Duration)>,
     heard: Mutex<BTreeMap<String, Report>>,
+    /// Why those were not heard that were asked last.
+    silent: Mutex<BTreeMap<String, String>>,
 }
 
 impl Gather {
@@ -44,7 +46,7 @@ impl Gather {
         let interval = config.cluster.discovery.interval;
         let announcements = discovery.map(|discovery| (discovery.seen(), interval));
         let peers = config.cluster.peers.iter().filter(|peer| **peer != me).cloned().collect();
-        Self { env, peers, announcements, heard: Mutex::default() }
+        Self { env, peers, announcements, heard: Mutex::default(), silent: Mutex::default() }
     }
 
     /// Waits until the decision is one that can be acted on.
@@ -64,6 +66,7 @@ impl Gather {
             let reports = self.reports(me);
             match decide(me, wishes, &reports, self.unheard(began)) {
                 Decision::Wait(why) => {
+                    let why = why + &self.why_silent();
                     if why != said {
                         tracing::info!(why, "waiting for other nodes");
                         said = why;
@@ -89,13 +92,21 @@ impl Gather {
             }
         };
         for (address, told) in join_all(self.peers.iter().map(ask_peer)).await {
-            let mut heard = self.heard.lock();
+            let (mut heard, mut silent) = (self.heard.lock(), self.silent.lock());
+            // What it said before may not be true any more.
+            heard.remove(&address);
+            silent.remove(&address);
             match told {
                 Ok(Told::Me(report)) => drop(heard.insert(address, report)),
-                // What it said before may not be true any more.
-                _ => drop(heard.remove(&address)),
+                Ok(_) => {}
+                Err(error) => drop(silent.insert(address, error.message().to_owned())),
             }
         }
+    }
+
+    /// What somebody who is not heard has to do with the waiting: it may refuse this node, and say why.
+    fn why_silent(&self) -> String {
+        self.silent.lock().first_key_value().map_or_else(String::new, |(_, why)| format!("; {why}"))
     }
 
     fn unheard(&self, began: Instant) -> usize {

@@ -98,7 +98,7 @@ impl Host {
             },
         );
         let env = Env { network: Arc::new(transport.clone()), ..env.clone() };
-        let door = Door::open(&*env.network, report);
+        let door = Door::open(env.network.clone(), report);
         let discovery = match config.cluster.discovery.enabled {
             true => Some(Discovery::start(DiscoverySettings::of(&config.cluster), announced, &env).await?),
             false => None,
@@ -142,6 +142,8 @@ impl Host {
     /// [`Code::InvalidConfig`] when waiting would not help: an id that is taken, a directory of another cluster.
     pub async fn begin(&mut self) -> Result<Founding> {
         let data_dir = self.config.node.data_dir.clone();
+        // What served the members before has stopped.
+        self.door.shut();
         if let Some(cluster_id) = self.door.take_adoption() {
             return self.join(cluster_id, Vec::new()).await;
         }
@@ -297,6 +299,8 @@ impl Host {
         match is_droppable() {
             false => self.belongs(&cluster_id, true),
             true => {
+                // Whoever adopts it must be able to talk with it.
+                self.belongs("", false);
                 let (door, presence, told) =
                     (self.door.clone(), self.presence.clone(), self.cluster_id.clone());
                 self.attached.spawn(async move {
@@ -327,6 +331,11 @@ impl Host {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Stays with the node's own ledger, which has got records meanwhile.
+    pub fn decline_adoption(&self) {
+        let _ = self.door.take_adoption();
     }
 
     /// Gives up the directory of the node that was attached and has stopped: it held nothing.

@@ -88,6 +88,9 @@ impl Forward {
 
     async fn try_once(&self, entry: Bytes) -> Fate {
         if self.consensus.is_leader() {
+            if !self.consensus.can_commit() {
+                return Fate::NotLed("this member leads, and no quorum answers it".into());
+            }
             return match self.proposer.propose(&entry).await {
                 Ok(result) => Fate::Ended(result),
                 Err(why) => Fate::NotLed(why),

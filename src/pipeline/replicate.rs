@@ -63,7 +63,7 @@ impl Replicate {
         let Inner { consensus, state, clock, settled, gauge, .. } = &*self.0;
         let bytes = batch.bytes();
         let stay = gauge.enter(1, bytes as u64);
-        let leads = consensus.is_leader();
+        let leads = consensus.can_commit();
         // Whoever leads sets the time.
         let time = if leads { clock.stamp(state.last_time_ms()) } else { Ok(0) };
         let entry = match time.and_then(|time| without_blocking_others(bytes, || batch.encode(time))) {

@@ -37,7 +37,7 @@ use std::{
 
 use bytes::Bytes;
 use openraft::{
-    Config, EntryPayload, Raft, RaftTypeConfig, ServerState, SnapshotPolicy,
+    Config, EntryPayload, Instant as _, Raft, RaftTypeConfig, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
     raft::{
@@ -196,6 +196,8 @@ pub struct Consensus {
     reads: ReadIndex,
     removed: watch::Receiver<BTreeSet<NodeId>>,
     patience: Duration,
+    /// A leader that no quorum has answered for so long is on its own.
+    silence_max: Duration,
     too_far_ahead: TooFarAhead,
     network: Arc<dyn Network>,
     sabotage: Sabotage,
@@ -283,6 +285,7 @@ impl Consensus {
             patience,
             too_far_ahead,
             network: env.network.clone(),
+            silence_max: longest_lease,
             sabotage,
         })
     }
@@ -413,6 +416,17 @@ impl Consensus {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// Whether it leads and a quorum has answered lately, as far as that is known. A leader that is cut off goes on to
+    /// lead until it hears of another; what it proposes then is of unknown outcome for as long.
+    #[must_use]
+    pub fn can_commit(&self) -> bool {
+        if !self.raft.is_leader() || self.sole_voter.load(Ordering::Acquire) {
+            return self.raft.is_leader();
+        }
+        let answered = self.raft.metrics().borrow_watched().last_quorum_acked;
+        answered.is_none_or(|answered| answered.elapsed() < self.silence_max)
     }
 
     /// Whether a member had this id and has left: then nobody has it any more.

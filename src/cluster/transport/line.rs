@@ -120,7 +120,11 @@ impl Line {
                 (1, format!("{} was lost: {lost}", self.name()))
             }
         };
-        tracing::debug!(lane = ?self.lane, "{why}");
+        match (self.lane, failures) {
+            // Once for all lanes, and once for all tries.
+            (Lane::Urgent, 1) => tracing::warn!("{why}"),
+            (lane, _) => tracing::debug!(?lane, "{why}"),
+        }
         let until = Instant::now() + backoff(&shared.bounds, failures, shared.rng.next_u64());
         *self.phase.lock() = Phase::Down { until, failures, why: why.clone() };
         link.close(&why);

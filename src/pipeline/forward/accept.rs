@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,18 +19,21 @@ use crate::{
     wal::Wal,
 };
 
-/// The entrance for other members' batches. Cheap to clone.
+/// The entrance for other members' batches. Cheap to clone; with the last clone it is gone, and holds nothing of the
+/// node any more that the next start would find in use.
 #[derive(Clone)]
-pub struct Accept {
+pub struct Accept(Arc<Inner>);
+
+struct Inner {
     proposer: Proposer,
     unsealed: Unsealed,
     wal: Wal,
-    is_closed: Arc<AtomicBool>,
+    is_closed: AtomicBool,
 }
 
 impl fmt::Debug for Accept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accept").field("is_closed", &self.is_closed).finish_non_exhaustive()
+        f.debug_struct("Accept").field("is_closed", &self.0.is_closed).finish_non_exhaustive()
     }
 }
 
@@ -38,12 +41,18 @@ impl Accept {
     /// Takes batches from `network` while there is room for what they bring.
     #[must_use]
     pub fn serve(network: &dyn Network, proposer: Proposer, unsealed: Unsealed, wal: Wal) -> Self {
-        let accept = Self { proposer, unsealed, wal, is_closed: Arc::default() };
+        let accept = Self(Arc::new(Inner { proposer, unsealed, wal, is_closed: AtomicBool::new(false) }));
         let handler: PeerHandler = {
-            let accept = accept.clone();
+            let inner = Arc::downgrade(&accept.0);
             Arc::new(move |_from, entry| {
-                let accept = accept.clone();
-                Box::pin(async move { accept.answer(entry).await.encode().map_err(io::Error::other) })
+                let inner = Weak::clone(&inner);
+                Box::pin(async move {
+                    let reply = match inner.upgrade() {
+                        Some(inner) => inner.answer(entry).await,
+                        None => Reply::NotLed,
+                    };
+                    reply.encode().map_err(io::Error::other)
+                })
             })
         };
         network.serve(Lane::Propose, handler);
@@ -52,9 +61,11 @@ impl Accept {
 
     /// From here on whoever asks is told to look for another leader.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
+        self.0.is_closed.store(true, Ordering::Release);
     }
+}
 
+impl Inner {
     async fn answer(&self, entry: Bytes) -> Reply {
         if self.is_closed.load(Ordering::Acquire) {
             return Reply::NotLed;
