@@ -1,10 +1,10 @@
 //! Real processes on this machine as one cluster: they find each other, lose members and get them back, and clients
 //! notice no more than they have to.
 
-#[path = "../common/client.rs"]
-#[allow(dead_code)]
 #![expect(clippy::print_stdout, reason = "how long it took is for whoever looks")]
 
+#[path = "../common/client.rs"]
+#[allow(dead_code)]
 mod client;
 mod process;
 mod trio;
