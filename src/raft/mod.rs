@@ -236,6 +236,7 @@ impl Consensus {
 
         let patience = config.leader_patience;
         let longest_lease = Duration::from_millis(config.election_timeout_ms * 2);
+        let waits_for_lease = wal.state().last.is_some() && !sabotage.vote_in_lease;
         let config = Config {
             cluster_name: "scribe".into(),
             election_timeout_min: config.election_timeout_ms,
@@ -249,12 +250,13 @@ impl Consensus {
             // A leader sends entries while it syncs them: one that lost its own to a power cut and led on in the same
             // term would write others in their place, and members would hold different ledgers.
             enable_leader_restore: Some(sabotage.lead_on),
+            // Not before the lease that it may have granted is over, see below.
+            enable_elect: !waits_for_lease,
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|e| Error::new(Code::InvalidConfig, e.to_string()))?);
         let sole_voter = log.sole_voter();
         let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
-        let had_log = wal.state().last.is_some();
         let metrics = Arc::<OnceLock<_>>::default();
         let peers = Peers { network: env.network.clone(), me, metrics: metrics.clone() };
         let start = Raft::new(me, config, peers, log, state_machine);
@@ -265,8 +267,11 @@ impl Consensus {
         let _ = metrics.set(raft.metrics());
         let (behind, too_far_ahead) = Behind::new(wal.clone());
         let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience, sabotage);
-        let lease_end = (had_log && !sabotage.vote_in_lease).then(|| Instant::now() + longest_lease);
+        let lease_end = waits_for_lease.then(|| Instant::now() + longest_lease);
         answers::serve(&*env.network, &raft, &reads, behind, lease_end);
+        if let Some(end) = lease_end {
+            tokio::spawn(stand_for_election_from(raft.clone(), end));
+        }
         if raft.is_initialized().await.map_err(|e| stopped(&e))? {
             // Nobody else can win, so there is no reason to wait for a timeout.
             if sole_voter.load(Ordering::Acquire) {
@@ -460,6 +465,13 @@ impl Consensus {
         // The only error is a panic of the core, which `stopped` reports.
         let _ = self.raft.shutdown().await;
     }
+}
+
+/// A member that was just started votes for nobody, itself included, while a leader may still read under the lease that
+/// it granted before: its own vote and that of one who was cut off would elect another.
+async fn stand_for_election_from(raft: Raft<TypeConfig, StateMachine>, lease_end: Instant) {
+    tokio::time::sleep_until(lease_end).await;
+    raft.runtime_config().elect(true);
 }
 
 /// Where a member is reached, if it is one.
