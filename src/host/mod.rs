@@ -19,7 +19,7 @@
 mod door;
 mod gather;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     env::{Env, Network},
     error::{Code, Error, Result},
-    node::{Founding, NodeInfo, abandon, claim, look},
+    node::{Found, Founding, NodeInfo, abandon, claim, look},
     raft::{Consensus, Member},
     state::settings::FEATURE_LEVEL,
     types::{NodeId, Seq},
@@ -71,7 +71,7 @@ impl Host {
     /// # Errors
     /// [`Code::Io`] when the port cannot be bound; [`Code::Corrupt`] for a damaged identity.
     pub async fn open(env: &Env, config: &Config, http_addr: String) -> Result<Self> {
-        let found = look(env, &config.node.data_dir)?;
+        let found = look_apart(env, &config.node.data_dir).await?;
         let incarnation =
             found.as_ref().map_or_else(|| env.rng.next_u64().max(1), |found| found.identity.incarnation);
         let listener = bind(config).await?;
@@ -147,7 +147,7 @@ impl Host {
         if let Some(cluster_id) = self.door.take_adoption() {
             return self.join(cluster_id, Vec::new()).await;
         }
-        let mut found = look(&self.env, &data_dir)?;
+        let mut found = look_apart(&self.env, &data_dir).await?;
         if let Some(old) = found
             .as_ref()
             .filter(|found| self.config.node.rejoin && found.identity.node_id != self.config.node.id)
@@ -432,6 +432,14 @@ fn presence_of(report: &Report) -> Presence {
         http_addr: addresses.http_addr.clone(),
         has_state: *has_state,
     }
+}
+
+/// As [`look`], where a disk that takes its time holds up nobody else.
+async fn look_apart(env: &Env, data_dir: &Path) -> Result<Option<Found>> {
+    let (env, data_dir) = (env.clone(), data_dir.to_path_buf());
+    #[expect(clippy::disallowed_methods, reason = "only processes have a host, and simulations have none")]
+    let looked = tokio::task::spawn_blocking(move || look(&env, &data_dir)).await;
+    looked.unwrap_or_else(|_| Err(Error::new(Code::Internal, "looking at the data directory panicked")))
 }
 
 /// Binds the configured address. A node that nobody was told to look for takes another port where that one is taken,

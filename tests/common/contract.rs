@@ -738,7 +738,7 @@ pub fn cluster_of_one(server: &mut impl Server) {
 
 pub fn not_built_yet(server: &mut impl Server) {
     let mut client = server.client();
-    for path in ["/ui", "/docs", "/init", "/v3/kv/range"] {
+    for path in ["/ui", "/docs", "/v3/kv/range"] {
         let problem = client.get(path).is_problem(404, "no-such-route");
         assert!(problem["detail"].as_str().unwrap().contains("not built"), "{problem}");
     }

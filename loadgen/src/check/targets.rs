@@ -147,10 +147,9 @@ impl Target {
                 return Err(format!("{name}: kind = \"embedded\" has no node and no connections"));
             }
         }
-        match (self.nodes, &self.needs) {
-            (1, _) | (3, Some(_)) => Ok(()),
-            (3, None) => Err("nodes = 3: expected needs = \"cluster\" beside it".to_owned()),
-            (nodes, _) => Err(format!("nodes = {nodes}: expected 1 or 3")),
+        match self.nodes {
+            1 | 3 => Ok(()),
+            nodes => Err(format!("nodes = {nodes}: expected 1 or 3")),
         }
     }
 
@@ -321,7 +320,6 @@ mod tests {
             ("p99_ms_max = nan\n", "p99_ms_max = NaN"),
             ("and_then = { p99_ms_max = -1 }\n", "and_then.p99_ms_max"),
             ("nodes = 2\nneeds = \"cluster\"\n", "nodes = 2"),
-            ("nodes = 3\n", "needs"),
             ("needs = \"unicorn\"\n", "unicorn"),
             ("connections = -1\n", "connections"),
             (GOOD, "stands twice"),
