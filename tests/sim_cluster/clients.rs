@@ -102,7 +102,17 @@ pub async fn client(world: Arc<World>, journal: Shared, number: u64) {
         };
         if rng.below(10) < 6 {
             let consistency = [Consistency::Linearizable, Consistency::Lease][rng.below(2) as usize];
-            seen = read(&node, &journal, rng.below(KEYS), consistency).await.or(seen);
+            let key = rng.below(KEYS);
+            let late = async {
+                // Somebody else asks the same member while it still asks the leader.
+                sleep(Duration::from_micros(rng.below(4_000))).await;
+                read(&node, &journal, key, consistency).await
+            };
+            seen = match rng.one_in(2) {
+                true => tokio::join!(read(&node, &journal, key, consistency), late).1,
+                false => read(&node, &journal, key, consistency).await,
+            }
+            .or(seen);
         } else {
             write(&world, &journal, &rng, node, &format!("client-{number}"), seen).await;
         }

@@ -40,7 +40,7 @@ async fn strike(world: &Arc<World>, rng: &SimRng) {
     let leader = world.leader().map_or(1, |(id, _)| id);
     // Whoever leads is worth more trouble.
     let victim = if rng.one_in(2) { leader } else { any() };
-    match rng.below(10) {
+    match rng.below(12) {
         0 => cut_off(world, &[victim]),
         1 => world.network.cut(victim, any()),
         2 => {
@@ -70,6 +70,15 @@ async fn strike(world: &Arc<World>, rng: &SimRng) {
             }
         }
         8 => drop(tokio::spawn(change_members(world.clone(), rng.fork()))),
+        9 => world.network.set_delay_max(5_000 + rng.below(30_000)),
+        10 => {
+            // Power cuts while somebody is elected.
+            world.power_cut(leader, ms(500));
+            for _ in 0..rng.below(6) {
+                sleep(ms(rng.below(250))).await;
+                world.power_cut(any(), ms(0));
+            }
+        }
         _ => lease_trap(world, rng, leader).await,
     }
 }
