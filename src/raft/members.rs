@@ -56,6 +56,11 @@ impl Consensus {
     /// # Errors
     /// Who leads, where this member does not; what the outcome is unknown for.
     pub async fn change(&self, change: Change) -> std::result::Result<(), Refusal> {
+        // A leader that has been taken out leads until it has told the others. openraft's core does not survive a change
+        // that is given to it then.
+        if self.raft.is_leader() && !self.raft.voter_ids().any(|voter| voter == self.me) {
+            return Err(Refusal::NotLeader { leader: None });
+        }
         let result = match change {
             Change::Add(id, member) if self.member(id).is_some() => {
                 let nodes = BTreeMap::from([(id, member)]);

@@ -115,6 +115,7 @@ async fn lease_trap(world: &World, rng: &SimRng, leader: NodeId) {
 
 /// The newcomer is counted in, votes, and somebody else leaves.
 async fn change_members(world: Arc<World>, rng: SimRng) {
+    let _alone = world.administrator.lock().await;
     let newcomer = world.founders + 1;
     let leaves = 1 + rng.below(world.founders);
     let changes = [

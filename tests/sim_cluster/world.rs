@@ -34,7 +34,7 @@ use scribe_ledger::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// When the simulation begins, in milliseconds since 1970.
@@ -83,6 +83,8 @@ pub struct World {
     /// Roots that were signed or computed for a size, by anybody at any time.
     roots: Mutex<BTreeMap<Seq, Hash>>,
     over: AtomicBool,
+    /// One administrator at a time.
+    pub administrator: tokio::sync::Mutex<()>,
 }
 
 impl World {
@@ -111,6 +113,7 @@ impl World {
             failures: Mutex::default(),
             roots: Mutex::default(),
             over: AtomicBool::new(false),
+            administrator: tokio::sync::Mutex::default(),
         });
         for id in 1..=founders + 1 {
             tokio::spawn(world.clone().supervise(id));
@@ -230,7 +233,8 @@ impl World {
     async fn power_gone(&self, id: NodeId) {
         let machine = &self.machines[&id];
         while !machine.disk.is_down() {
-            machine.power.notified().await;
+            // A fault of the disk that takes the power with it notifies nobody.
+            let _ = timeout(Duration::from_millis(100), machine.power.notified()).await;
         }
     }
 
