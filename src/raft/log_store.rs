@@ -151,9 +151,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        if self.sabotage.skip_vote_sync {
-            return self.wal.save_vote(codec::encode_vote(vote), Box::new(drop));
-        }
         self.durably(|done| self.wal.save_vote(codec::encode_vote(vote), done)).await
     }
 

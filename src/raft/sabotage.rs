@@ -19,8 +19,6 @@ pub struct Sabotage {
     pub vote_in_lease: bool,
     /// A leader that was started again leads on in its term.
     pub lead_on: bool,
-    /// A vote counts before it is on disk.
-    pub skip_vote_sync: bool,
     /// Entries of a leader count before they are on disk.
     pub skip_append_sync: bool,
     /// A start applies the last entry that it replays twice.

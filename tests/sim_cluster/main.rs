@@ -29,8 +29,8 @@ use self::{
     world::{Planted, World},
 };
 
-/// What fits into two minutes of one core.
-const SEEDS: u64 = 2_000;
+/// A quarter of a minute of one core.
+const SEEDS: u64 = 300;
 
 /// What a seed came to.
 #[derive(Debug, PartialEq, Eq)]

@@ -33,7 +33,6 @@ found!(
     skip_apply_wait,
     vote_in_lease,
     lead_on,
-    skip_vote_sync,
     skip_append_sync,
     replay_twice,
     retry_unknown,
