@@ -299,6 +299,24 @@ impl Group {
         }
     }
 
+    /// Begins writes, each an entry of its own, that nobody waits for.
+    pub fn begin_writes(&self, at: usize, tag: &str, count: u64) -> Vec<tokio::task::JoinHandle<()>> {
+        let node = self.nodes[at].as_ref().unwrap();
+        let begin = |n: u64| {
+            let (ingest, value) = (node.ingest(), format!("{tag}-{n}"));
+            let pause = Duration::from_micros(n * 500);
+            tokio::spawn(async move {
+                sleep(pause).await;
+                let mut draft = Draft::new();
+                draft.put(b"key", value.as_bytes()).unwrap();
+                if let Ok(permit) = ingest.permit(0) {
+                    let _ = permit.submit(draft).await;
+                }
+            })
+        };
+        (0..count).map(begin).collect()
+    }
+
     /// The first entry in a member's log.
     pub fn log_begin(&self, at: usize) -> u64 {
         let info = self.nodes[at].as_ref().unwrap().info();
