@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     control::{Ask, Told, Wish, ask},
     form::Report,
+    transport::is_of_another_cluster,
 };
 use crate::{
     env::Network,
@@ -66,7 +67,14 @@ impl Admin {
         if known.is_some_and(|member| member.raft_addr == address || member.http_addr == address) {
             return Ok(());
         }
-        let who = ask(&*self.network, crate::env::ANYBODY, address, &Ask::Who, ANSWER_PATIENCE).await?;
+        let who = ask(&*self.network, crate::env::ANYBODY, address, &Ask::Who, ANSWER_PATIENCE).await;
+        let who = who.map_err(|error| match is_of_another_cluster(error.message()) {
+            true => conflict(format!(
+                "node {expected} has records of its own: start it on an empty data directory ({})",
+                error.message()
+            )),
+            false => error,
+        })?;
         let Told::Me(mut node) = who else { return Err(unexpected(address)) };
         if node.id != expected {
             return Err(conflict(format!("the node at {address} is node {}, not {expected}", node.id)));

@@ -11,9 +11,11 @@ mod trio;
 mod wait;
 mod writers;
 
+mod behind;
 mod failover;
 mod forming;
 mod leaving;
+mod membership;
 mod rejoining;
 mod rolling;
 mod strangers;

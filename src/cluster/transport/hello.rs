@@ -173,9 +173,16 @@ pub(super) fn object(dialer: &Hello, answerer: &Hello, address: &str) -> Result<
     }
     let (theirs, ours) = (&dialer.cluster_id, &answerer.cluster_id);
     if theirs != ours && !theirs.is_empty() && !ours.is_empty() {
-        return Err(format!("node {from} belongs to cluster {theirs}, node {to} to cluster {ours}"));
+        return Err(format!("node {from} {BELONGS} {theirs}, node {to} to cluster {ours}"));
     }
     Ok(())
+}
+
+const BELONGS: &str = "belongs to cluster";
+
+/// Whether this is why two nodes do not talk: refusals are texts, also on the wire.
+pub fn is_of_another_cluster(why: &str) -> bool {
+    why.contains(BELONGS)
 }
 
 #[cfg(test)]
@@ -261,6 +268,8 @@ mod tests {
             why(|dialer, _| dialer.cluster_id = "c9".into()),
             "node 1 belongs to cluster c9, node 2 to cluster c1"
         );
+        assert!(is_of_another_cluster(&why(|dialer, _| dialer.cluster_id = "c9".into())));
+        assert!(!is_of_another_cluster(&why(|dialer, _| dialer.node_id = 2)));
         assert_eq!(
             why(|_, answerer| answerer.node_id = 5),
             "node 2 was expected at db2:9001, node 5 answers there"

@@ -65,6 +65,7 @@ mod tasks;
 pub use self::{
     bounds::Bounds,
     handshake::{Admission, PeerHello},
+    hello::is_of_another_cluster,
     peers::{PeerStatus, Traffic},
 };
 use self::{
