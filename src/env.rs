@@ -172,4 +172,10 @@ pub trait Network: Debug + Send + Sync {
         lane: Lane,
         request: Bytes,
     ) -> BoxFuture<'static, io::Result<Bytes>>;
+
+    /// The feature level that `peer` has said it understands; none while it is not connected.
+    fn feature_level(&self, peer: NodeId) -> Option<u32> {
+        let _ = peer;
+        None
+    }
 }

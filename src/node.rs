@@ -22,7 +22,7 @@ mod whole;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use self::identity::{Claim, Fresh};
 pub use self::{
@@ -33,8 +33,10 @@ pub use self::{
 
 use crate::{
     cluster::{
+        attest::attest_what_is_sealed,
         catch_up::CatchUp,
         fetch::{FetchOptions, Fetcher},
+        level::raise_feature_level,
         segments,
         switch::Switch,
     },
@@ -125,6 +127,12 @@ impl NodeInfo {
         self.state.applied()
     }
 
+    /// The replicated settings in force; `None` before the first entry.
+    #[must_use]
+    pub fn settings(&self) -> Option<Settings> {
+        self.state.settings()
+    }
+
     /// Sizes of what it holds.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
@@ -210,6 +218,14 @@ pub enum Ended {
     Restart(String),
 }
 
+/// What is not as in a node of this build, where it is tried how others get on with that.
+#[derive(Clone, Copy, Debug)]
+struct Build {
+    /// The newest feature level that it understands.
+    level: u32,
+    sabotage: Sabotage,
+}
+
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -219,6 +235,8 @@ pub struct Node {
     pipeline: Pipeline,
     background: Background,
     catch_up: CatchUp,
+    /// What it does as a leader for the ledger as a whole; ends with it.
+    leading: JoinSet<()>,
     witness: Witness,
     reader: Reader,
     proofs: Proofs,
@@ -240,7 +258,8 @@ impl Node {
         founding: Founding,
         wal_options: WalOptions,
     ) -> Result<Self> {
-        Self::start_sabotaged(env, config, founding, wal_options, Sabotage::default()).await
+        let as_build = Build { level: FEATURE_LEVEL, sabotage: Sabotage::default() };
+        Self::open(env, config, founding, wal_options, as_build).await
     }
 
     /// As [`Node::start`], with bugs planted.
@@ -255,12 +274,24 @@ impl Node {
         wal_options: WalOptions,
         sabotage: Sabotage,
     ) -> Result<Self> {
-        let io = env.io.clone();
-        let started = Self::open(env, config, founding, wal_options, sabotage).await;
-        started.map_err(|error| match error.code() {
-            Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
-            _ => error,
-        })
+        let as_build = Build { level: FEATURE_LEVEL, sabotage };
+        Self::open(env, config, founding, wal_options, as_build).await
+    }
+
+    /// As [`Node::start`], but as a build that understands no more than feature level `level`: how members of two
+    /// versions get on is then tried with one.
+    ///
+    /// # Errors
+    /// As [`Node::start`]; [`Code::Internal`] for a ledger of a higher level.
+    pub async fn start_at_level(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        level: u32,
+    ) -> Result<Self> {
+        let as_build = Build { level, sabotage: Sabotage::default() };
+        Self::open(env, config, founding, wal_options, as_build).await
     }
 
     async fn open(
@@ -268,11 +299,26 @@ impl Node {
         config: &Config,
         founding: Founding,
         wal_options: WalOptions,
-        sabotage: Sabotage,
+        build: Build,
+    ) -> Result<Self> {
+        let io = env.io.clone();
+        let started = Self::open_until_ready(env, config, founding, wal_options, build).await;
+        started.map_err(|error| match error.code() {
+            Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
+            _ => error,
+        })
+    }
+
+    async fn open_until_ready(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        build: Build,
     ) -> Result<Self> {
         let started = Instant::now();
         loop {
-            let options = (wal_options.clone(), sabotage);
+            let options = (wal_options.clone(), build);
             let start = Self::try_start(&env, config, founding.clone(), options, started);
             match start.await? {
                 Started::Node(node) => return Ok(*node),
@@ -285,7 +331,7 @@ impl Node {
         env: &Env,
         config: &Config,
         founding: Founding,
-        (wal_options, sabotage): (WalOptions, Sabotage),
+        (wal_options, Build { level, sabotage }): (WalOptions, Build),
         started: Instant,
     ) -> Result<Started> {
         let data_dir = config.node.data_dir.as_path();
@@ -303,6 +349,7 @@ impl Node {
         let gauges = Gauges::default();
         let tree = Arc::new(Tree::open(sealed.clone())?);
         let state = Arc::new(State::open(sealed.clone(), state_options(config, env))?);
+        state.settings().map_or(Ok(()), |settings| settings.check_known(level))?;
         if sabotage.forget_answers {
             state.forget_answers();
         }
@@ -321,7 +368,8 @@ impl Node {
             (wal.clone(), driver),
             &gauges,
         )?;
-        let replica = Arc::new(Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone()));
+        let replica = Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone(), level);
+        let replica = Arc::new(replica);
         let founders = match founding {
             // A node that has come to others' ledger never founds one, whatever it is told now.
             Founding::Join { .. } => BTreeMap::new(),
@@ -359,10 +407,11 @@ impl Node {
             whole::check_records(data_dir, expected.size, state.applied())?;
         }
         background.note_recovered();
-        let settings = wanted_settings(config);
+        let settings = Settings { feature_level: level, ..wanted_settings(config) };
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
-            Some(in_force) if in_force != settings => tracing::warn!(
+            // The feature level follows the members by itself.
+            Some(in_force) if Settings { feature_level: level, ..in_force } != settings => tracing::warn!(
                 ?in_force,
                 configured = ?settings,
                 "the ledger keeps the cluster settings it was founded with; this node's configuration differs"
@@ -383,6 +432,10 @@ impl Node {
             disk_is_full: background.disk_is_full.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
+        let mut leading = JoinSet::new();
+        let network = env.network.clone();
+        leading.spawn(raise_feature_level(consensus.clone(), state.clone(), network.clone(), level));
+        leading.spawn(attest_what_is_sealed(consensus.clone(), state.clone(), network));
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
@@ -391,6 +444,7 @@ impl Node {
             pipeline,
             background,
             catch_up,
+            leading,
             witness,
             reader,
             proofs,
@@ -443,7 +497,8 @@ impl Node {
     ///
     /// # Errors
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
-    pub async fn stop(self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
+        self.leading.shutdown().await;
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {

@@ -168,6 +168,8 @@ fn formats_and_proofs_do_no_io() {
         "verify/chain.rs",
         "verify/roots.rs",
         "cluster/transport/secret.rs",
+        "state/attestation.rs",
+        "state/attested.rs",
         "state/batch.rs",
         "state/boundary.rs",
         "state/entry.rs",

@@ -224,6 +224,7 @@ fn everything_stays_provable_across_segments_and_restarts() {
         assert_eq!((segment["id"].as_u64(), segment["first_seq"].as_u64()), (Some(id as u64), Some(next)));
         assert_eq!((&segment["state"], &segment["object"]), (&"local".into(), &Value::Null));
         assert!(segment["bytes"].as_u64().unwrap() > 0 && segment["digest"].as_str().unwrap().len() == 64);
+        assert_eq!(segment["attested"], false, "nobody else has it");
         next = segment["end_seq"].as_u64().unwrap();
         let proof =
             client.get(&format!("/api/v1/proofs/consistency?from={next}&to={records}")).is(200).json();

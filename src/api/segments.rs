@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 use serde::Serialize;
 
 use super::{App, Reply, backend::Backend, json, query::no_query};
-use crate::segment::Segment;
+use crate::{segment::Segment, types::SegmentId};
 
 /// One segment, as the manifest has it.
 #[derive(Debug, Serialize)]
@@ -22,14 +22,16 @@ struct Row {
     root: String,
     /// BLAKE3 of what it holds, hex: equal on every member.
     digest: String,
+    /// Whether a quorum of several members is known to have the same.
+    attested: bool,
     /// Where it is.
     state: &'static str,
     /// Its name in the archive.
     object: Option<String>,
 }
 
-impl From<&Segment> for Row {
-    fn from(segment: &Segment) -> Self {
+impl Row {
+    fn new(segment: &Segment, attested_end: SegmentId) -> Self {
         let summary = segment.summary();
         Self {
             id: summary.id().0,
@@ -38,6 +40,7 @@ impl From<&Segment> for Row {
             bytes: summary.file_bytes,
             root: json::to_hex(&summary.root_after),
             digest: json::to_hex(&summary.digest),
+            attested: summary.id() < attested_end,
             state: "local",
             object: None,
         }
@@ -50,6 +53,7 @@ impl From<&Segment> for Row {
 /// The problem to answer with.
 pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     no_query(&parts)?;
-    let segments = app.backend.proofs()?.segments();
-    json::ok(&segments.iter().map(|segment| Row::from(&**segment)).collect::<Vec<_>>())
+    let proofs = app.backend.proofs()?;
+    let attested_end = proofs.attested_end();
+    json::ok(&proofs.segments().iter().map(|segment| Row::new(segment, attested_end)).collect::<Vec<_>>())
 }

@@ -3,17 +3,20 @@
 //! ```text
 //! list    1 | first number u64                          those sealed from here on?
 //! part    2 | number u64 | offset u64 | bytes u32       these bytes of a segment's file?
+//! prints  3 | first number u64                          what tells those sealed from here on from any others?
 //!
 //! listed  1 | one each: file bytes u64 | digest 32 B    numbers follow each other from the first
 //! bytes   2 | the bytes
+//! prints  3 | one each: root 32 B | digest 32 B         numbers follow each other from the first
 //! ```
 //!
-//! All numbers are little-endian. Nothing here vouches for a segment: whoever fetches one verifies it.
+//! All numbers are little-endian. Fingerprints are asked for in ledgers of feature level 2. Nothing here vouches for a segment: whoever fetches one verifies it.
 
 use bytes::Bytes;
 
 use crate::{
     error::{Code, Error, Result},
+    state::attestation::{ATTESTED_AT_ONCE_MAX, Fingerprint},
     types::SegmentId,
 };
 
@@ -25,9 +28,13 @@ pub const PART_BYTES_MAX: u32 = 4 << 20;
 
 const LIST: u8 = 1;
 const PART: u8 = 2;
+const FINGERPRINTS: u8 = 3;
 
 /// Bytes of one segment in a list.
 const LISTED_BYTES: usize = 8 + 32;
+
+/// Bytes of one fingerprint.
+const FINGERPRINT_BYTES: usize = 32 + 32;
 
 /// A question to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub enum Question {
         /// How many, at most [`PART_BYTES_MAX`].
         bytes: u32,
     },
+    /// What are the fingerprints of the segments from this one on?
+    Fingerprints(SegmentId),
 }
 
 /// A segment that a member has.
@@ -73,6 +82,10 @@ impl Question {
                 out.push(LIST);
                 out.extend_from_slice(&from.0.to_le_bytes());
             }
+            Self::Fingerprints(from) => {
+                out.push(FINGERPRINTS);
+                out.extend_from_slice(&from.0.to_le_bytes());
+            }
             Self::Part { id, offset, bytes } => {
                 out.push(PART);
                 out.extend_from_slice(&id.0.to_le_bytes());
@@ -98,6 +111,10 @@ impl Question {
                 let (offset, rest) = word(rest)?;
                 let bytes = u32::from_le_bytes(rest.try_into().ok()?);
                 (bytes <= PART_BYTES_MAX).then_some(Self::Part { id: SegmentId(id), offset, bytes })
+            }
+            (&FINGERPRINTS, rest) => {
+                let (from, rest) = word(rest)?;
+                rest.is_empty().then_some(Self::Fingerprints(SegmentId(from)))
             }
             _ => None,
         };
@@ -132,6 +149,37 @@ pub fn decode_list(message: &[u8]) -> Result<Vec<Listed>> {
         Some(Listed { file_bytes, digest: digest.try_into().ok()? })
     };
     listed.iter().map(|listed| read(listed).ok_or_else(|| malformed("a list of odd size"))).collect()
+}
+
+/// The answer to [`Question::Fingerprints`].
+#[must_use]
+pub fn encode_fingerprints(fingerprints: &[Fingerprint]) -> Bytes {
+    let mut out = Vec::with_capacity(1 + fingerprints.len() * FINGERPRINT_BYTES);
+    out.push(FINGERPRINTS);
+    for Fingerprint { root, digest } in fingerprints {
+        out.extend_from_slice(root);
+        out.extend_from_slice(digest);
+    }
+    out.into()
+}
+
+/// Reads what [`encode_fingerprints`] wrote.
+///
+/// # Errors
+/// [`Code::Malformed`] for anything else.
+pub fn decode_fingerprints(message: &[u8]) -> Result<Vec<Fingerprint>> {
+    let Some((&FINGERPRINTS, rows)) = message.split_first() else {
+        return Err(malformed("fingerprints were asked for"));
+    };
+    let (rows, rest) = rows.as_chunks::<FINGERPRINT_BYTES>();
+    if !rest.is_empty() || rows.len() > ATTESTED_AT_ONCE_MAX {
+        return Err(malformed("fingerprints of odd size"));
+    }
+    let read = |row: &[u8; FINGERPRINT_BYTES]| {
+        let (root, digest) = row.split_first_chunk()?;
+        Some(Fingerprint { root: *root, digest: digest.try_into().ok()? })
+    };
+    rows.iter().map(|row| read(row).ok_or_else(|| malformed("fingerprints of odd size"))).collect()
 }
 
 /// The answer to [`Question::Part`]: `fill` writes the bytes in their place.
@@ -171,14 +219,18 @@ mod tests {
             id: u64, offset: u64, bytes in 0..=PART_BYTES_MAX,
             listed in prop::collection::vec((any::<u64>(), any::<[u8; 32]>()), 0..20),
             part in prop::collection::vec(any::<u8>(), 0..50),
+            prints in prop::collection::vec((any::<[u8; 32]>(), any::<[u8; 32]>()), 0..ATTESTED_AT_ONCE_MAX),
         ) {
             let id = SegmentId(id);
-            for question in [Question::List(id), Question::Part { id, offset, bytes }] {
+            for question in [Question::List(id), Question::Part { id, offset, bytes }, Question::Fingerprints(id)] {
                 prop_assert_eq!(Question::decode(&question.encode()).unwrap(), question);
             }
             let listed: Vec<_> =
                 listed.into_iter().map(|(file_bytes, digest)| Listed { file_bytes, digest }).collect();
             prop_assert_eq!(decode_list(&encode_list(&listed)).unwrap(), listed);
+            let prints: Vec<_> =
+                prints.into_iter().map(|(root, digest)| Fingerprint { root, digest }).collect();
+            prop_assert_eq!(decode_fingerprints(&encode_fingerprints(&prints)).unwrap(), prints);
             let count = part.len() as u32;
             let answer = encode_part(count, |out| {
                 out.copy_from_slice(&part);
@@ -196,6 +248,9 @@ mod tests {
             if let Ok(listed) = decode_list(&bytes) {
                 prop_assert_eq!(&encode_list(&listed)[..], &bytes[..]);
             }
+            if let Ok(prints) = decode_fingerprints(&bytes) {
+                prop_assert_eq!(&encode_fingerprints(&prints)[..], &bytes[..]);
+            }
             let _ = decode_part(&Bytes::from(bytes), 7);
         }
     }
@@ -207,5 +262,11 @@ mod tests {
         let listed = vec![Listed { file_bytes: 1, digest: [2; 32] }; LISTED_MAX + 1];
         assert!(decode_list(&encode_list(&listed)).is_err());
         assert_eq!(decode_list(&encode_list(&listed[1..])).unwrap().len(), LISTED_MAX);
+        let prints = vec![Fingerprint { root: [1; 32], digest: [2; 32] }; ATTESTED_AT_ONCE_MAX + 1];
+        assert!(decode_fingerprints(&encode_fingerprints(&prints)).is_err());
+        assert_eq!(
+            decode_fingerprints(&encode_fingerprints(&prints[1..])).unwrap().len(),
+            ATTESTED_AT_ONCE_MAX
+        );
     }
 }

@@ -27,11 +27,13 @@
 
 pub mod admin;
 pub mod announcement;
+pub mod attest;
 pub mod catch_up;
 pub mod control;
 pub mod discovery;
 pub mod fetch;
 pub mod form;
+pub mod level;
 pub mod message;
 pub mod segments;
 pub mod switch;

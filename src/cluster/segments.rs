@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::message::{LISTED_MAX, Listed, Question, encode_list, encode_part};
+use super::{
+    attest::fingerprints,
+    message::{LISTED_MAX, Listed, Question, encode_fingerprints, encode_list, encode_part},
+};
 use crate::{
     env::{Lane, Network, OpenMode, PeerHandler},
     error::{Error, Result},
@@ -41,6 +44,7 @@ pub fn serve(network: &dyn Network, sealed: &Arc<Sealed>) {
 fn answer(sealed: &Sealed, question: &[u8]) -> Result<Bytes> {
     match Question::decode(question)? {
         Question::List(from) => Ok(encode_list(&list(sealed, from))),
+        Question::Fingerprints(from) => Ok(encode_fingerprints(&fingerprints(sealed, from))),
         Question::Part { id, offset, bytes } => {
             without_blocking_others(bytes as usize, || part(sealed, id, offset, bytes))
         }

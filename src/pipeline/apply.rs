@@ -14,8 +14,9 @@ use crate::{
     runtime::without_blocking_others,
     state::{
         State,
+        attestation::{ATTESTATION_LEVEL, Attestation},
         batch::BatchView,
-        entry::{KIND_BATCH, KIND_SEAL, KIND_SETTINGS},
+        entry::{KIND_BATCH, KIND_SEAL, KIND_SEALED, KIND_SETTINGS},
         outcome::Outcome,
         settings::Settings,
     },
@@ -28,13 +29,14 @@ pub struct Apply {
     state: Arc<State>,
     gauge: Arc<Gauge>,
     prove: Bell,
+    feature_level: u32,
 }
 
 impl Apply {
-    /// Applies to `state` and wakes `prove`.
+    /// Applies to `state` and wakes `prove`; a ledger of a higher feature level than this member's is not understood.
     #[must_use]
-    pub fn new(state: Arc<State>, gauge: Arc<Gauge>, prove: Bell) -> Self {
-        Self { state, gauge, prove }
+    pub fn new(state: Arc<State>, gauge: Arc<Gauge>, prove: Bell, feature_level: u32) -> Self {
+        Self { state, gauge, prove, feature_level }
     }
 }
 
@@ -46,7 +48,13 @@ impl Replica for Apply {
                 without_blocking_others(entry.len(), || self.state.apply(&BatchView::open(entry)?))
             }
             Some(&KIND_SETTINGS) => {
-                self.state.apply_settings(Settings::decode(&entry)?);
+                let settings = Settings::decode(&entry)?;
+                settings.check_known(self.feature_level)?;
+                self.state.apply_settings(settings);
+                Ok(Outcome::default())
+            }
+            Some(&KIND_SEALED) if self.feature_level >= ATTESTATION_LEVEL => {
+                self.state.apply_attestation(&Attestation::decode(&entry)?)?;
                 Ok(Outcome::default())
             }
             Some(&KIND_SEAL) => {

@@ -154,6 +154,9 @@ impl Worker for Seal {
         // From here on the segment is on disk under its name: recovery begins behind it.
         let segment = sealed.install(closed.id)?;
         let summary = segment.summary();
+        // If a quorum has another, the node ends here, and so does every start: the entry that says so is behind the
+        // segment.
+        self.state.check_sealed(closed.id, summary.into())?;
         tracing::debug!(id = %closed.id, first = %first, end = %end, bytes = summary.file_bytes, "a segment is sealed");
         // Readers find its records in the file before they lose them in memory.
         self.state.release_oldest_closed();

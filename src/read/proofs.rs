@@ -23,7 +23,7 @@ use crate::{
     sealed::Segments,
     state::State,
     tree::{Checkpoints, Signed, Tree},
-    types::{Op, Record, Seq},
+    types::{Op, Record, SegmentId, Seq},
 };
 
 /// See the head of this file. Cheap to clone.
@@ -75,6 +75,12 @@ impl Proofs {
     #[must_use]
     pub fn keys(&self) -> &[VerifierKey] {
         &self.keys
+    }
+
+    /// One past the newest segment that a quorum of several members is known to hold alike.
+    #[must_use]
+    pub fn attested_end(&self) -> SegmentId {
+        self.state.unattested().start
     }
 
     /// All segments, in order.

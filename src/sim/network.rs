@@ -31,6 +31,7 @@ use tokio::{
 use super::SimRng;
 use crate::{
     env::{Lane, Network, PeerHandler},
+    state::settings::FEATURE_LEVEL,
     types::NodeId,
 };
 
@@ -51,6 +52,8 @@ struct Inner {
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Until when messages from and to a member are held back.
     paused: Mutex<BTreeMap<NodeId, Instant>>,
+    /// What members say they understand, where that is not what this build does.
+    feature_levels: Mutex<BTreeMap<NodeId, u32>>,
     /// One message in this many is lost; 0 = none.
     loses_one_in: AtomicU64,
     /// One request in this many on [`Lane::Urgent`] arrives twice; 0 = none.
@@ -79,6 +82,7 @@ impl SimNetwork {
             loses_one_in: AtomicU64::new(loses_one_in),
             repeats_one_in: AtomicU64::new(0),
             delay_us_max: AtomicU64::new(DELAY_US_MAX),
+            feature_levels: Mutex::default(),
             ways: Mutex::default(),
         }))
     }
@@ -107,6 +111,11 @@ impl SimNetwork {
     /// Holds back everything that a member sends and that is sent to it; it arrives when the time is over.
     pub fn pause(&self, member: NodeId, time: Duration) {
         self.0.paused.lock().insert(member, Instant::now() + time);
+    }
+
+    /// From now on this member says that it is of this feature level.
+    pub fn set_feature_level(&self, member: NodeId, level: u32) {
+        self.0.feature_levels.lock().insert(member, level);
     }
 
     /// Nothing sent by `from` reaches `to` any more; the other direction is another cut.
@@ -241,5 +250,13 @@ impl Network for SimLink {
         // Its receiver lives as long as the runtime.
         let _ = queue.send(sent);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())) })
+    }
+
+    fn feature_level(&self, peer: NodeId) -> Option<u32> {
+        let SimNetwork(inner) = &self.network;
+        let is_there = inner.handlers.lock().keys().any(|(id, _)| *id == peer);
+        let is_cut = [(self.me, peer), (peer, self.me)].iter().any(|way| inner.cut.lock().contains(way));
+        let level = inner.feature_levels.lock().get(&peer).copied();
+        (is_there && !is_cut).then_some(level.unwrap_or(FEATURE_LEVEL))
     }
 }

@@ -3,10 +3,17 @@
 //! It lies in the footer of that segment, so that the newest segment *is* the newest boundary, and the two can
 //! never disagree. The log's position is there already, as the segment's last entry; the answers to requests
 //! with idempotency keys lie in the block that is named after them, each in the segment that first gave it.
+//!
+//! ```text
+//! level 1    rkyv archive
+//! level 2    rkyv archive | attested_end u64 | 0xffff_ffff       little-endian
+//! ```
+//!
+//! An archive ends with the length of the membership, which is never that long, so the end tells them apart.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use super::settings::Settings;
+use super::{attestation::ATTESTATION_LEVEL, settings::Settings};
 use crate::{
     error::{Code, Error, Result},
     types::TimestampMs,
@@ -21,7 +28,13 @@ pub struct Boundary {
     pub settings: Option<Settings>,
     /// The membership in force, as consensus encodes it.
     pub membership: Vec<u8>,
+    /// One past the newest segment that a quorum is known to hold alike; 0 in a ledger of feature level 1.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub attested_end: u64,
 }
+
+/// Ends a boundary of level 2.
+const LEVEL_2: [u8; 4] = [0xff; 4];
 
 impl Boundary {
     /// Its bytes.
@@ -31,7 +44,12 @@ impl Boundary {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let bytes = rkyv::to_bytes::<rancor::Error>(self)
             .map_err(|error| Error::new(Code::Internal, format!("building a boundary failed: {error}")))?;
-        Ok(bytes.to_vec())
+        let mut bytes = bytes.to_vec();
+        if self.settings.is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL) {
+            bytes.extend_from_slice(&self.attested_end.to_le_bytes());
+            bytes.extend_from_slice(&LEVEL_2);
+        }
+        Ok(bytes)
     }
 
     /// Reads what [`Boundary::encode`] writes.
@@ -39,8 +57,14 @@ impl Boundary {
     /// # Errors
     /// [`Code::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        rkyv::from_bytes::<Self, rancor::Error>(bytes)
-            .map_err(|error| Error::new(Code::Corrupt, format!("not a segment's boundary: {error}")))
+        let (archive, attested_end) =
+            match bytes.strip_suffix(&LEVEL_2).and_then(|bytes| bytes.split_last_chunk()) {
+                Some((archive, attested_end)) => (archive, u64::from_le_bytes(*attested_end)),
+                None => (bytes, 0),
+            };
+        let boundary = rkyv::from_bytes::<Self, rancor::Error>(archive)
+            .map_err(|error| Error::new(Code::Corrupt, format!("not a segment's boundary: {error}")))?;
+        Ok(Self { attested_end, ..boundary })
     }
 }
 
@@ -53,17 +77,40 @@ mod tests {
     proptest! {
         #[test]
         fn boundaries_read_back_and_damage_does_not_panic(
-            last_time_ms: u64, has_settings: bool, membership in prop::collection::vec(any::<u8>(), 0..100),
+            last_time_ms: u64, level in 0u32..3, membership in prop::collection::vec(any::<u8>(), 0..100), attested: u64,
             at in any::<prop::sample::Index>(), bit in 0u8..8,
         ) {
-            let settings = has_settings.then_some(Settings::BUILT_IN);
-            let boundary = Boundary { last_time_ms, settings, membership };
+            let settings = (level > 0).then_some(Settings { feature_level: level, ..Settings::BUILT_IN });
+            let attested_end = if level > 1 { attested } else { 0 };
+            let boundary = Boundary { last_time_ms, settings, membership, attested_end };
             let mut bytes = boundary.encode().unwrap();
             prop_assert_eq!(Boundary::decode(&bytes).unwrap(), boundary);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             let _ = Boundary::decode(&bytes);
             let _ = Boundary::decode(&bytes[..at]);
+        }
+    }
+
+    /// They lie in segments for ever.
+    #[test]
+    fn boundaries_are_those_of_the_golden_files() {
+        for level in [1, 2] {
+            let settings = Settings { feature_level: level, segment_bytes: 1 << 26, ..Settings::BUILT_IN };
+            let boundary = Boundary {
+                last_time_ms: 1_700_000_000_123,
+                settings: Some(settings),
+                membership: b"membership".to_vec(),
+                attested_end: u64::from(level - 1) * 77,
+            };
+            let bytes = boundary.encode().unwrap();
+            let golden = format!("{}/tests/golden/boundary-v{level}.bin", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("GOLDEN_WRITE").is_some() {
+                std::fs::write(&golden, &bytes).unwrap();
+            }
+            let golden = std::fs::read(&golden).unwrap();
+            assert!(golden == bytes, "the format of boundaries of level {level} has changed");
+            assert_eq!(Boundary::decode(&golden).unwrap(), boundary);
         }
     }
 }

@@ -16,6 +16,8 @@ pub const KIND_SETTINGS: u8 = 2;
 pub const KIND_MEMBERSHIP: u8 = 3;
 /// The open segment ends here, unless it is empty. Nothing follows.
 pub const KIND_SEAL: u8 = 4;
+/// What a quorum has sealed: [`Attestation`](super::attestation::Attestation). From feature level 2 on.
+pub const KIND_SEALED: u8 = 5;
 
 /// The bytes of the entry that ends the open segment.
 #[must_use]
@@ -40,9 +42,13 @@ where
 
 #[cfg(test)]
 mod tests {
-    use crate::state::{
-        batch::{Batch, BatchView, Condition, Draft},
-        settings::Settings,
+    use crate::{
+        state::{
+            attestation::{Attestation, Fingerprint},
+            batch::{Batch, BatchView, Condition, Draft},
+            settings::Settings,
+        },
+        types::SegmentId,
     };
 
     /// Entries lie in logs for ever: these bytes may be added to, never changed.
@@ -65,8 +71,16 @@ mod tests {
         }
         let batch = batch.encode(1_700_000_000_123).unwrap();
         assert_eq!(BatchView::open(batch.clone()).unwrap().len(), 6);
-        let settings = Settings { segment_bytes: 1 << 26, ..Settings::BUILT_IN }.encode().unwrap();
-        for (name, bytes) in [("entry-batch-v1.bin", batch), ("entry-settings-v1.bin", settings)] {
+        let settings = Settings { feature_level: 1, segment_bytes: 1 << 26, ..Settings::BUILT_IN };
+        let settings = settings.encode().unwrap();
+        let fingerprint = |n| Fingerprint { root: [n; 32], digest: [n + 1; 32] };
+        let sealed = Attestation::new(SegmentId(7), vec![fingerprint(1), fingerprint(3)]).encode().unwrap();
+        let golden = [
+            ("entry-batch-v1.bin", batch),
+            ("entry-settings-v1.bin", settings),
+            ("entry-sealed-v1.bin", sealed),
+        ];
+        for (name, bytes) in golden {
             let golden = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
             if std::env::var_os("GOLDEN_WRITE").is_some() {
                 std::fs::write(&golden, &bytes).unwrap();

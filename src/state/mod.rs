@@ -16,6 +16,8 @@
 //! Locks are taken in the order writer, then a memtable's.
 
 mod arrivals;
+pub mod attestation;
+mod attested;
 pub mod batch;
 pub mod boundary;
 pub mod entry;
@@ -44,6 +46,8 @@ use parking_lot::Mutex;
 
 use self::{
     arrivals::Arrivals,
+    attestation::{Attestation, Fingerprint},
+    attested::Attested,
     batch::{BatchView, Condition, OpCondition},
     boundary::Boundary,
     idempotency::{Lookup, Table},
@@ -92,6 +96,7 @@ struct Writer {
     idempotency: Table,
     last_time_ms: TimestampMs,
     filling: Filling,
+    attested: Attested,
 }
 
 /// Sizes for status and metrics.
@@ -114,8 +119,10 @@ impl State {
         let first_seq = sealed.end_seq();
         let mut writer = Writer { filling: Filling::new(sealed.next_id()), ..Writer::default() };
         if let Some(newest) = sealed.segments().last() {
-            let Boundary { last_time_ms, settings, .. } = Boundary::decode(&newest.summary().boundary)?;
+            let Boundary { last_time_ms, settings, attested_end, .. } =
+                Boundary::decode(&newest.summary().boundary)?;
             (writer.settings, writer.last_time_ms) = (settings, last_time_ms);
+            writer.attested = Attested::before(SegmentId(attested_end));
             let settings = settings.unwrap_or(Settings::BUILT_IN);
             writer.idempotency = remembered(&sealed, last_time_ms, &settings)?;
         }
@@ -149,6 +156,38 @@ impl State {
         self.writer.lock().settings
     }
 
+    /// Applies what a quorum has sealed. This member's own segments are compared with it, here those that are sealed
+    /// and in [`State::check_sealed`] the others.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`](crate::error::Code::Corrupt) when this member's copy has diverged.
+    pub fn apply_attestation(&self, attestation: &Attestation) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let attested = writer.attested.take(attestation);
+        // With the lock held, a segment that is being sealed meanwhile is in this list, or is compared behind it.
+        let segments = self.sealed.segments();
+        for segment in segments.iter().skip(usize::try_from(attested.start).unwrap_or(usize::MAX)) {
+            let summary = segment.summary();
+            writer.attested.compare(summary.id(), summary.into())?;
+        }
+        Ok(())
+    }
+
+    /// Compares a segment that has just become one of the sealed with what a quorum has, where that is known already.
+    ///
+    /// # Errors
+    /// As [`State::apply_attestation`].
+    pub fn check_sealed(&self, id: SegmentId, here: Fingerprint) -> Result<()> {
+        self.writer.lock().attested.compare(id, here)
+    }
+
+    /// The segments that are full, sealed here or not, and that no quorum is known to hold alike.
+    #[must_use]
+    pub fn unattested(&self) -> Range<SegmentId> {
+        let writer = self.writer.lock();
+        writer.attested.end()..writer.filling.id
+    }
+
     /// Applies an entry that asks for the end of the open segment.
     pub fn apply_seal(&self) {
         self.writer.lock().filling.end_asked = true;
@@ -168,7 +207,7 @@ impl State {
     /// more use: whoever guessed would build another ledger.
     pub fn apply(&self, batch: &BatchView) -> Result<Outcome> {
         let mut writer = self.writer.lock();
-        let Writer { settings, idempotency, last_time_ms, filling } = &mut *writer;
+        let Writer { settings, idempotency, last_time_ms, filling, .. } = &mut *writer;
         // A log whose first entry is not its settings was not written by a node; its batches still have
         // one meaning on every replica, so the built-in values stand in.
         let settings = settings.unwrap_or(Settings::BUILT_IN);
@@ -250,6 +289,7 @@ impl State {
             last_time_ms: writer.last_time_ms,
             settings: writer.settings,
             membership: membership()?,
+            attested_end: writer.attested.end().0,
         };
         let next = Filling::new(SegmentId(writer.filling.id.0 + 1));
         let Filling { id, first_log, answers, .. } = std::mem::replace(&mut writer.filling, next);
@@ -423,6 +463,7 @@ impl State {
             hasher.update(&(record.value.len() as u64).to_le_bytes()).update(&record.value);
         }
         hasher.update(format!("{:?} {}", writer.settings, writer.last_time_ms).as_bytes());
+        hasher.update(&writer.attested.end().0.to_le_bytes());
         writer.idempotency.digest(&mut hasher);
         Ok(*hasher.finalize().as_bytes())
     }

@@ -10,7 +10,12 @@ use crate::{
 };
 
 /// The newest set of entry kinds and file formats that this build understands.
-pub const FEATURE_LEVEL: u32 = 1;
+///
+/// | level | since then |
+/// |--:|---|
+/// | 1 | |
+/// | 2 | [`KIND_SEALED`](entry::KIND_SEALED), and how far segments are attested in their boundaries |
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Replicated settings. Two nodes that differ in any of them would build different ledgers.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ impl Settings {
     /// Reads an entry written by [`Settings::encode`].
     ///
     /// # Errors
-    /// [`Code::Corrupt`] for other bytes; [`Code::Internal`] for a feature level of a newer build.
+    /// [`Code::Corrupt`] for other bytes.
     pub fn decode(entry: &[u8]) -> Result<Self> {
         let corrupt = |what: String| Error::new(Code::Corrupt, format!("not a settings entry: {what}"));
         let Some((&KIND_SETTINGS, archive)) = entry.split_first() else {
@@ -53,22 +58,29 @@ impl Settings {
         };
         let settings =
             rkyv::access::<ArchivedSettings, rancor::Error>(archive).map_err(|e| corrupt(e.to_string()))?;
-        let settings = Self {
+        Ok(Self {
             feature_level: settings.feature_level.into(),
             segment_bytes: settings.segment_bytes.into(),
             idempotency_window_ms: settings.idempotency_window_ms.into(),
             idempotency_keys_max: settings.idempotency_keys_max.into(),
-        };
-        if settings.feature_level > FEATURE_LEVEL {
-            return Err(Error::new(
-                Code::Internal,
-                format!(
-                    "the ledger uses feature level {}, this build knows {FEATURE_LEVEL}: run a newer scribe-node",
-                    settings.feature_level
-                ),
-            ));
+        })
+    }
+
+    /// Checks that a member of feature level `known` understands the ledger.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] when the ledger's level is that of a newer build.
+    pub fn check_known(&self, known: u32) -> Result<()> {
+        if self.feature_level <= known {
+            return Ok(());
         }
-        Ok(settings)
+        Err(Error::new(
+            Code::Internal,
+            format!(
+                "the ledger uses feature level {}, this build knows {known}: run a newer scribe-node",
+                self.feature_level
+            ),
+        ))
     }
 }
 
@@ -99,7 +111,9 @@ mod tests {
             idempotency_window_ms: 1,
             idempotency_keys_max: 1,
         };
-        let error = Settings::decode(&newer.encode().unwrap()).unwrap_err();
+        let newer = Settings::decode(&newer.encode().unwrap()).unwrap();
+        newer.check_known(FEATURE_LEVEL + 1).unwrap();
+        let error = newer.check_known(FEATURE_LEVEL).unwrap_err();
         assert!(error.message().contains("run a newer scribe-node"), "{error}");
     }
 }

@@ -244,6 +244,10 @@ impl Network for Transport {
             Err(error) => Box::pin(ready(Err(error))),
         }
     }
+
+    fn feature_level(&self, peer: NodeId) -> Option<u32> {
+        self.0.peers.feature_level(peer)
+    }
 }
 
 impl Shared {

@@ -171,6 +171,13 @@ impl Peers {
         self.known.lock().values().cloned().collect()
     }
 
+    /// The feature level of a peer that is connected.
+    pub fn feature_level(&self, node_id: NodeId) -> Option<u32> {
+        let known = self.known.lock();
+        let status = known.get(&node_id).filter(|status| status.connections > 0)?;
+        status.seen.map(|(feature_level, _)| feature_level)
+    }
+
     fn change(&self, node_id: NodeId, dialed: Option<&str>, change: impl FnOnce(&mut PeerStatus)) {
         let mut known = self.known.lock();
         if known.len() >= PEERS_MAX && !known.contains_key(&node_id) {
