@@ -19,7 +19,11 @@ mod planted;
 mod storm;
 mod world;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use scribe_ledger::sim::{self, SimRng};
 use tokio::time::{sleep, timeout};
@@ -29,8 +33,8 @@ use self::{
     world::{Planted, World},
 };
 
-/// A quarter of a minute of one core.
-const SEEDS: u64 = 300;
+/// A minute and a half of one core, shared among all.
+const SEEDS: u64 = 2_000;
 
 /// What a seed came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,20 +101,26 @@ fn storms_lose_nothing_and_confuse_nobody() {
             first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
         }
     };
-    let (count, mut answered, mut calls) = (seeds.end - seeds.start, 0, 0);
-    for seed in seeds {
-        match play(seed, Planted::default()) {
-            Ok(summary) => {
-                answered += summary.answered;
-                calls += summary.calls;
-            }
-            Err(why) => {
+    let next = AtomicU64::new(seeds.start);
+    let (answered, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let storms = || {
+        while let seed = next.fetch_add(1, Relaxed)
+            && seed < seeds.end
+        {
+            let summary = play(seed, Planted::default()).unwrap_or_else(|why| {
+                // The others need not go on.
+                next.store(seeds.end, Relaxed);
                 panic!(
                     "seed {seed}: {why}\nplay it again: SIM_SEED={seed} cargo test --test sim_cluster storms"
                 )
-            }
+            });
+            answered.fetch_add(summary.answered, Relaxed);
+            calls.fetch_add(summary.calls, Relaxed);
         }
-    }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(storms))));
+    let (count, answered, calls) = (seeds.end - seeds.start, answered.into_inner(), calls.into_inner());
     assert!(answered as u64 > 5 * count, "{count} seeds: {answered} writes were answered, of {calls} calls");
 }
 
