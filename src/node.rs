@@ -368,8 +368,13 @@ impl Node {
             (wal.clone(), driver),
             &gauges,
         )?;
-        let replica = Apply::new(state.clone(), gauges.apply.clone(), background.bell.clone(), level);
-        let replica = Arc::new(replica);
+        let replica = Arc::new(Apply::new(
+            state.clone(),
+            gauges.apply.clone(),
+            background.bell.clone(),
+            level,
+            config.storage.unsealed_bytes_max,
+        ));
         let founders = match founding {
             // A node that has come to others' ledger never founds one, whatever it is told now.
             Founding::Join { .. } => BTreeMap::new(),

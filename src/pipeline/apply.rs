@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{gauge::Gauge, worker::Bell};
+use super::{gauge::Gauge, unsealed::is_full, worker::Bell};
 use crate::{
     error::{Code, Error, Result},
     raft::Replica,
@@ -30,13 +30,21 @@ pub struct Apply {
     gauge: Arc<Gauge>,
     prove: Bell,
     feature_level: u32,
+    unsealed_bytes_max: u64,
 }
 
 impl Apply {
     /// Applies to `state` and wakes `prove`; a ledger of a higher feature level than this member's is not understood.
+    /// More than `unsealed_bytes_max` that are in no segment yet make the member full.
     #[must_use]
-    pub fn new(state: Arc<State>, gauge: Arc<Gauge>, prove: Bell, feature_level: u32) -> Self {
-        Self { state, gauge, prove, feature_level }
+    pub fn new(
+        state: Arc<State>,
+        gauge: Arc<Gauge>,
+        prove: Bell,
+        feature_level: u32,
+        unsealed_bytes_max: u64,
+    ) -> Self {
+        Self { state, gauge, prove, feature_level, unsealed_bytes_max }
     }
 }
 
@@ -74,5 +82,9 @@ impl Replica for Apply {
         self.state.end_entry(id, bytes, membership)?;
         self.prove.ring();
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(&self.state, self.unsealed_bytes_max)
     }
 }

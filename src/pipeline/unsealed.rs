@@ -1,6 +1,7 @@
 //! The bound on what is applied and not yet in segments: writers wait above it.
 //!
-//! Apply must never wait, since consensus would stall with it; so those who bring new writes do.
+//! Apply must never wait, since consensus would stall with it; so those who bring new writes do, and a leader that
+//! brings entries to a member whose disk is slower than the others'.
 
 use std::{
     sync::{
@@ -27,6 +28,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Segments that the bound leaves room for, whatever is configured: one fills while others are written.
 const SEGMENTS_MIN: u64 = 4;
 
+/// Whether more than `bytes_max` of `state` are not sealed.
+pub(super) fn is_full(state: &State, bytes_max: u64) -> bool {
+    let bytes = state.unsealed_bytes();
+    // The cluster's segments may be larger than this node's configuration thinks.
+    bytes > bytes_max
+        && state.settings().is_none_or(|settings| bytes > settings.segment_bytes.saturating_mul(SEGMENTS_MIN))
+}
+
 /// The bound. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Unsealed {
@@ -46,13 +55,7 @@ impl Unsealed {
     }
 
     fn is_full(&self) -> bool {
-        let bytes = self.state.unsealed_bytes();
-        // The cluster's segments may be larger than this node's configuration thinks.
-        bytes > self.bytes_max
-            && self
-                .state
-                .settings()
-                .is_none_or(|settings| bytes > settings.segment_bytes.saturating_mul(SEGMENTS_MIN))
+        is_full(&self.state, self.bytes_max)
     }
 
     /// Waits until there is room.

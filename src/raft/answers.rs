@@ -2,20 +2,41 @@
 //!
 //! Takes requests from the [`Network`] seam's lanes `Urgent` and `Append`, gives them to
 //! openraft, and its answers back. It does not own connections, nor what is forwarded or fetched.
+//!
+//! A member that is full lets its leader wait with entries, and only with those: it still votes, still hears
+//! heartbeats, and the leader's quorum goes on without it.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use openraft::{Raft, async_runtime::watch::WatchReceiver};
-use tokio::time::Instant;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
 use super::{
     TypeConfig,
     behind::Behind,
     read_index::ReadIndex,
     rpc::{Reply, Request},
-    state_machine::StateMachine,
+    state_machine::{Replica, StateMachine},
 };
 use crate::env::{Lane, Network, PeerHandler};
+
+/// How long a leader waits for a member that is full before it is told so, and how often that member looks.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+/// What every answer may ask.
+struct Ground {
+    raft: Raft<TypeConfig, StateMachine>,
+    reads: ReadIndex,
+    behind: Behind,
+    replica: Arc<dyn Replica>,
+    /// Held by whoever waits for room, so that entries go on in the order they came.
+    room: Mutex<()>,
+    lease_end: Option<Instant>,
+}
 
 /// Answers from now on.
 ///
@@ -26,9 +47,12 @@ pub fn serve(
     raft: &Raft<TypeConfig, StateMachine>,
     reads: &ReadIndex,
     behind: Behind,
+    replica: Arc<dyn Replica>,
     lease_end: Option<Instant>,
 ) {
-    let handler = handler(raft.clone(), reads.clone(), behind, lease_end);
+    let ground =
+        Ground { raft: raft.clone(), reads: reads.clone(), behind, replica, room: Mutex::new(()), lease_end };
+    let handler = handler(Arc::new(ground));
     network.serve(Lane::Urgent, handler.clone());
     network.serve(Lane::Append, handler);
 }
@@ -43,16 +67,11 @@ pub fn stop(network: &dyn Network) {
     network.serve(Lane::Append, stopping);
 }
 
-fn handler(
-    raft: Raft<TypeConfig, StateMachine>,
-    reads: ReadIndex,
-    behind: Behind,
-    lease_end: Option<Instant>,
-) -> PeerHandler {
-    let behind = Arc::new(behind);
+fn handler(ground: Arc<Ground>) -> PeerHandler {
     Arc::new(move |_from, request| {
-        let (raft, reads, behind) = (raft.clone(), reads.clone(), behind.clone());
+        let ground = ground.clone();
         Box::pin(async move {
+            let Ground { raft, reads, behind, lease_end, .. } = &*ground;
             let may_vote = lease_end.is_none_or(|end| Instant::now() >= end);
             let not_yet = || io::Error::new(io::ErrorKind::NotConnected, "this member has just restarted");
             let failed = |error: &dyn fmt::Display| io::Error::other(error.to_string());
@@ -63,6 +82,9 @@ fn handler(
                 Request::Vote(ask) => Reply::Vote(raft.vote(ask).await.map_err(|e| failed(&e))?),
                 Request::PreVote(ask) => Reply::Vote(raft.pre_vote(ask).await.map_err(|e| failed(&e))?),
                 Request::Append(append) => {
+                    if !append.entries.is_empty() {
+                        ground.wait_for_room().await?;
+                    }
                     Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
                 }
                 Request::TransferLeader(ask) => {
@@ -78,4 +100,21 @@ fn handler(
             reply.encode().map_err(io::Error::other)
         })
     })
+}
+
+impl Ground {
+    /// # Errors
+    /// `WouldBlock` when there is none for a while: the leader tries again after a pause.
+    async fn wait_for_room(&self) -> io::Result<()> {
+        let _in_order = self.room.lock().await;
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        while self.replica.is_full() {
+            if Instant::now() >= deadline {
+                let why = "this member's segments are written more slowly than records come";
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+            }
+            sleep(ROOM_PAUSE).await;
+        }
+        Ok(())
+    }
 }

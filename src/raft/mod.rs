@@ -229,7 +229,7 @@ impl Consensus {
         let (me, keep, config) = (config.node.id, Keep::from(&config.wal), &config.consensus);
         let log = LogStore::new(wal.clone(), me, sabotage);
         let offer = Offer::new(boundaries.clone(), wal.clone());
-        let mut state_machine = StateMachine::from_boundary(replica, boundaries.clone(), offer)?;
+        let mut state_machine = StateMachine::from_boundary(replica.clone(), boundaries.clone(), offer)?;
         replay(&wal, &log, &mut state_machine, sabotage)?;
         log.note_voters(state_machine.membership().voter_ids());
         let removed = state_machine.removed();
@@ -268,7 +268,7 @@ impl Consensus {
         let (behind, too_far_ahead) = Behind::new(wal.clone());
         let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience, sabotage);
         let lease_end = waits_for_lease.then(|| Instant::now() + longest_lease);
-        answers::serve(&*env.network, &raft, &reads, behind, lease_end);
+        answers::serve(&*env.network, &raft, &reads, behind, replica, lease_end);
         if let Some(end) = lease_end {
             tokio::spawn(stand_for_election_from(raft.clone(), end));
         }

@@ -32,6 +32,10 @@ pub trait Replica: Send + Sync + 'static {
     /// # Errors
     /// As [`Replica::apply`].
     fn end_entry(&self, id: wal::LogId, bytes: u64, membership: &dyn Fn() -> Result<Vec<u8>>) -> Result<()>;
+
+    /// Whether it holds as much in memory as it may until some of that is on disk elsewhere. A member that is full
+    /// takes no entries of its leader; what it has taken it still applies.
+    fn is_full(&self) -> bool;
 }
 
 pub type Membership = StoredMembership<openraft::alias::CommittedLeaderIdOf<TypeConfig>, NodeId, Member>;

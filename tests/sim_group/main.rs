@@ -4,6 +4,8 @@
 //!
 //! `SIM_SEED=… cargo test --test sim_group` plays one seed again.
 
+mod slow;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -12,7 +14,7 @@ use std::{
 
 use scribe_ledger::{
     config::{Config, WalConfig},
-    env::{Clock, Env, Rng},
+    env::{Clock, Env, Io, Rng},
     error::Code,
     node::{Founding, Node},
     raft::{Consistency, Member},
@@ -61,6 +63,17 @@ fn config(id: NodeId) -> Config {
 type Answered = Arc<Mutex<BTreeMap<String, Seq>>>;
 
 async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms: u64) -> Vec<Node> {
+    let disks: Vec<Arc<dyn Io>> = disks.iter().map(|disk| Arc::new(disk.clone()) as _).collect();
+    start_on(&disks, config, network, rng, base_ms).await
+}
+
+async fn start_on(
+    disks: &[Arc<dyn Io>],
+    config: fn(NodeId) -> Config,
+    network: &SimNetwork,
+    rng: &SimRng,
+    base_ms: u64,
+) -> Vec<Node> {
     let group: BTreeMap<NodeId, Member> = MEMBERS
         .iter()
         .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), ..Member::default() }))
@@ -68,7 +81,7 @@ async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms:
     let started = Instant::now();
     let starts = MEMBERS.iter().zip(disks).map(|(&id, disk)| {
         let env = Env {
-            io: Arc::new(disk.clone()),
+            io: disk.clone(),
             clock: Arc::new(GroupClock { base_ms, started }),
             rng: Arc::new(rng.fork()),
             network: Arc::new(network.link(id)),
