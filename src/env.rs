@@ -151,6 +151,25 @@ pub const ANYBODY: NodeId = 0;
 /// arrive, and each future is polled for the first time in that order.
 pub type PeerHandler = Arc<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, io::Result<Bytes>> + Send + Sync>;
 
+/// What has gone over all connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections that came to be, both ways.
+    pub connects: u64,
+    /// Those of them that took the place of one which this node had dialed and lost.
+    pub reconnects: u64,
+    /// Connections that were refused, here or there, and strangers whom others have pushed out.
+    pub refused: u64,
+    /// Frames written.
+    pub frames_sent: u64,
+    /// Frames read.
+    pub frames_received: u64,
+    /// Bytes written, with headers.
+    pub bytes_sent: u64,
+    /// Bytes read, with headers.
+    pub bytes_received: u64,
+}
+
 /// The way to other members: one request, one reply, both opaque bytes here (their meaning is that of whoever
 /// serves the lane).
 pub trait Network: Debug + Send + Sync {
@@ -177,5 +196,10 @@ pub trait Network: Debug + Send + Sync {
     fn feature_level(&self, peer: NodeId) -> Option<u32> {
         let _ = peer;
         None
+    }
+
+    /// What has gone over its connections; nothing where there are none.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
 }

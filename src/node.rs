@@ -35,13 +35,14 @@ use crate::{
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
-        fetch::{FetchOptions, Fetcher},
+        fetch::{FetchOptions, Fetcher, Progress},
         level::raise_feature_level,
-        segments,
+        segments::{self, SaysHowItIs},
         switch::Switch,
+        vitals::{Others, Vitals, keep_asking},
     },
     config::Config,
-    env::{Env, Io},
+    env::{Env, Io, Network, Traffic},
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
@@ -111,7 +112,21 @@ pub struct NodeInfo {
     gauges: Gauges,
     live_keys: LiveKeys,
     tree: Arc<Tree>,
+    others: Others,
+    network: Arc<dyn Network>,
     started: Instant,
+}
+
+/// Whether a node can do its work, reads at least.
+fn health(consensus: &Consensus, wal: &Wal) -> Result<()> {
+    if let WalHealth::Poisoned { why } = wal.health() {
+        return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
+    }
+    match consensus.positions() {
+        Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
+        Positions { leader_id: None, .. } => Err(Error::new(Code::NoQuorum, "no leader is known")),
+        _ => Ok(()),
+    }
 }
 
 impl NodeInfo {
@@ -194,6 +209,26 @@ impl NodeInfo {
         (self.wal.health(), self.wal.metrics())
     }
 
+    /// Whether it can do its work, reads at least.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn healthy(&self) -> Result<()> {
+        health(&self.consensus, &self.wal)
+    }
+
+    /// What the other members say of themselves.
+    #[must_use]
+    pub fn others(&self) -> &Others {
+        &self.others
+    }
+
+    /// What has gone over its connections to other members.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.network.traffic()
+    }
+
     /// Time since it was started.
     #[must_use]
     pub fn uptime(&self) -> Duration {
@@ -226,6 +261,9 @@ struct Build {
     sabotage: Sabotage,
 }
 
+/// The role of a node whose consensus has stopped.
+const SHUTDOWN: &str = "shutdown";
+
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -235,8 +273,10 @@ pub struct Node {
     pipeline: Pipeline,
     background: Background,
     catch_up: CatchUp,
-    /// What it does as a leader for the ledger as a whole; ends with it.
-    leading: JoinSet<()>,
+    /// What it does for the ledger as a whole, and to know of the others; ends with it.
+    tasks: JoinSet<()>,
+    /// Members that ask are told for as long as this is here.
+    _vitals: Arc<SaysHowItIs>,
     witness: Witness,
     reader: Reader,
     proofs: Proofs,
@@ -388,12 +428,13 @@ impl Node {
         let consensus =
             Consensus::start(env, config, founders, wal.clone(), replica, boundaries, sabotage).await?;
         switch.end()?;
-        segments::serve(&*env.network, &sealed);
         let options = FetchOptions {
             skip_verification: sabotage.skip_verification,
             ..FetchOptions::new(config.wal.disk_free_bytes_min)
         };
-        let fetcher = Fetcher::new(env.network.clone(), sealed, switch, options);
+        let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
+        let vitals = vitals(&consensus, &wal, fetcher.progress());
+        segments::serve(&*env.network, &sealed, &vitals);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
         let wish = tokio::select! {
             biased;
@@ -437,19 +478,34 @@ impl Node {
             disk_is_full: background.disk_is_full.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
-        let mut leading = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let network = env.network.clone();
-        leading.spawn(raise_feature_level(consensus.clone(), state.clone(), network.clone(), level));
-        leading.spawn(attest_what_is_sealed(consensus.clone(), state.clone(), network));
+        tasks.spawn(raise_feature_level(consensus.clone(), state.clone(), network.clone(), level));
+        tasks.spawn(attest_what_is_sealed(consensus.clone(), state.clone(), network.clone()));
+        let others = Others::default();
+        tasks.spawn(keep_asking(config.node.id, consensus.clone(), network.clone(), others.clone()));
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
-        let info = NodeInfo { identity, profile, consensus, state, wal, gauges, live_keys, tree, started };
+        let info = NodeInfo {
+            identity,
+            profile,
+            consensus,
+            state,
+            wal,
+            gauges,
+            live_keys,
+            tree,
+            others,
+            network,
+            started,
+        };
         Ok(Started::Node(Box::new(Self {
             info,
             pipeline,
             background,
             catch_up,
-            leading,
+            tasks,
+            _vitals: vitals,
             witness,
             reader,
             proofs,
@@ -503,7 +559,7 @@ impl Node {
     /// # Errors
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(mut self) -> Result<()> {
-        self.leading.shutdown().await;
+        self.tasks.shutdown().await;
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {
@@ -534,6 +590,16 @@ enum Started {
 }
 
 /// Takes a data directory for this process, until the guard is dropped.
+/// What the node says of itself from now on.
+fn vitals(consensus: &Consensus, wal: &Wal, progress: Progress) -> Arc<SaysHowItIs> {
+    let (consensus, wal) = (consensus.clone(), wal.clone());
+    Arc::new(move || Vitals {
+        trouble: health(&consensus, &wal).err().map(|error| error.message().to_owned()),
+        applied: consensus.positions().applied,
+        catching_up: progress.get(),
+    })
+}
+
 fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
     let in_dir = |what: &str| format!("{what} {}", data_dir.display());
     io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {

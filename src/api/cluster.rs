@@ -1,6 +1,6 @@
 //! The members and the leader, as this node sees them.
 //!
-//! What is not known here is `null`, never a guess: a follower cannot tell how far another one is.
+//! Members ask each other once a second how they are. What is not known here is `null`, never a guess.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json as json_value;
 
 use super::{App, Reply, backend::Backend, json, problem::Problem, query::no_query};
-use crate::{error::Code, types::NodeId};
+use crate::{cluster::vitals::CatchingUp, error::Code, types::NodeId};
 
 /// One member of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -25,8 +25,10 @@ pub struct MemberView {
     pub raft_addr: String,
     /// Whether it can do its work, as `/health` says; `None` when that is not known here.
     pub healthy: Option<bool>,
-    /// Log entries known to be committed that it has not applied; `None` when that is not known here.
+    /// Log entries that it has yet to get or to apply, as of about a second ago; `None` when that is not known here.
     pub lag: Option<u64>,
+    /// How far it is while it fetches segments, being too far behind for the log.
+    pub catching_up: Option<CatchingUp>,
 }
 
 /// `GET /cluster/status` and its other names.

@@ -70,6 +70,8 @@ pub struct Status {
     pub tree: TreeStatus,
     /// The stages of the pipeline by name.
     pub stages: BTreeMap<&'static str, StageStatus>,
+    /// All members, this one included.
+    pub members: Vec<MemberView>,
     /// Version of the program.
     pub version: &'static str,
     /// Name of the profile in force.

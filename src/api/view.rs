@@ -12,13 +12,10 @@ use crate::{
     error::{Code, Error, Result},
     metrics::{MetricsSnapshot, Stat, Times},
     node::NodeInfo,
-    raft::{Member, Positions},
+    raft::Member,
     types::NodeId,
     wal::WalHealth,
 };
-
-/// The role of a node whose consensus has stopped.
-const SHUTDOWN: &str = "shutdown";
 
 impl NodeView for NodeInfo {
     fn status(&self) -> Status {
@@ -47,6 +44,7 @@ impl NodeView for NodeInfo {
             },
             tree: TreeStatus { size: size.0, root: root.to_string() },
             stages: stages.collect::<BTreeMap<_, _>>(),
+            members: NodeView::members(self),
             version: env!("CARGO_PKG_VERSION"),
             profile: self.profile.clone(),
             uptime_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
@@ -62,14 +60,7 @@ impl NodeView for NodeInfo {
     }
 
     fn healthy(&self) -> Result<()> {
-        if let WalHealth::Poisoned { why } = self.wal().0 {
-            return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
-        }
-        match self.positions() {
-            Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
-            Positions { leader_id: None, .. } => Err(Error::new(Code::NoQuorum, "no leader is known")),
-            _ => Ok(()),
-        }
+        self.healthy()
     }
 
     fn metrics(&self) -> MetricsSnapshot {
@@ -133,6 +124,48 @@ impl NodeView for NodeInfo {
             stat("raft", "applied", "Log entries applied.", positions.applied as f64),
             stat("node", "uptime_seconds", "Time since the node started.", self.uptime().as_secs_f64()),
         ];
+        let traffic = self.traffic();
+        stats.extend([
+            stat("network", "peer_connects_total", "Connections with members.", traffic.connects as f64),
+            stat(
+                "network",
+                "peer_reconnects_total",
+                "Those that replaced a lost one.",
+                traffic.reconnects as f64,
+            ),
+            stat("network", "peer_refused_total", "Connections that were refused.", traffic.refused as f64),
+            stat("network", "peer_sent_bytes_total", "Bytes sent to members.", traffic.bytes_sent as f64),
+            stat(
+                "network",
+                "peer_received_bytes_total",
+                "Bytes received from members.",
+                traffic.bytes_received as f64,
+            ),
+        ]);
+        for member in NodeView::members(self) {
+            let of = |name, help, value| Stat {
+                group: "members",
+                name,
+                help,
+                label: Some(("member", member.node_id.to_string())),
+                value,
+            };
+            let known = |what: Option<bool>| what.map(|is| f64::from(u8::from(is)));
+            let fetched = member.catching_up.map(|now| now.segments as f64);
+            stats.extend(
+                [
+                    known(member.healthy)
+                        .map(|value| of("healthy", "Whether the member can do its work.", value)),
+                    member.lag.map(|lag| {
+                        of("lag", "Log entries that the member has yet to get or apply.", lag as f64)
+                    }),
+                    fetched
+                        .map(|value| of("fetched_segments", "Segments that a member far behind has.", value)),
+                ]
+                .into_iter()
+                .flatten(),
+            );
+        }
         for (name, q) in [("sync_us_p50", 0.5), ("sync_us_p99", 0.99), ("sync_us_max", 1.0)] {
             let help = "Microseconds from encoding a group until it was durable.";
             stats.push(stat("wal", name, help, wal.sync_us.value_at_quantile(q) as f64));
@@ -191,13 +224,20 @@ impl NodeView for NodeInfo {
             },
             http_addr: member.http_addr.clone(),
             raft_addr: member.raft_addr.clone(),
-            // Members do not ask one another how they are, yet.
-            healthy: (*id == self.identity.node_id).then(|| self.healthy().is_ok()),
+            healthy: match *id == self.identity.node_id {
+                true => Some(NodeInfo::healthy(self).is_ok()),
+                false => self.others().is_healthy(*id),
+            },
             lag: match *id == self.identity.node_id {
                 true => Some(positions.committed.saturating_sub(positions.applied)),
-                // A leader knows what the others have.
-                false => positions.replicated.get(id).map(|has| positions.proposed.saturating_sub(*has)),
+                // A leader knows what the others have; everybody what they said last.
+                false => {
+                    positions.replicated.get(id).map(|has| positions.proposed.saturating_sub(*has)).or_else(
+                        || Some(positions.committed.saturating_sub(self.others().newest(*id)?.applied)),
+                    )
+                }
             },
+            catching_up: self.others().newest(*id).and_then(|vitals| vitals.catching_up),
         };
         positions.members.iter().map(member).collect()
     }

@@ -13,11 +13,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::{
     message::{Listed, PART_BYTES_MAX, Question, decode_list, decode_part},
     switch::Switch,
+    vitals::CatchingUp,
 };
 use crate::{
     env::{File, Lane, Network, OpenMode},
@@ -66,6 +68,36 @@ pub struct Fetcher {
     sealed: Arc<Sealed>,
     switch: Switch,
     options: FetchOptions,
+    progress: Progress,
+}
+
+/// How far fetching has come; nothing while nothing is fetched. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Mutex<Option<CatchingUp>>>);
+
+impl Progress {
+    /// How far it is now.
+    #[must_use]
+    pub fn get(&self) -> Option<CatchingUp> {
+        *self.0.lock()
+    }
+
+    fn add(&self, bytes: u64) {
+        if let Some(now) = &mut *self.0.lock() {
+            now.bytes = now.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// Of `of` segments that are known of, all before `segments` are in place.
+    fn have(&self, segments: u64, of: u64) {
+        let mut now = self.0.lock();
+        let bytes = now.map_or(0, |now| now.bytes);
+        *now = Some(CatchingUp { segments, of, bytes });
+    }
+
+    fn end(&self) {
+        *self.0.lock() = None;
+    }
 }
 
 impl Fetcher {
@@ -78,7 +110,14 @@ impl Fetcher {
         options: FetchOptions,
     ) -> Self {
         let part_bytes = options.part_bytes.clamp(1, PART_BYTES_MAX);
-        Self { network, sealed, switch, options: FetchOptions { part_bytes, ..options } }
+        let options = FetchOptions { part_bytes, ..options };
+        Self { network, sealed, switch, options, progress: Progress::default() }
+    }
+
+    /// How far [`Fetcher::fetch_all`] has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Fetches all segments that the leader has and that are missing here, those that it seals meanwhile included.
@@ -88,6 +127,7 @@ impl Fetcher {
     /// [`Code::Unavailable`] when the leader does not answer, [`Code::Corrupt`] when what it gave is not a segment
     /// that goes on from here, [`Code::DiskFull`] and [`Code::Io`] of this disk. The next one may go on from there.
     pub async fn fetch_all(&self, leader: &Ahead, installed: &mut u64) -> Result<()> {
+        let _ends = EndsWithIt(&self.progress);
         let mut chain = Chain::new();
         for segment in self.sealed.segments().iter() {
             chain.follow(segment.summary(), &self.sealed.dir().join(file_name(segment.summary().id())))?;
@@ -98,7 +138,9 @@ impl Fetcher {
             if listed.is_empty() {
                 return Ok(());
             }
+            let of = chain.segments + listed.len() as u64;
             for listed in listed {
+                self.progress.have(chain.segments, of);
                 let summary = self.fetch(leader, listed, &chain).await?;
                 let id = summary.id();
                 self.put_in_place(leader, &summary)?;
@@ -167,6 +209,7 @@ impl Fetcher {
             let (offset, part) = part?;
             without_blocking_others(part.len(), || file.write_at(&part, offset))
                 .map_err(|e| Error::io(format!("writing {}", path.display()), &e))?;
+            self.progress.add(part.len() as u64);
         }
         without_blocking_others(listed.file_bytes as usize, || file.sync())
             .map_err(|e| Error::io(format!("syncing {}", path.display()), &e))
@@ -206,6 +249,15 @@ impl Fetcher {
 
     async fn ask(&self, leader: &Ahead, question: Question) -> Result<Bytes> {
         ask(self.network.clone(), leader.leader, leader.address.clone(), question).await
+    }
+}
+
+/// Fetching may be dropped at any point, and is over then.
+struct EndsWithIt<'a>(&'a Progress);
+
+impl Drop for EndsWithIt<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

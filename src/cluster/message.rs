@@ -4,6 +4,7 @@
 //! list    1 | first number u64                          those sealed from here on?
 //! part    2 | number u64 | offset u64 | bytes u32       these bytes of a segment's file?
 //! prints  3 | first number u64                          what tells those sealed from here on from any others?
+//! vitals  4                                             how are you? answered in JSON, see `vitals`
 //!
 //! listed  1 | one each: file bytes u64 | digest 32 B    numbers follow each other from the first
 //! bytes   2 | the bytes
@@ -29,6 +30,7 @@ pub const PART_BYTES_MAX: u32 = 4 << 20;
 const LIST: u8 = 1;
 const PART: u8 = 2;
 const FINGERPRINTS: u8 = 3;
+const VITALS: u8 = 4;
 
 /// Bytes of one segment in a list.
 const LISTED_BYTES: usize = 8 + 32;
@@ -52,6 +54,8 @@ pub enum Question {
     },
     /// What are the fingerprints of the segments from this one on?
     Fingerprints(SegmentId),
+    /// How is the member?
+    Vitals,
 }
 
 /// A segment that a member has.
@@ -86,6 +90,7 @@ impl Question {
                 out.push(FINGERPRINTS);
                 out.extend_from_slice(&from.0.to_le_bytes());
             }
+            Self::Vitals => out.push(VITALS),
             Self::Part { id, offset, bytes } => {
                 out.push(PART);
                 out.extend_from_slice(&id.0.to_le_bytes());
@@ -116,6 +121,7 @@ impl Question {
                 let (from, rest) = word(rest)?;
                 rest.is_empty().then_some(Self::Fingerprints(SegmentId(from)))
             }
+            (&VITALS, []) => Some(Self::Vitals),
             _ => None,
         };
         read().ok_or_else(|| malformed("a question of unknown form"))
@@ -222,7 +228,7 @@ mod tests {
             prints in prop::collection::vec((any::<[u8; 32]>(), any::<[u8; 32]>()), 0..ATTESTED_AT_ONCE_MAX),
         ) {
             let id = SegmentId(id);
-            for question in [Question::List(id), Question::Part { id, offset, bytes }, Question::Fingerprints(id)] {
+            for question in [Question::List(id), Question::Part { id, offset, bytes }, Question::Fingerprints(id), Question::Vitals] {
                 prop_assert_eq!(Question::decode(&question.encode()).unwrap(), question);
             }
             let listed: Vec<_> =

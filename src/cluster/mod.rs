@@ -38,3 +38,4 @@ pub mod message;
 pub mod segments;
 pub mod switch;
 pub mod transport;
+pub mod vitals;

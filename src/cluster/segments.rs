@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     attest::fingerprints,
     message::{LISTED_MAX, Listed, Question, encode_fingerprints, encode_list, encode_part},
+    vitals::Vitals,
 };
 use crate::{
     env::{Lane, Network, OpenMode, PeerHandler},
@@ -24,25 +25,30 @@ use crate::{
     types::SegmentId,
 };
 
-/// Answers other members from now on, for as long as `sealed` is in use.
-pub fn serve(network: &dyn Network, sealed: &Arc<Sealed>) {
-    let sealed = Arc::downgrade(sealed);
+/// Says how this member is.
+pub type SaysHowItIs = dyn Fn() -> Vitals + Send + Sync;
+
+/// Answers other members from now on, for as long as `sealed` and `vitals` are in use.
+pub fn serve(network: &dyn Network, sealed: &Arc<Sealed>, vitals: &Arc<SaysHowItIs>) {
+    let (sealed, vitals) = (Arc::downgrade(sealed), Arc::downgrade(vitals));
     let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
     let handler: PeerHandler = Arc::new(move |_from, question| {
-        let (sealed, one_at_a_time) = (Weak::clone(&sealed), one_at_a_time.clone());
+        let (sealed, vitals) = (Weak::clone(&sealed), Weak::clone(&vitals));
+        let one_at_a_time = one_at_a_time.clone();
         Box::pin(async move {
             let _alone = one_at_a_time.lock().await;
-            let Some(sealed) = sealed.upgrade() else {
+            let (Some(sealed), Some(vitals)) = (sealed.upgrade(), vitals.upgrade()) else {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, "this member is stopping"));
             };
-            answer(&sealed, &question).map_err(io::Error::other)
+            answer(&sealed, &*vitals, &question).map_err(io::Error::other)
         })
     });
     network.serve(Lane::Fetch, handler);
 }
 
-fn answer(sealed: &Sealed, question: &[u8]) -> Result<Bytes> {
+fn answer(sealed: &Sealed, vitals: &SaysHowItIs, question: &[u8]) -> Result<Bytes> {
     match Question::decode(question)? {
+        Question::Vitals => vitals().encode(),
         Question::List(from) => Ok(encode_list(&list(sealed, from))),
         Question::Fingerprints(from) => Ok(encode_fingerprints(&fingerprints(sealed, from))),
         Question::Part { id, offset, bytes } => {

@@ -9,8 +9,9 @@ use std::{
 use scribe_ledger::{
     cluster::{
         fetch::{FetchOptions, Fetcher},
-        segments,
+        segments::{self, SaysHowItIs},
         switch::Switch,
+        vitals::Vitals,
     },
     config::{Config, WalConfig},
     env::Io,
@@ -75,7 +76,8 @@ fn fetch(
     sim::runtime(seed).block_on(async {
         let cables = SimNetwork::new(seed, 0);
         let leaders = open(from).unwrap();
-        segments::serve(&cables.link(1), &leaders);
+        let vitals: Arc<SaysHowItIs> = Arc::new(Vitals::default);
+        segments::serve(&cables.link(1), &leaders, &vitals);
         let spoiling = Spoiling {
             inner: Arc::new(cables.link(2)),
             rng: SimRng::new(seed),

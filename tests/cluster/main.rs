@@ -14,6 +14,7 @@ mod writers;
 mod behind;
 mod failover;
 mod forming;
+mod health;
 mod leaving;
 mod membership;
 mod rejoining;

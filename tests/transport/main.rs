@@ -10,8 +10,8 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use scribe_ledger::{
-    cluster::transport::{Bounds, Identity, PeerStatus, Setup, Traffic, Transport},
-    env::{Lane, Network, PeerHandler, real::OsRng},
+    cluster::transport::{Bounds, Identity, PeerStatus, Setup, Transport},
+    env::{Lane, Network, PeerHandler, Traffic, real::OsRng},
     types::NodeId,
 };
 use tokio::{net::TcpListener, sync::watch};

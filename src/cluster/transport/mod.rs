@@ -44,7 +44,7 @@ use tokio::{
 };
 
 use crate::{
-    env::{Lane, Network, PeerHandler, Rng},
+    env::{Lane, Network, PeerHandler, Rng, Traffic},
     types::NodeId,
 };
 
@@ -66,7 +66,7 @@ pub use self::{
     bounds::Bounds,
     handshake::{Admission, PeerHello},
     hello::is_of_another_cluster,
-    peers::{PeerStatus, Traffic},
+    peers::PeerStatus,
 };
 use self::{
     bounds::payload_bytes_max, handshake::Local, inbound::Inbound, line::Line, peers::Peers, secret::Secret,
@@ -161,12 +161,6 @@ impl Transport {
         self.0.peers.list()
     }
 
-    /// What has gone over all connections.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        self.0.peers.counters.read()
-    }
-
     /// Ends all connections, handlers and calls, and returns when their tasks have ended. Calls fail from then on.
     pub async fn stop(&self) {
         // Calls wait for what their line or its task holds, and hear of it when both are gone.
@@ -247,6 +241,10 @@ impl Network for Transport {
 
     fn feature_level(&self, peer: NodeId) -> Option<u32> {
         self.0.peers.feature_level(peer)
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.0.peers.counters.read()
     }
 }
 

@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::handshake::PeerHello;
-use crate::{env::ANYBODY, types::NodeId};
+use crate::{
+    env::{ANYBODY, Traffic},
+    types::NodeId,
+};
 
 /// Peers that are remembered.
 const PEERS_MAX: usize = 1_024;
@@ -41,25 +44,6 @@ pub struct PeerStatus {
     pub connections: usize,
     /// Why it was refused, here or there, since it was last connected.
     pub last_refusal: Option<String>,
-}
-
-/// What has gone over all connections since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Connections that came to be, both ways.
-    pub connects: u64,
-    /// Those of them that took the place of one which this node had dialed and lost.
-    pub reconnects: u64,
-    /// Connections that were refused, here or there, and strangers whom others have pushed out.
-    pub refused: u64,
-    /// Frames written.
-    pub frames_sent: u64,
-    /// Frames read.
-    pub frames_received: u64,
-    /// Bytes written, with headers.
-    pub bytes_sent: u64,
-    /// Bytes read, with headers.
-    pub bytes_received: u64,
 }
 
 /// [`Traffic`] as it grows.
