@@ -51,7 +51,8 @@ pub async fn settled(world: &World) -> Checked<BTreeMap<NodeId, Running>> {
             let members = leader.info.positions().members;
             let counted: BTreeMap<_, _> = running
                 .iter()
-                .filter(|(id, _)| members.contains_key(id))
+                // One whose power has just gone may not have been taken out yet.
+                .filter(|(id, _)| members.contains_key(id) && !world.disk(**id).is_down())
                 .map(|(id, n)| (*id, n.clone()))
                 .collect();
             let position = |node: &Running| {

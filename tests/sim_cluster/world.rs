@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use scribe_ledger::{
+    cluster::message::Question,
     config::{Config, WalConfig},
     env::{Clock, Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
     node::{Ended, Founding, Node, NodeInfo},
@@ -423,8 +424,11 @@ impl Network for Cable {
         if !self.alive.load(Acquire) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionReset.into()) });
         }
+        // Whoever fetches a segment verifies it. What members say of themselves is believed: three of them are asked.
+        let is_of_segments = lane == Lane::Fetch
+            && matches!(Question::decode(&request), Ok(Question::List(_) | Question::Part { .. }));
         let answer = self.inner.call(peer, address, lane, request);
-        if lane != Lane::Fetch || self.spoils_one_in == 0 || !self.rng.one_in(self.spoils_one_in) {
+        if !is_of_segments || self.spoils_one_in == 0 || !self.rng.one_in(self.spoils_one_in) {
             return answer;
         }
         let at = self.rng.next_u64();
