@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Takes whole entries as `batch` closed them, gives their outcomes. A batch is sent again only while it provably
-//! is in nobody's log; whatever else goes wrong is an outcome unknown. It does not own admission of clients
-//! (`ingest`) nor what an entry means (`apply`).
+//! is in nobody's log; whatever else goes wrong is an outcome unknown. An entry of no bytes asks a member whether it
+//! would have room for others. It does not own admission of clients (`ingest`) nor what an entry means (`apply`).
 
 mod accept;
 mod reply;
@@ -22,16 +22,21 @@ use tokio::{
 
 pub use self::accept::Accept;
 use self::reply::Reply;
-use super::entry_clock::EntryClock;
+use super::{entry_clock::EntryClock, full_disk::out_of_room, message::waits_for_room};
 use crate::{
     env::{Lane, Network},
     error::{Code, Error, Result},
     raft::{Consensus, Proposal, Refusal},
     state::{State, batch::restamp, outcome::Outcome},
+    types::NodeId,
+    wal::Wal,
 };
 
 /// Between two looks for a leader.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a member has for saying whether its disk has room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The way to the leader, who may be this member. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -86,6 +91,14 @@ impl Forward {
         }
     }
 
+    /// Whether another member says that it would take batches if it led. One of an older version says no.
+    pub async fn has_room(&self, id: NodeId) -> bool {
+        let Some(member) = self.consensus.member(id) else { return false };
+        let call = self.network.call(id, &member.raft_addr, Lane::Propose, Bytes::new());
+        let reply = timeout(ROOM_PATIENCE, call).await;
+        reply.is_ok_and(|reply| reply.is_ok_and(|reply| Reply::decode(&reply) == Ok(Reply::HasRoom)))
+    }
+
     async fn try_once(&self, entry: Bytes) -> Fate {
         if self.consensus.is_leader() {
             if !self.consensus.can_commit() {
@@ -115,6 +128,7 @@ impl Forward {
             Ok(Reply::Outcome(outcome)) => Fate::Ended(Ok(outcome)),
             Ok(Reply::Refused(error)) => Fate::Ended(Err(error)),
             Ok(Reply::NotLed) => Fate::NotLed(format!("member {leader} does not lead any more")),
+            Ok(Reply::HasRoom) => unknown(&format!("member {leader} answered another question")),
             Err(error) => unknown(&format!("member {leader} answered something else: {error}")),
         }
     }
@@ -143,13 +157,14 @@ pub struct Proposer {
     consensus: Consensus,
     state: Arc<State>,
     clock: Arc<EntryClock>,
+    wal: Wal,
 }
 
 impl Proposer {
-    /// Proposes through `consensus` at `clock`'s time.
+    /// Proposes through `consensus` at `clock`'s time, and waits no longer than `wal` can be expected to have room.
     #[must_use]
-    pub fn new(consensus: Consensus, state: Arc<State>, clock: Arc<EntryClock>) -> Self {
-        Self { consensus, state, clock }
+    pub fn new(consensus: Consensus, state: Arc<State>, clock: Arc<EntryClock>, wal: Wal) -> Self {
+        Self { consensus, state, clock, wal }
     }
 
     /// What became of the entry; or why it provably is in no log because this member does not lead.
@@ -164,7 +179,12 @@ impl Proposer {
         let (told, result) = oneshot::channel();
         let answer = move |result| drop(told.send(result));
         self.consensus.propose(Proposal { bytes: entry, alone: false }, answer).await;
-        match result.await {
+        let result = tokio::select! {
+            biased;
+            result = result => result,
+            _ = out_of_room(&self.wal) => return Ok(Err(waits_for_room())),
+        };
+        match result {
             Ok(Ok(outcome)) => Ok(Ok(outcome)),
             Ok(Err(Refusal::NotLeader { .. })) => Err("this member does not lead any more".into()),
             Ok(Err(Refusal::Unknown(why))) => Ok(Err(outcome_unknown(&why))),

@@ -19,14 +19,16 @@ use tokio::sync::oneshot;
 use super::{
     budget::{Budget, Room},
     gauge::{Gauge, Stay},
-    message::{ToBatch, Write, Written, disk_full},
+    message::{ToBatch, Write, Written},
+    room::check_log,
     stage::Inbox,
     unsealed::Unsealed,
 };
 use crate::{
     error::{Code, Error, Result},
+    raft::Consensus,
     state::batch::Draft,
-    wal::{Wal, WalHealth},
+    wal::Wal,
 };
 
 /// What a request costs beside its bytes: its task, its channels, its place in tables.
@@ -41,6 +43,7 @@ struct Admission {
     budget: Arc<Budget>,
     stopping: AtomicBool,
     wal: Wal,
+    consensus: Consensus,
     batch: Inbox<ToBatch>,
     gauge: Arc<Gauge>,
     unsealed: Unsealed,
@@ -60,12 +63,13 @@ impl Ingest {
     pub fn new(
         bytes_max: usize,
         wal: Wal,
+        consensus: Consensus,
         batch: Inbox<ToBatch>,
         gauge: Arc<Gauge>,
         unsealed: Unsealed,
     ) -> Self {
         let (budget, stopping) = (Budget::new(bytes_max), AtomicBool::new(false));
-        Self(Arc::new(Admission { budget, stopping, wal, batch, gauge, unsealed }))
+        Self(Arc::new(Admission { budget, stopping, wal, consensus, batch, gauge, unsealed }))
     }
 
     /// Asks for room before a body is read. `bytes` is what is known of its size, 0 if nothing is.
@@ -92,21 +96,10 @@ impl Admission {
             return Err(Error::new(Code::Unavailable, "the node is stopping; nothing was written")
                 .retry_after(Duration::from_secs(1)));
         }
-        check_disk(&self.wal)
-    }
-}
-
-/// Whether the log takes writes.
-///
-/// # Errors
-/// [`Code::DiskFull`] and [`Code::Unavailable`]; nothing was written.
-pub fn check_disk(wal: &Wal) -> Result<()> {
-    match wal.health() {
-        WalHealth::Ok => Ok(()),
-        WalHealth::DiskFull(why) => Err(disk_full(&why)),
-        WalHealth::Poisoned { why } => {
-            Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}"))
-                .retry_after(Duration::from_secs(5)))
+        match check_log(&self.wal) {
+            // Its log grows by what others write all the same; where another leads, that one's disk counts.
+            Err(why) if why.code() == Code::DiskFull && !self.consensus.is_leader() => Ok(()),
+            checked => checked,
         }
     }
 }

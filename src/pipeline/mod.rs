@@ -27,11 +27,13 @@ pub mod entry_clock;
 pub mod forward;
 mod full_disk;
 pub mod gauge;
+mod hand_over;
 pub mod index;
 pub mod ingest;
 pub mod message;
 pub mod prove;
 pub mod replicate;
+pub mod room;
 pub mod seal;
 pub mod stage;
 pub mod unsealed;
@@ -49,6 +51,7 @@ use self::{
     gauge::{Gauge, Reading},
     ingest::Ingest,
     replicate::Replicate,
+    room::DiskRoom,
     stage::Running,
     unsealed::Unsealed,
 };
@@ -114,6 +117,7 @@ pub struct Pipeline {
     batch: Running,
     age: JoinHandle<()>,
     full_disk: JoinHandle<()>,
+    hand_over: JoinHandle<()>,
 }
 
 /// What the stages up to the answer stand on.
@@ -150,20 +154,24 @@ impl Pipeline {
         ));
         let clock = Arc::new(EntryClock::new(clock, limits.clock_skew_max_ms));
         let unsealed = Unsealed::new(state.clone(), boundaries, disk_is_full, storage.unsealed_bytes_max);
-        let proposer = Proposer::new(consensus.clone(), state.clone(), clock.clone());
-        let accept = Accept::serve(&*network, proposer.clone(), unsealed.clone(), wal.clone());
+        let proposer = Proposer::new(consensus.clone(), state.clone(), clock.clone(), wal.clone());
+        let room = DiskRoom::new(wal.clone(), unsealed.clone());
+        let accept = Accept::serve(&*network, proposer.clone(), unsealed.clone(), room.clone());
         let bounds = forward::Bounds {
             leader_patience: config.consensus.leader_patience,
             outcome_patience: limits.write_timeout,
         };
         let forward = Forward::new(network, proposer, bounds);
+        let hand_over =
+            tokio::spawn(hand_over::hand_over_while_full(consensus.clone(), room, forward.clone()));
         let replicate =
-            Replicate::new(consensus, state, clock, forward, inbox.clone(), gauges.replicate.clone());
+            Replicate::new(consensus.clone(), state, clock, forward, inbox.clone(), gauges.replicate.clone());
         let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
         let full_disk = tokio::spawn(full_disk::answer_who_waits(wal.clone(), inbox.clone()));
-        let ingest = Ingest::new(pipeline.ingest_bytes_max, wal, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, accept, batch, age, full_disk }
+        let ingest =
+            Ingest::new(pipeline.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
+        Self { ingest, accept, batch, age, full_disk, hand_over }
     }
 
     /// The entrance.
@@ -180,6 +188,7 @@ impl Pipeline {
     /// Refuses new requests, answers those admitted, stops.
     pub async fn stop(self) -> Option<String> {
         self.age.abort();
+        self.hand_over.abort();
         self.ingest.close();
         self.accept.close();
         let why = self.batch.stop().await;

@@ -58,6 +58,17 @@ impl Unsealed {
         is_full(&self.state, self.bytes_max)
     }
 
+    /// Whether there is room, or soon will be.
+    ///
+    /// # Errors
+    /// [`Code::DiskFull`] when the disk takes no more segments; nothing was written.
+    pub fn check_disk(&self) -> Result<()> {
+        match self.is_full() && self.disk_is_full.load(Ordering::Relaxed) {
+            true => Err(self.refusal(Code::DiskFull)),
+            false => Ok(()),
+        }
+    }
+
     /// Waits until there is room.
     ///
     /// # Errors

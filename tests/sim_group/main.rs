@@ -4,6 +4,7 @@
 //!
 //! `SIM_SEED=… cargo test --test sim_group` plays one seed again.
 
+mod full;
 mod slow;
 
 use std::{

@@ -14,9 +14,8 @@ use super::{Proposer, reply::Reply};
 use crate::{
     env::{Lane, Network, PeerHandler},
     error::{Error, Result},
-    pipeline::{ingest::check_disk, unsealed::Unsealed},
+    pipeline::{room::DiskRoom, unsealed::Unsealed},
     state::batch::BatchView,
-    wal::Wal,
 };
 
 /// The entrance for other members' batches. Cheap to clone; with the last clone it is gone, and holds nothing of the
@@ -27,7 +26,7 @@ pub struct Accept(Arc<Inner>);
 struct Inner {
     proposer: Proposer,
     unsealed: Unsealed,
-    wal: Wal,
+    room: DiskRoom,
     is_closed: AtomicBool,
 }
 
@@ -40,8 +39,8 @@ impl fmt::Debug for Accept {
 impl Accept {
     /// Takes batches from `network` while there is room for what they bring.
     #[must_use]
-    pub fn serve(network: &dyn Network, proposer: Proposer, unsealed: Unsealed, wal: Wal) -> Self {
-        let accept = Self(Arc::new(Inner { proposer, unsealed, wal, is_closed: AtomicBool::new(false) }));
+    pub fn serve(network: &dyn Network, proposer: Proposer, unsealed: Unsealed, room: DiskRoom) -> Self {
+        let accept = Self(Arc::new(Inner { proposer, unsealed, room, is_closed: AtomicBool::new(false) }));
         let handler: PeerHandler = {
             let inner = Arc::downgrade(&accept.0);
             Arc::new(move |_from, entry| {
@@ -70,8 +69,11 @@ impl Inner {
         if self.is_closed.load(Ordering::Acquire) {
             return Reply::NotLed;
         }
+        if entry.is_empty() {
+            return self.room.check().map_or_else(Reply::Refused, |()| Reply::HasRoom);
+        }
         let admitted = async {
-            check_disk(&self.wal)?;
+            self.room.check()?;
             // It is about to be every member's, so what this one cannot read must not get that far.
             BatchView::open(entry.clone())?;
             self.unsealed.wait_for_room().await

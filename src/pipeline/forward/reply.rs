@@ -4,6 +4,7 @@
 //! 0 | first_seq u64 | skipped u32 | of each: first_op u32, op_count u32, why      the outcome
 //! 1                                                                               not led: in no log
 //! 2 | code u8 | retry_ms u64 (max = none) | message                               refused, or unknown
+//! 3                                                                               to an empty batch: there is room
 //!
 //! why     0 newest | 1 first_seq u64 count u64 | 2 newest | 3 | 4
 //!         condition, replayed: written, replayed: condition, mismatch, full
@@ -29,11 +30,14 @@ pub enum Reply {
     NotLed,
     /// The leader would not have it, or cannot know what became of it: by the code.
     Refused(Error),
+    /// The member asked would take batches if it led.
+    HasRoom,
 }
 
 const OUTCOME: u8 = 0;
 const NOT_LED: u8 = 1;
 const REFUSED: u8 = 2;
+const HAS_ROOM: u8 = 3;
 
 /// "None" for positions and delays.
 const NONE: u64 = u64::MAX;
@@ -67,6 +71,7 @@ impl Reply {
                 skipped.iter().for_each(|skipped| put_skipped(&mut out, skipped));
             }
             Self::NotLed => out.push(NOT_LED),
+            Self::HasRoom => out.push(HAS_ROOM),
             Self::Refused(error) => {
                 // A code that does not travel is a fault of the leader's.
                 let internal = CODES.len() - 1;
@@ -131,6 +136,7 @@ fn read(rest: &mut &[u8]) -> Option<Reply> {
             Some(Reply::Outcome(Outcome { first_seq, skipped }))
         }
         NOT_LED => Some(Reply::NotLed),
+        HAS_ROOM => Some(Reply::HasRoom),
         REFUSED => {
             let [code] = take(rest)?;
             let retry_ms = word(rest)?;
@@ -195,7 +201,7 @@ mod tests {
                 Reply::Refused(retry.into_iter().fold(error, Error::retry_after))
             },
         );
-        prop_oneof![outcome, Just(Reply::NotLed), refused]
+        prop_oneof![outcome, Just(Reply::NotLed), Just(Reply::HasRoom), refused]
     }
 
     proptest! {
