@@ -35,6 +35,9 @@ use crate::{
 /// Between two looks for a leader.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How long a leader that was followed by another has for its answers. It may stand still, with its connections open.
+const FORMER_LEADER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long a member has for saying whether its disk has room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -99,6 +102,12 @@ impl Forward {
         reply.is_ok_and(|reply| reply.is_ok_and(|reply| Reply::decode(&reply) == Ok(Reply::HasRoom)))
     }
 
+    /// Waits until another leads, and for what `old` may still have to say.
+    async fn is_followed(&self, old: NodeId) {
+        self.consensus.led_by_other_than(old).await;
+        sleep(FORMER_LEADER_PATIENCE).await;
+    }
+
     async fn try_once(&self, entry: Bytes) -> Fate {
         if self.consensus.is_leader() {
             if !self.consensus.can_commit() {
@@ -113,7 +122,14 @@ impl Forward {
             return Fate::NotLed("no leader is known".into());
         };
         let call = self.network.call(leader, &member.raft_addr, Lane::Propose, entry);
-        let reply = match timeout(self.bounds.outcome_patience, call).await {
+        let reply = tokio::select! {
+            biased;
+            reply = timeout(self.bounds.outcome_patience, call) => reply,
+            () = self.is_followed(leader) => {
+                return unknown(&format!("member {leader} leads no more and does not answer"));
+            }
+        };
+        let reply = match reply {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) if provably_unsent(error.kind()) => {
                 return Fate::NotLed(format!("member {leader} leads and is not reached: {error}"));

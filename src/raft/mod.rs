@@ -447,6 +447,21 @@ impl Consensus {
         Some((leader, member(&self.raft, leader)?))
     }
 
+    /// Waits until another member than `old` leads, by what this one knows.
+    pub async fn led_by_other_than(&self, old: NodeId) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let leader = metrics.borrow_watched().current_leader;
+            if leader.is_some_and(|leader| leader != old) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // Consensus has stopped: nobody will.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Waits until consensus has stopped and says why; `None` after [`Consensus::stop`].
     pub async fn stopped(&self) -> Option<String> {
         // Role changes are rare and their channel ends with the core; the channel of all metrics would wake

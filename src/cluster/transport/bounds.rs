@@ -33,7 +33,8 @@ impl Default for Bounds {
         Self {
             connect_max: Duration::from_secs(1),
             handshake_max: Duration::from_secs(3),
-            silence_max: Duration::from_secs(10),
+            // What a leader that others hear and that hears nobody leads on for, with nothing committed.
+            silence_max: Duration::from_secs(4),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             queued_bytes_max: 64 << 20,
