@@ -227,8 +227,7 @@ impl Node {
 
     /// SIGTERM, whose answer is a clean end.
     pub fn terminate(&self) {
-        let pid = self.child.lock().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
     }
 
     /// Stops it as an operator does, and waits.
@@ -243,6 +242,21 @@ impl Node {
         let mut child = self.child.lock();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// SIGSTOP: it does nothing any more, and its system takes what is sent to it.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT: it goes on where it was.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.lock().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Begins another life, with `spec`'s flags.

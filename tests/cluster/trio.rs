@@ -52,10 +52,15 @@ impl Trio {
 
 /// Three nodes that will found a cluster together.
 pub fn specs(home: &Path, settings: &[(&str, &str)]) -> Vec<Spec> {
-    let specs: Vec<Spec> = (1..=3).map(|id| Spec::new(home, id).with(settings)).collect();
+    founders(home, 3, settings)
+}
+
+/// So many, with ids from 1 on.
+pub fn founders(home: &Path, count: u64, settings: &[(&str, &str)]) -> Vec<Spec> {
+    let specs: Vec<Spec> = (1..=count).map(|id| Spec::new(home, id).with(settings)).collect();
     let peers: Vec<&str> = specs.iter().map(|spec| spec.raft.as_str()).collect();
-    let peers = peers.join(",");
-    let founding = [("CLUSTER_BOOTSTRAP_EXPECT", "3")];
+    let (peers, count) = (peers.join(","), count.to_string());
+    let founding = [("CLUSTER_BOOTSTRAP_EXPECT", &count[..])];
     specs.iter().map(|spec| spec.clone().flags(&["--peers", &peers]).with(&founding)).collect()
 }
 
@@ -69,7 +74,8 @@ pub fn common_leader(nodes: &[&Node]) -> u64 {
             let says = node.look("/is-leader").map(|answer| answer["is_leader"] == true);
             named(node) == Some(leader) && says == Some(node.id() == leader)
         };
-        nodes.iter().all(leads).then_some(leader)
+        let is_one = nodes.iter().any(|node| node.id() == leader);
+        (is_one && nodes.iter().all(leads)).then_some(leader)
     })
 }
 

@@ -62,6 +62,11 @@ impl Writers {
         wait_until("the clients go on", || self.heard.lock().written.len() >= enough);
     }
 
+    /// How many writes have been answered so far.
+    pub fn answered(&self) -> usize {
+        self.heard.lock().written.len()
+    }
+
     /// Ends them, each with an answer for what it was writing.
     pub fn stop(self) -> Heard {
         self.stop.store(true, Ordering::Relaxed);
