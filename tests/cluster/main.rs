@@ -6,9 +6,11 @@
 #[path = "../common/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[allow(dead_code, reason = "tests/cluster_faults shares it")]
 mod process;
 mod trio;
 mod wait;
+#[allow(dead_code, reason = "tests/cluster_faults shares it")]
 mod writers;
 
 mod behind;

@@ -68,7 +68,7 @@ fn live(storm: &Storm) -> Journal {
 fn draw_victims(nodes: &[Node], round: usize, rng: &SimRng) -> Vec<usize> {
     let all: Vec<&Node> = nodes.iter().collect();
     let leader = common_leader(&all) as usize - 1;
-    let first = if round % 2 == 0 { leader } else { rng.below(nodes.len() as u64) as usize };
+    let first = if round.is_multiple_of(2) { leader } else { rng.below(nodes.len() as u64) as usize };
     let minority = (nodes.len() - 1) / 2;
     let count = if round % 4 == 3 { minority + 1 } else { 1 + rng.below(minority as u64) as usize };
     (0..count).map(|n| (first + n) % nodes.len()).collect()
