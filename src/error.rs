@@ -6,6 +6,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::types::SegmentId;
+
 /// What happened, as a stable name. [`Code::slug`] is what clients see and match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -123,6 +125,7 @@ pub struct Error {
     message: String,
     retry_after: Option<Duration>,
     replayed: bool,
+    damaged: Option<SegmentId>,
 }
 
 /// A result with the crate's [`Error`].
@@ -132,7 +135,7 @@ impl Error {
     /// An error of this kind; `message` is a lower-case sentence without a full stop.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None, replayed: false }
+        Self { code, message: message.into(), retry_after: None, replayed: false, damaged: None }
     }
 
     /// The same error, telling the caller how long to wait before it tries again.
@@ -147,6 +150,19 @@ impl Error {
     pub fn replayed(mut self, replayed: bool) -> Self {
         self.replayed = replayed;
         self
+    }
+
+    /// The same error, as one of a sealed segment whose file does not give back what was written.
+    #[must_use]
+    pub fn of_damage(mut self, segment: Option<SegmentId>) -> Self {
+        self.damaged = segment;
+        self
+    }
+
+    /// The sealed segment whose file is to blame, if one is: what was asked for may be had once that is repaired.
+    #[must_use]
+    pub const fn damaged_segment(&self) -> Option<SegmentId> {
+        self.damaged
     }
 
     /// Whether it is an old answer given again.

@@ -19,9 +19,18 @@ mod reindex;
 mod signing;
 mod whole;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
 use self::identity::{Claim, Fresh};
@@ -35,9 +44,14 @@ use crate::{
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
+        cosign::gather_signatures,
+        elsewhere::other_members,
+        enrol::enrol_own_key,
         fetch::{FetchOptions, Fetcher, Progress},
         level::raise_feature_level,
+        repair::Repairs,
         segments::{self, SaysHowItIs},
+        sign::Desk,
         switch::Switch,
         vitals::{Others, Vitals, keep_asking},
     },
@@ -114,6 +128,8 @@ pub struct NodeInfo {
     tree: Arc<Tree>,
     others: Others,
     network: Arc<dyn Network>,
+    disputes: Arc<AtomicU64>,
+    repairs: Repairs,
     started: Instant,
 }
 
@@ -164,6 +180,18 @@ impl NodeInfo {
     #[must_use]
     pub fn tree_head(&self) -> (Seq, Hash) {
         self.tree.head()
+    }
+
+    /// How often this member and another were found to have different trees; none if all is well.
+    #[must_use]
+    pub fn disputes(&self) -> u64 {
+        self.disputes.load(Relaxed)
+    }
+
+    /// How many damaged segments have been taken anew from elsewhere.
+    #[must_use]
+    pub fn repaired_segments(&self) -> u64 {
+        self.repairs.repaired()
     }
 
     /// One past the newest sealed record.
@@ -273,10 +301,12 @@ pub struct Node {
     pipeline: Pipeline,
     background: Background,
     catch_up: CatchUp,
-    /// What it does for the ledger as a whole, and to know of the others; ends with it.
+    /// What it does for the ledger as a whole, with other members, and to know of them; ends with it.
     tasks: JoinSet<()>,
     /// Members that ask are told for as long as this is here.
     _vitals: Arc<SaysHowItIs>,
+    /// Where other members have their checkpoints signed.
+    _desk: Option<Arc<Desk>>,
     witness: Witness,
     reader: Reader,
     proofs: Proofs,
@@ -399,11 +429,10 @@ impl Node {
             Founding::Embedded => None,
             _ => Some(signing::open(env, data_dir, &origin(config, &identity))?),
         };
-        let keys = signer.iter().map(|signer| signer.verifier_key().clone()).collect();
         let background = Background::start(
             state.clone(),
             tree.clone(),
-            signer,
+            signer.clone(),
             (witness.clone(), expected),
             (wal.clone(), driver),
             &gauges,
@@ -428,13 +457,28 @@ impl Node {
         let consensus =
             Consensus::start(env, config, founders, wal.clone(), replica, boundaries, sabotage).await?;
         switch.end()?;
+        let disputes = Arc::<AtomicU64>::default();
+        let desk = signer.clone().map(|signer| {
+            Arc::new(Desk {
+                signer,
+                tree: tree.clone(),
+                checkpoints: background.checkpoint.subscribe(),
+                state: state.clone(),
+                consensus: consensus.clone(),
+                disputes: disputes.clone(),
+                disputed: Mutex::default(),
+            })
+        });
         let options = FetchOptions {
             skip_verification: sabotage.skip_verification,
             ..FetchOptions::new(config.wal.disk_free_bytes_min)
         };
+        let elsewhere = other_members(consensus.clone(), env.network.clone());
+        let repairs = Repairs::new(sealed.clone(), elsewhere, config.wal.disk_free_bytes_min);
         let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
         let vitals = vitals(&consensus, &wal, fetcher.progress());
-        segments::serve(&*env.network, &sealed, &vitals);
+        let signs = desk.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        segments::serve(&*env.network, &sealed, &vitals, signs);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
         let wish = tokio::select! {
             biased;
@@ -467,7 +511,9 @@ impl Node {
         }
 
         let reader = Reader::new(consensus.clone(), state.clone());
-        let proofs = Proofs::new(state.clone(), tree.clone(), background.checkpoints.clone(), keys);
+        let own_key = signer.map(|signer| signer.verifier_key().clone());
+        let checkpoints = background.checkpoint.subscribe();
+        let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, own_key.clone());
         let ground = Ground {
             clock: env.clock.clone(),
             wal: wal.clone(),
@@ -484,6 +530,13 @@ impl Node {
         tasks.spawn(attest_what_is_sealed(consensus.clone(), state.clone(), network.clone()));
         let others = Others::default();
         tasks.spawn(keep_asking(config.node.id, consensus.clone(), network.clone(), others.clone()));
+        if let Some(key) = own_key {
+            let (consensus, state) = (consensus.clone(), state.clone());
+            let me = (identity.node_id, identity.incarnation);
+            tasks.spawn(enrol_own_key(consensus.clone(), state.clone(), network.clone(), me, key));
+            let shown = background.checkpoint.clone();
+            tasks.spawn(gather_signatures(consensus, state, network.clone(), shown, disputes.clone()));
+        }
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo {
@@ -497,6 +550,8 @@ impl Node {
             tree,
             others,
             network,
+            disputes,
+            repairs,
             started,
         };
         Ok(Started::Node(Box::new(Self {
@@ -506,6 +561,7 @@ impl Node {
             catch_up,
             tasks,
             _vitals: vitals,
+            _desk: desk,
             witness,
             reader,
             proofs,
@@ -524,6 +580,12 @@ impl Node {
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// What repairs segments that readers find damaged.
+    #[must_use]
+    pub fn repairs(&self) -> Repairs {
+        self.info.repairs.clone()
     }
 
     /// What it gives to whoever checks it.
@@ -560,6 +622,7 @@ impl Node {
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
+        self.info.repairs.stop();
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {

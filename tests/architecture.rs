@@ -174,6 +174,7 @@ fn formats_and_proofs_do_no_io() {
         "state/boundary.rs",
         "state/entry.rs",
         "state/settings.rs",
+        "state/signers.rs",
         "wal/format.rs",
         "index/row.rs",
         "index/merge.rs",

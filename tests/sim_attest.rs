@@ -1,5 +1,6 @@
 //! Members compare what they have sealed: one whose copy has diverged notices and stops, the others go on. And members
-//! of two versions: nothing new is in the log before all understand it.
+//! of two versions: nothing new is in the log before all understand it. And they sign each other's checkpoints, if they
+//! hold the same.
 //!
 //! Three real nodes in one process, on simulated disks, clocks and cables. A copy diverges on its way: one bit of a value
 //! in what the leader sends to one member.
@@ -22,6 +23,7 @@ use scribe_ledger::{
     env::{Clock, Env, Lane, Network, PeerHandler, Rng},
     error::{Error, Result},
     node::{Ended, Founding, Node},
+    proof::{checkpoint::Checkpoint, note::Note},
     raft::Member,
     sim::{self, SimIo, SimNetwork, SimRng},
     state::{batch::Draft, settings::FEATURE_LEVEL},
@@ -130,6 +132,8 @@ impl Group {
         let mut config = Config::default();
         config.node.id = id;
         config.node.data_dir = "/ledger".into();
+        // Whoever founds alone names the log after a cluster that the others have not heard of.
+        config.ledger.origin = "sim".into();
         config.wal = WalConfig {
             file_bytes: 64 << 10,
             group_bytes_max: 16 << 10,
@@ -219,6 +223,29 @@ impl Group {
         .await;
     }
 
+    /// Waits until every member's checkpoint of all there is has been signed by all that run; keys are the same.
+    async fn settle_signatures(&self) {
+        self.until("all have signed", |group| {
+            group.nodes.iter().all(|(id, node)| {
+                let others = group.nodes.keys().filter(|other| *other != id).copied();
+                let signed = node.proofs().checkpoint();
+                signed.is_some_and(|signed| {
+                    signed.size == node.info().applied() && signed.cosigners == others.collect()
+                })
+            })
+        })
+        .await;
+        let keys: Vec<_> = self.nodes.values().map(|node| node.proofs().keys()).collect();
+        for node in self.nodes.values() {
+            assert_eq!(node.proofs().keys(), keys[0], "members name different keys");
+            let signed = node.proofs().checkpoint().unwrap();
+            let note = Note::parse(signed.note.as_bytes()).unwrap();
+            let (checkpoint, signers) = Checkpoint::open(&note, &keys[0]).unwrap();
+            assert_eq!((checkpoint.size(), *checkpoint.root()), (signed.size.0, signed.root));
+            assert_eq!(signers.len(), self.nodes.len(), "{note}");
+        }
+    }
+
     /// Those that run hold the same, and all that was answered.
     fn check(&self) {
         let digests: BTreeSet<_> =
@@ -277,9 +304,24 @@ fn a_member_that_has_diverged_stops_and_the_others_go_on() {
                 group.write(mark).await;
             }
             let spoiled_in = group.nodes[&leader].proofs().segments().len();
+            // Or the quorum would be those who have it from the one that is wrong.
+            let spoiled = group.answered[mark];
+            let has_it = |node: &Node| node.info().applied() > spoiled;
+            group.until("all have it", |group| group.nodes.values().all(has_it)).await;
             if group.rng.one_in(3) {
                 // The one that is wrong leads: it is asked what it has like any other.
                 let _ = group.nodes[&leader].info().consensus().transfer_leadership(victim, PATIENCE).await;
+            }
+            group
+                .until("somebody sees that trees differ", |group| {
+                    group.nodes.iter().any(|(id, node)| *id != victim && node.info().disputes() > 0)
+                        || failed(&group.nodes[&victim]).is_some()
+                })
+                .await;
+            for (id, node) in group.nodes.iter().filter(|(id, _)| **id != victim) {
+                let signed = node.proofs().checkpoint().unwrap();
+                let by_victim = signed.cosigners.contains(&victim);
+                assert!(signed.size <= spoiled || !by_victim, "the other history is signed for {id}");
             }
             group.write_segments("after", 2).await;
             group.until("it stops", |group| failed(&group.nodes[&victim]).is_some()).await;
@@ -308,6 +350,7 @@ fn a_member_that_has_diverged_stops_and_the_others_go_on() {
             }
             group.write_segments("without it", 1).await;
             group.settle().await;
+            group.settle_signatures().await;
             group.check();
             assert!(group.answered.len() > 30, "the others did not go on");
         });
@@ -346,6 +389,9 @@ fn whole_copies_are_attested_whatever_happens_to_members() {
             }
             group.settle().await;
             assert!(group.nodes.values().all(|node| node.proofs().attested_end() >= attested));
+            group.settle_signatures().await;
+            let disputes: u64 = group.nodes.values().map(|node| node.info().disputes()).sum();
+            assert_eq!(disputes, 0, "members that hold the same have different trees");
         });
     });
 }
@@ -365,6 +411,12 @@ fn nothing_new_is_in_the_log_until_all_members_are_upgraded() {
                 assert_eq!(levels(&group), BTreeSet::from([1]), "a member is not upgraded yet");
                 let attested = group.nodes.values().map(|node| node.proofs().attested_end());
                 assert_eq!(attested.max(), Some(SegmentId(0)));
+                for node in group.nodes.values() {
+                    let signed = node.proofs().checkpoint();
+                    let is_alone = signed.is_none_or(|signed| signed.cosigners.is_empty());
+                    assert!(is_alone, "an old build would not understand the question");
+                    assert_eq!(node.proofs().keys().len(), 1);
+                }
                 let id = MEMBERS[((first + turn) % 3) as usize];
                 group.stop(id).await;
                 group.write_segments(&format!("one away {turn}"), 1).await;
@@ -380,6 +432,7 @@ fn nothing_new_is_in_the_log_until_all_members_are_upgraded() {
             group.until("the level rises", |group| levels(group) == BTreeSet::from([FEATURE_LEVEL])).await;
             group.write_segments("new", 1).await;
             group.settle().await;
+            group.settle_signatures().await;
             group.check();
             // There is no way back.
             let id = MEMBERS[group.rng.below(3) as usize];

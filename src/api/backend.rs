@@ -6,8 +6,8 @@
 use std::future::Future;
 
 use crate::{
-    cluster::admin::Admin,
-    error::Result,
+    cluster::{admin::Admin, repair::Repairs},
+    error::{Error, Result},
     pipeline::{
         ingest::{Ingest, Permit},
         message::Written,
@@ -77,6 +77,12 @@ pub trait Backend: Send + Sync + 'static {
     /// As there.
     fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch>;
 
+    /// See [`Repairs::repair`].
+    ///
+    /// # Errors
+    /// As there.
+    fn repair(&self, damage: Error) -> impl Future<Output = Result<()>> + Send;
+
     /// What is proven.
     ///
     /// # Errors
@@ -114,6 +120,8 @@ pub struct Live {
     pub proofs: Proofs,
     /// What changes the cluster.
     pub admin: Admin,
+    /// What repairs segments that reads find damaged.
+    pub repairs: Repairs,
 }
 
 impl Backend for Live {
@@ -167,6 +175,10 @@ impl Backend for Live {
 
     fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch> {
         self.reader.stretch(from, prefix)
+    }
+
+    fn repair(&self, damage: Error) -> impl Future<Output = Result<()>> + Send {
+        self.repairs.repair(damage)
     }
 
     fn proofs(&self) -> Result<&Proofs> {

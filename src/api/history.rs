@@ -1,6 +1,6 @@
 //! `/api/v1/kv/{key}/history`: the versions of a key, newest first, a page at a time.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use axum::extract::State;
 use hyper::http::request::Parts;
@@ -11,6 +11,7 @@ use super::{
     document::{self, Document, Next},
     json,
     kv::{key_part, limit},
+    mended::mended,
     problem::Problem,
     query::{Query, key_in_path},
 };
@@ -38,7 +39,8 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
         let limit = limit(&query, LIMIT_DEFAULT, LIMIT_MAX)?;
         let before = query.number("before")?.map(Seq);
         app.backend.barrier(query.consistency()?).await?;
-        let versions = app.backend.history(&key, before, limit, PAGE_BYTES_MAX)?;
+        let read = || ready(app.backend.history(&key, before, limit, PAGE_BYTES_MAX));
+        let versions = mended(&app.backend, read).await?;
         if versions.is_empty() && before.is_none() {
             return Err(Problem::new(Code::NotFound, "this key was never written"));
         }

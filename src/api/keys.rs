@@ -4,7 +4,10 @@
 //! answers. This is the hot path of single writes and reads: no router, no captures, no boxed layers, and
 //! nothing is copied that can be shared.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    future::ready,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -21,6 +24,7 @@ use super::{
     backend::{Backend, Room},
     body::{RequestBody, grown, identity_only, too_large},
     headers::{Part, ReadVerdict, WriteOptions, range, read_conditions, seq_values},
+    mended::mended,
     problem::Problem,
     query::{Query, key_in_path},
     write,
@@ -221,10 +225,10 @@ pub async fn find<B: Backend>(
 ) -> Result<Record, Problem> {
     app.backend.barrier(consistency).await?;
     let record = match at {
-        None => app.backend.newest(key)?,
+        None => mended(&app.backend, || ready(app.backend.newest(key))).await?,
         Some(at) => {
             check_position(app, at)?;
-            app.backend.as_of(key, at)?
+            mended(&app.backend, || ready(app.backend.as_of(key, at))).await?
         }
     };
     match record {

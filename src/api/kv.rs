@@ -3,7 +3,7 @@
 //! The key is one path segment here, so that any key, `/` (as %2F) and reserved names included, has an
 //! address. Values are base64 under `/api/v1/kv`.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use axum::{body::Body, extract::State};
 use hyper::{Request, Response, StatusCode, http::request::Parts};
@@ -17,6 +17,7 @@ use super::{
     json,
     json_body::{AskRoom, parse_json, read_json},
     keys::find,
+    mended::mended,
     problem::Problem,
     proofs::seq_in_path,
     query::{Query, key_in_path},
@@ -168,9 +169,8 @@ pub async fn record<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) ->
         let seq = seq_in_path(&parts, "/api/v1/records/")?;
         let query = Query::parse(parts.uri.query(), &["consistency"])?;
         app.backend.barrier(query.consistency()?).await?;
-        let record = app
-            .backend
-            .record(seq)?
+        let record = mended(&app.backend, || ready(app.backend.record(seq)))
+            .await?
             .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no record {seq}")))?;
         Ok(record_reply(record))
     };

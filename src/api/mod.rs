@@ -45,6 +45,7 @@ mod json_body;
 mod keys;
 mod kv;
 mod limit;
+mod mended;
 mod names;
 mod pace;
 pub mod problem;

@@ -64,9 +64,10 @@ pub async fn checkpoint<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts
 /// The problem to answer with.
 pub async fn keys<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     no_query(&parts)?;
-    let keys = app.backend.proofs()?.keys();
+    let proofs = app.backend.proofs()?;
+    let keys = proofs.keys();
     json::ok(&json_value!({
-        "origin": keys.first().map(|key| key.name()),
+        "origin": proofs.origin(),
         "keys": keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
     }))
 }
@@ -90,7 +91,7 @@ pub async fn inclusion<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts)
             return Err(Problem::new(Code::Malformed, detail));
         }
         let Inclusion { leaf, tree_size, root, siblings } =
-            blocking(move || proofs.inclusion(seq, size)).await?;
+            blocking(&app.backend, move || proofs.inclusion(seq, size)).await?;
         json::ok(&json_value!({
             "leaf_index": leaf.seq.0,
             "tree_size": tree_size.0,
@@ -121,7 +122,7 @@ pub async fn consistency<B: Backend>(State(app): State<Arc<App<B>>>, parts: Part
         let checkpoint = covering(&app, &proofs, to.unwrap_or(from)).await?;
         let to = to.unwrap_or(checkpoint.size);
         let ConsistencyProof { from_root, to_root, hashes } =
-            blocking(move || proofs.consistency(from, to)).await?;
+            blocking(&app.backend, move || proofs.consistency(from, to)).await?;
         json::ok(&json_value!({
             "from": from.0,
             "to": to.0,

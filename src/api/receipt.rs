@@ -37,11 +37,11 @@ impl Receipts {
         let Some(checkpoint) = proofs.covering(last.plus(1), PATIENCE).await else {
             return none(&format!("no checkpoint covered it within {PATIENCE:?}"));
         };
-        let read = blocking(move || {
+        let read = blocking(&app.backend, move || {
             let receipt = |seq| proofs.receipt(seq, &checkpoint).map(|receipt| receipt.to_string());
             Ok([receipt(first)?, receipt(last)?])
         });
-        read.await.map_or_else(|problem| none(problem.detail()), Self::Given)
+        read.await.map_or_else(|error| none(error.message()), Self::Given)
     }
 
     /// Appends `,"receipt":…`: the record's own.

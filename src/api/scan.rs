@@ -80,9 +80,9 @@ async fn run<B: Backend>(app: &Arc<App<B>>, parts: &Parts) -> Reply {
     if scan.position.is_some_and(|position| position > app.backend.next_seq()) {
         return Err(Problem::new(Code::Malformed, "the cursor's position is not written yet on this node"));
     }
-    let app = Arc::clone(app);
+    let (reading, bounds) = (Arc::clone(app), scan.clone());
     // A first scan sorts keys for long.
-    let (scan, page) = blocking(move || app.backend.scan(&scan).map(|page| (scan, page))).await?;
+    let page = blocking(&app.backend, move || reading.backend.scan(&bounds)).await?;
     let bytes_guess = 64 + page.records.iter().map(|record| record.key.len() + 96).sum::<usize>();
     Ok(document::reply(Items { scan, page, keys_only, written: 0, open: false }, bytes_guess))
 }

@@ -114,6 +114,10 @@ impl Backend for Starting {
         Ok(Stretch { next: from, ..Stretch::default() })
     }
 
+    async fn repair(&self, damage: Error) -> Result<()> {
+        Err(damage)
+    }
+
     fn proofs(&self) -> Result<&Proofs> {
         Err(self.refusal())
     }

@@ -30,7 +30,7 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
         let path: TilePath =
             path.parse().map_err(|error| Problem::new(Code::NotFound, format!("{error}")))?;
         let (TilePath::Hashes(tile) | TilePath::Entries(tile)) = path;
-        let bytes = blocking(move || match path {
+        let bytes = blocking(&app.backend, move || match path {
             TilePath::Hashes(tile) => proofs.tile(tile),
             TilePath::Entries(tile) => proofs.entries(tile),
         });

@@ -1,6 +1,6 @@
 //! `/verify/{key}`: the key's newest record under a checkpoint, and all that the caller needs to check it.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use axum::extract::State;
 use hyper::{StatusCode, http::request::Parts};
@@ -11,6 +11,7 @@ use super::{
     backend::Backend,
     blocking::blocking,
     json,
+    mended::mended,
     problem::Problem,
     proofs::{PATIENCE, hexes},
     query::{Query, key_in_path},
@@ -27,7 +28,7 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
         let query = Query::parse(parts.uri.query(), &["consistency"])?;
         let proofs = app.backend.proofs()?.clone();
         app.backend.barrier(query.consistency()?).await?;
-        let newest = app.backend.newest(&key)?;
+        let newest = mended(&app.backend, || ready(app.backend.newest(&key))).await?;
         let record = newest.ok_or_else(|| Problem::new(Code::NotFound, "this key was never written"))?;
         let Some(checkpoint) = proofs.covering(record.seq.plus(1), PATIENCE).await else {
             let why = format!("no checkpoint covers record {} yet: ask again", record.seq);
@@ -36,7 +37,7 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
         let seq = record.seq;
         let read = record.clone();
         let (size, root) = (checkpoint.size, checkpoint.root);
-        let check = blocking(move || {
+        let check = blocking(&app.backend, move || {
             let of_tree = proofs.inclusion(seq, size)?;
             // The tree's word about its leaf, against what a read of the key gives.
             let leaf = Leaf::of(read.op, seq, read.timestamp_ms, &key, &read.value);

@@ -98,8 +98,20 @@ impl NodeView for NodeInfo {
             ),
             stat("storage", "index_bytes", "Bytes of the index's files.", sealed.index_bytes as f64),
             stat("storage", "block_cache_bytes", "Bytes of cached blocks.", sealed.cache_bytes as f64),
+            stat(
+                "storage",
+                "repaired_segments_total",
+                "Damaged segments that were taken anew from elsewhere.",
+                self.repaired_segments() as f64,
+            ),
             stat("storage", "proven", "Records under the tree.", self.tree_head().0.0 as f64),
             stat("storage", "sealed", "Records in segments.", self.sealed().0 as f64),
+            stat(
+                "proof",
+                "disputes_total",
+                "How often another member had a different tree: one of the copies has diverged.",
+                self.disputes() as f64,
+            ),
             stat("wal", "groups_total", "Groups written to the log.", wal.groups as f64),
             stat("wal", "syncs_total", "Syncs of log files.", wal.syncs as f64),
             stat(

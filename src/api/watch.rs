@@ -15,7 +15,7 @@
 //! connection ends it behind a whole event, or anywhere if the client does not take it. Whether a client is too slow,
 //! the connection decides.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use super::{
     blocking::blocking,
     document::{self, Document, Next, Pieces, is_utf8},
     json,
+    mended::mended,
     problem::Problem,
     query::{Query, parse_digits},
 };
@@ -144,9 +145,9 @@ impl<B: Backend> Watch<B> {
         let (from, backend) = (self.next, &self.app.backend);
         let stretch = if backend.is_sealed(from) {
             let (app, prefix) = (Arc::clone(&self.app), self.prefix.clone());
-            blocking(move || app.backend.stretch(from, &prefix)).await?
+            blocking(backend, move || app.backend.stretch(from, &prefix)).await?
         } else {
-            backend.stretch(from, &self.prefix)?
+            mended(backend, || ready(backend.stretch(from, &self.prefix))).await?
         };
         self.next = stretch.next;
         Ok(stretch)

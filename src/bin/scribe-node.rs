@@ -208,7 +208,13 @@ async fn live(
         );
     }
     let admin = host.attach(&info);
-    let live = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs(), admin };
+    let live = Live {
+        ingest: node.ingest(),
+        reader: node.reader(),
+        proofs: node.proofs(),
+        admin,
+        repairs: node.repairs(),
+    };
     let server = server(listener).start(live, Arc::new(info.clone()));
     tracing::info!(
         node_id = info.identity.node_id,

@@ -495,7 +495,7 @@ mod tests {
             &["--protocol", "carrier-pigeon", "health"],
             &["verify", "dir", "--url", "http://h:1"],
             &["verify", "dir", "--state", "f"],
-            &["verify", "dir", "--checkpoint", "f"],
+            &["verify", "--checkpoint", "f"],
             &["verify", "--key", "not-a-key"],
             &["verify", "--samples", "-1"],
             &["reindex"],
@@ -509,6 +509,7 @@ mod tests {
             &["--server", "https://h", "health"],
             &["get", ""],
             &["verify", "/nowhere/at/all"],
+            &["verify", "dir", "--checkpoint", "f"],
             &["verify", "--url", "https://h"],
             &["reindex", "--data-dir", "/nowhere/at/all"],
         ] {

@@ -37,7 +37,8 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// A signed checkpoint that the records of DIR have to agree with; may be given several times.
-    #[arg(long, value_name = "FILE", requires_all = ["dir", "key"])]
+    /// Without --key, the keys are those that DIR itself names.
+    #[arg(long, value_name = "FILE", requires = "dir")]
     checkpoint: Vec<PathBuf>,
     /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server
     /// believes the keys that it names, and later visits those.

@@ -194,23 +194,10 @@ impl Fetcher {
         file: &dyn File,
         path: &Path,
     ) -> Result<()> {
-        let step = u64::from(self.options.part_bytes);
-        let questions = (0..listed.file_bytes.div_ceil(step)).map(|number| {
-            let offset = number * step;
-            (offset, (listed.file_bytes - offset).min(step) as u32)
-        });
-        let ask = |(offset, bytes)| {
-            let question = Question::Part { id, offset, bytes };
-            let answer = ask(self.network.clone(), leader.leader, leader.address.clone(), question);
-            async move { decode_part(&answer.await?, bytes).map(|part| (offset, part)) }
-        };
-        let mut parts = stream::iter(questions).map(ask).buffered(PARTS_AT_ONCE);
-        while let Some(part) = parts.next().await {
-            let (offset, part) = part?;
-            without_blocking_others(part.len(), || file.write_at(&part, offset))
-                .map_err(|e| Error::io(format!("writing {}", path.display()), &e))?;
-            self.progress.add(part.len() as u64);
-        }
+        let from = (leader.leader, leader.address.as_str());
+        let (bytes, part_bytes) = (listed.file_bytes, self.options.part_bytes);
+        let told = |bytes| self.progress.add(bytes);
+        fill(&self.network, from, id, (bytes, part_bytes), (file, path), &told).await?;
         without_blocking_others(listed.file_bytes as usize, || file.sync())
             .map_err(|e| Error::io(format!("syncing {}", path.display()), &e))
     }
@@ -259,6 +246,39 @@ impl Drop for EndsWithIt<'_> {
     fn drop(&mut self) {
         self.0.end();
     }
+}
+
+/// Writes all of a segment's file of so many bytes, as a member gives it in parts of `part_bytes`;
+/// `told` hears of the bytes of each.
+///
+/// # Errors
+/// [`Code::Unavailable`] when it does not answer, [`Code::Malformed`] for another answer, and those of the file.
+pub(super) async fn fill(
+    network: &Arc<dyn Network>,
+    (member, address): (NodeId, &str),
+    id: SegmentId,
+    (file_bytes, part_bytes): (u64, u32),
+    (file, path): (&dyn File, &Path),
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
+    let step = u64::from(part_bytes);
+    let questions = (0..file_bytes.div_ceil(step)).map(|number| {
+        let offset = number * step;
+        (offset, (file_bytes - offset).min(step) as u32)
+    });
+    let ask = |(offset, bytes)| {
+        let question = Question::Part { id, offset, bytes };
+        let answer = ask(network.clone(), member, address.to_owned(), question);
+        async move { decode_part(&answer.await?, bytes).map(|part| (offset, part)) }
+    };
+    let mut parts = stream::iter(questions).map(ask).buffered(PARTS_AT_ONCE);
+    while let Some(part) = parts.next().await {
+        let (offset, part) = part?;
+        without_blocking_others(part.len(), || file.write_at(&part, offset))
+            .map_err(|e| Error::io(format!("writing {}", path.display()), &e))?;
+        told(part.len() as u64);
+    }
+    Ok(())
 }
 
 /// Asks until there is an answer, for a while.

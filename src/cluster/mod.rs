@@ -19,6 +19,14 @@
 //!  segments ◄── part of n ────────────────── fetch    parts, PARTS_AT_ONCE under way ─► segment-n.seg.part
 //!      └─────── bytes ─────────────────────► fetch    ─► synced, verified, chained to the one before
 //!                                            switch   marker ─► segment-n.seg ─► the node starts again behind it
+//!
+//!  any other member                          member whose file of a segment is damaged
+//!  segments ◄── list from n, parts of n ──── elsewhere ◄─ repair ◄─ a read, or a stage
+//!      └─────── digest, bytes ─────────────► segment-n.seg.part ─► verified ─► segment-n.seg
+//!
+//!  every other member                        member that has signed a checkpoint
+//!  sign ◄────── size, root ───────────────── cosign ◄─ prove
+//!      └─────── signature line ────────────► one more line under the same text
 //! ```
 //!
 //! Requests and replies are opaque bytes to [`transport`]; what they mean is said by whoever serves a lane. Which
@@ -30,12 +38,17 @@ pub mod announcement;
 pub mod attest;
 pub mod catch_up;
 pub mod control;
+pub mod cosign;
 pub mod discovery;
+pub mod elsewhere;
+pub mod enrol;
 pub mod fetch;
 pub mod form;
 pub mod level;
 pub mod message;
+pub mod repair;
 pub mod segments;
+pub mod sign;
 pub mod switch;
 pub mod transport;
 pub mod vitals;

@@ -1,6 +1,6 @@
-//! Gives sealed segments to members that are behind: the answering end of [`Lane::Fetch`].
+//! Gives sealed segments to members that are behind, and signatures: the answering end of [`Lane::Fetch`].
 //!
-//! Takes questions, gives lists and bytes of files as they are. It does not own the files, nor whether what it
+//! Takes questions, gives lists and bytes of files as they are; those about signatures it passes on to `sign`. It does not own the files, nor whether what it
 //! gives is sound: whoever fetches a segment verifies all of it. One part is read at a time, beside the runtime's
 //! other tasks, so that clients hardly notice.
 
@@ -13,48 +13,77 @@ use bytes::Bytes;
 
 use super::{
     attest::fingerprints,
-    message::{LISTED_MAX, Listed, Question, encode_fingerprints, encode_list, encode_part},
+    message::{LISTED_MAX, Listed, Question, encode_enrolled, encode_fingerprints, encode_list, encode_part},
+    sign::Desk,
     vitals::Vitals,
 };
 use crate::{
     env::{Lane, Network, OpenMode, PeerHandler},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     runtime::without_blocking_others,
     sealed::Sealed,
     segment::file_name,
-    types::SegmentId,
+    types::{NodeId, SegmentId},
 };
 
 /// Says how this member is.
 pub type SaysHowItIs = dyn Fn() -> Vitals + Send + Sync;
 
-/// Answers other members from now on, for as long as `sealed` and `vitals` are in use.
-pub fn serve(network: &dyn Network, sealed: &Arc<Sealed>, vitals: &Arc<SaysHowItIs>) {
+/// Answers other members from now on, for as long as `sealed` and `vitals` are in use, and signs as long as `desk` is.
+pub fn serve(network: &dyn Network, sealed: &Arc<Sealed>, vitals: &Arc<SaysHowItIs>, desk: Weak<Desk>) {
     let (sealed, vitals) = (Arc::downgrade(sealed), Arc::downgrade(vitals));
-    let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
-    let handler: PeerHandler = Arc::new(move |_from, question| {
-        let (sealed, vitals) = (Weak::clone(&sealed), Weak::clone(&vitals));
-        let one_at_a_time = one_at_a_time.clone();
-        Box::pin(async move {
-            let _alone = one_at_a_time.lock().await;
-            let (Some(sealed), Some(vitals)) = (sealed.upgrade(), vitals.upgrade()) else {
-                return Err(io::Error::new(io::ErrorKind::NotConnected, "this member is stopping"));
-            };
-            answer(&sealed, &*vitals, &question).map_err(io::Error::other)
-        })
+    let here = Here { sealed, vitals, desk, one_at_a_time: Arc::default() };
+    let handler: PeerHandler = Arc::new(move |from, question| {
+        let here = here.clone();
+        Box::pin(async move { here.answer(from, &question).await.map_err(io::Error::other) })
     });
     network.serve(Lane::Fetch, handler);
 }
 
-fn answer(sealed: &Sealed, vitals: &SaysHowItIs, question: &[u8]) -> Result<Bytes> {
-    match Question::decode(question)? {
-        Question::Vitals => vitals().encode(),
-        Question::List(from) => Ok(encode_list(&list(sealed, from))),
-        Question::Fingerprints(from) => Ok(encode_fingerprints(&fingerprints(sealed, from))),
-        Question::Part { id, offset, bytes } => {
-            without_blocking_others(bytes as usize, || part(sealed, id, offset, bytes))
+/// What questions are answered from.
+#[derive(Clone)]
+struct Here {
+    sealed: Weak<Sealed>,
+    vitals: Weak<SaysHowItIs>,
+    desk: Weak<Desk>,
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Here {
+    async fn answer(&self, from: NodeId, question: &[u8]) -> Result<Bytes> {
+        match Question::decode(question)? {
+            Question::Vitals => self.vitals.upgrade().ok_or_else(stopping)?().encode(),
+            Question::List(first) => self.read(|sealed| Ok(encode_list(&list(sealed, first)))).await,
+            Question::Fingerprints(first) => {
+                self.read(|sealed| Ok(encode_fingerprints(&fingerprints(sealed, first)))).await
+            }
+            Question::Part { id, offset, bytes } => {
+                let read = |sealed: &Sealed| {
+                    without_blocking_others(bytes as usize, || part(sealed, id, offset, bytes))
+                };
+                self.read(read).await
+            }
+            Question::Sign { size, root } => {
+                Desk::sign(&self.desk, from, size, root).await.map(|signature| signature.encode())
+            }
+            Question::Enrol { incarnation, key } => {
+                Desk::enrol(&self.desk, from, incarnation, key).await.map(encode_enrolled)
+            }
         }
     }
+
+    /// Reads something of the segments while nobody else does.
+    async fn read(&self, read: impl FnOnce(&Sealed) -> Result<Bytes>) -> Result<Bytes> {
+        let _alone = self.one_at_a_time.lock().await;
+        match self.sealed.upgrade() {
+            Some(sealed) => read(&sealed),
+            None => Err(stopping()),
+        }
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::Unavailable, "this member is stopping")
 }
 
 fn list(sealed: &Sealed, from: SegmentId) -> Vec<Listed> {

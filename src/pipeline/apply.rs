@@ -16,9 +16,10 @@ use crate::{
         State,
         attestation::{ATTESTATION_LEVEL, Attestation},
         batch::BatchView,
-        entry::{KIND_BATCH, KIND_SEAL, KIND_SEALED, KIND_SETTINGS},
+        entry::{KIND_BATCH, KIND_SEAL, KIND_SEALED, KIND_SETTINGS, KIND_SIGNER},
         outcome::Outcome,
         settings::Settings,
+        signers::Enrolment,
     },
     types::LogId,
 };
@@ -63,6 +64,10 @@ impl Replica for Apply {
             }
             Some(&KIND_SEALED) if self.feature_level >= ATTESTATION_LEVEL => {
                 self.state.apply_attestation(&Attestation::decode(&entry)?)?;
+                Ok(Outcome::default())
+            }
+            Some(&KIND_SIGNER) if self.feature_level >= ATTESTATION_LEVEL => {
+                self.state.apply_enrolment(Enrolment::decode(&entry)?);
                 Ok(Outcome::default())
             }
             Some(&KIND_SEAL) => {

@@ -11,14 +11,14 @@ use super::{
     index::FeedIndex,
     prove::Prove,
     seal::Seal,
-    worker::{self, Bell, Running},
+    worker::{self, Bell, Mend, Running},
 };
 use crate::{
     error::Result,
     proof::key::Signer,
     raft::{Boundaries, Boundary},
     state::{State, boundary},
-    tree::{Checkpoints, Tree, Witness, Witnessed},
+    tree::{ShowCheckpoint, Tree, Witness, Witnessed},
     types::Seq,
     wal::{Driver, Wal},
 };
@@ -33,8 +33,8 @@ pub struct Background {
     /// Wakes `prove`.
     pub bell: Bell,
     recovered: Arc<OnceLock<Seq>>,
-    /// The newest signed checkpoint.
-    pub checkpoints: Checkpoints,
+    /// Shows the newest signed checkpoint.
+    pub checkpoint: ShowCheckpoint,
     /// The newest sealed segment's end.
     pub boundaries: Boundaries,
     /// Whether the next segment has no room on the disk.
@@ -64,7 +64,10 @@ impl Background {
         };
         let (tell_boundaries, boundaries) = watch::channel(newest);
         let index = FeedIndex::new(Arc::clone(state.sealed()), to_seal.clone(), gauges.index.clone());
-        let index = worker::spawn(index, to_index.clone(), driver);
+        // An embedded ledger has nobody to take a segment from.
+        let (sealed, is_alone) = (state.sealed().clone(), signer.is_none());
+        let mend: Mend = Arc::new(move |error| !is_alone && sealed.mend(error));
+        let index = worker::spawn(index, to_index.clone(), driver, mend.clone());
         let (seal_gauge, prove_gauge) = (gauges.seal.clone(), gauges.prove.clone());
         let disk_is_full = Arc::<AtomicBool>::default();
         let seal = Seal::new(
@@ -76,15 +79,15 @@ impl Background {
             seal_gauge,
             disk_is_full.clone(),
         );
-        let seal = worker::spawn(seal, to_seal.clone(), driver);
+        let seal = worker::spawn(seal, to_seal.clone(), driver, mend.clone());
         let recovered = Arc::<OnceLock<Seq>>::default();
-        let (prove, checkpoints) =
+        let (prove, checkpoint) =
             Prove::new(state.clone(), tree, signer, recovered.clone(), witness, to_seal, prove_gauge);
-        let prove = worker::spawn(prove, bell.clone(), driver);
+        let prove = worker::spawn(prove, bell.clone(), driver, mend);
         // A restart may have left some of it to do, and a checkpoint is wanted of what there is.
         bell.ring();
         to_index.ring();
-        Ok(Self { state, prove, seal, index, bell, recovered, checkpoints, boundaries, disk_is_full })
+        Ok(Self { state, prove, seal, index, bell, recovered, checkpoint, boundaries, disk_is_full })
     }
 
     /// Everything that was committed before the start is applied: checkpoints may be signed from there on.

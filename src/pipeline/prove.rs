@@ -5,6 +5,7 @@
 //! nor segments: it wakes `seal` once a full segment is proven.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use crate::{
     proof::{Hash, checkpoint::Checkpoint, key::Signer, leaf::Leaf},
     segment::COMMITMENT_BYTES_MIN,
     state::State,
-    tree::{Checkpoints, Signed, Tree, Witness, Witnessed},
+    tree::{ShowCheckpoint, Signed, Tree, Witness, Witnessed},
     types::Seq,
 };
 
@@ -41,7 +42,7 @@ pub struct Prove {
     signer: Option<Signer>,
     /// The size from which on it signs: what was recovered. None until that is known.
     recovered: Arc<OnceLock<Seq>>,
-    signed: watch::Sender<Option<Arc<Signed>>>,
+    signed: ShowCheckpoint,
     last_signed: Instant,
     witness: Witness,
     /// What the witness said at the start, until it has been compared.
@@ -53,7 +54,8 @@ pub struct Prove {
 }
 
 impl Prove {
-    /// Grows `tree` by what `state` has applied, signs with `signer` and wakes `seal`.
+    /// Grows `tree` by what `state` has applied, signs with `signer` and wakes `seal`. Gives the place where it shows
+    /// checkpoints.
     #[must_use]
     pub fn new(
         state: Arc<State>,
@@ -63,8 +65,9 @@ impl Prove {
         (witness, expected): (Witness, Option<Witnessed>),
         seal: Bell,
         gauge: Arc<Gauge>,
-    ) -> (Self, Checkpoints) {
-        let (signed, checkpoints) = watch::channel(None);
+    ) -> (Self, ShowCheckpoint) {
+        let signed = watch::Sender::new(None);
+        let shown = signed.clone();
         let last_signed = Instant::now();
         let witnessed = (Seq(0), last_signed);
         let prove = Self {
@@ -80,7 +83,7 @@ impl Prove {
             seal,
             gauge,
         };
-        (prove, checkpoints)
+        (prove, shown)
     }
 
     /// A segment may have ended with a record that was proven before.
@@ -101,8 +104,8 @@ impl Prove {
         let Some(Witnessed { size, root, .. }) = expected else {
             return Ok(());
         };
-        self.expected = None;
         if self.tree.root_at(size)? == root {
+            self.expected = None;
             return Ok(());
         }
         Err(Error::new(
@@ -143,7 +146,8 @@ impl Prove {
             return Ok(());
         }
         let note = Checkpoint::new(signer.name(), size.0, root)?.sign(signer)?.to_string();
-        self.signed.send_replace(Some(Arc::new(Signed { size, root, note })));
+        let cosigners = BTreeSet::new();
+        self.signed.send_replace(Some(Arc::new(Signed { size, root, note, cosigners })));
         self.last_signed = Instant::now();
         Ok(())
     }

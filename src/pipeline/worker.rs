@@ -18,7 +18,10 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
-use crate::{error::Result, wal::Driver};
+use crate::{
+    error::{Error, Result},
+    wal::Driver,
+};
 
 /// A stage's own work.
 pub trait Worker: Send + 'static {
@@ -107,6 +110,18 @@ impl Bell {
     }
 }
 
+/// Has the damage repaired that a stage has met; whether the stage is to try again.
+pub type Mend = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
+
+/// How soon a stage tries again that has met damage.
+const MEND_RETRY: Duration = Duration::from_secs(1);
+
+/// A stage that does not end at damage which can be repaired.
+struct Mended<W> {
+    worker: W,
+    mend: Mend,
+}
+
 /// A worker that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -119,7 +134,8 @@ pub struct Running {
 ///
 /// # Panics
 /// When the system has no thread left.
-pub fn spawn<W: Worker>(worker: W, bell: Bell, driver: Driver) -> Running {
+pub fn spawn<W: Worker>(worker: W, bell: Bell, driver: Driver, mend: Mend) -> Running {
+    let worker = Mended { worker, mend };
     let (end, ended) = watch::channel(None);
     let rung = bell.clone();
     let thread = if driver == Driver::Thread {
@@ -143,7 +159,7 @@ pub fn spawn<W: Worker>(worker: W, bell: Bell, driver: Driver) -> Running {
     Running { bell, ended, thread }
 }
 
-fn run_thread<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+fn run_thread<W: Worker>(mut worker: Mended<W>, bell: &Bell) -> Option<String> {
     let mut time_max = None;
     while !bell.is_closed() {
         bell.sleep(time_max, W::LINGER);
@@ -161,7 +177,7 @@ fn run_thread<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
     finish(worker)
 }
 
-async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
+async fn run_task<W: Worker>(mut worker: Mended<W>, bell: &Bell) -> Option<String> {
     let mut time_max = None;
     while !bell.is_closed() {
         if !bell.0.rung.load(Ordering::Acquire) {
@@ -190,7 +206,7 @@ async fn run_task<W: Worker>(mut worker: W, bell: &Bell) -> Option<String> {
 }
 
 /// What is left when it has been stopped.
-fn finish<W: Worker>(mut worker: W) -> Option<String> {
+fn finish<W: Worker>(mut worker: Mended<W>) -> Option<String> {
     if !W::FINISHES {
         return None;
     }
@@ -203,9 +219,13 @@ fn finish<W: Worker>(mut worker: W) -> Option<String> {
     }
 }
 
-fn piece<W: Worker>(worker: &mut W) -> std::result::Result<Next, String> {
-    match std::panic::catch_unwind(AssertUnwindSafe(|| worker.work())) {
+fn piece<W: Worker>(worker: &mut Mended<W>) -> std::result::Result<Next, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| worker.worker.work())) {
         Ok(Ok(next)) => Ok(next),
+        Ok(Err(error)) if (worker.mend)(&error) => {
+            tracing::warn!(%error, stage = W::NAME, "a stage has met damage: it waits for the repair");
+            Ok(Next::In(MEND_RETRY))
+        }
         Ok(Err(error)) => Err(format!("stage {}: {error}", W::NAME)),
         Err(panic) => {
             let what = panic.downcast_ref::<&str>().copied().map(String::from);
@@ -238,5 +258,48 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.bell.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::Code, sim, types::SegmentId};
+
+    /// Meets damage so many times.
+    struct Meets(u32, watch::Sender<u32>);
+
+    impl Worker for Meets {
+        const NAME: &'static str = "meets";
+        const LINGER: Duration = Duration::ZERO;
+        const FINISHES: bool = false;
+
+        fn work(&mut self) -> Result<Next> {
+            if self.0 == 0 {
+                self.1.send_modify(|done| *done += 1);
+                return Ok(Next::Rung);
+            }
+            self.0 -= 1;
+            Err(Error::new(Code::Corrupt, "a block is damaged").of_damage(Some(SegmentId(7))))
+        }
+    }
+
+    #[test]
+    fn a_stage_that_meets_damage_waits_for_the_repair_or_ends_where_there_is_none() {
+        sim::runtime(1).block_on(async {
+            let (tell, mut done) = watch::channel(0);
+            let mend: Mend = Arc::new(|error| error.damaged_segment() == Some(SegmentId(7)));
+            let bell = Bell::default();
+            let mut running = spawn(Meets(3, tell), bell.clone(), Driver::Task, mend);
+            bell.ring();
+            assert!(done.wait_for(|done| *done == 1).await.is_ok());
+            assert_eq!(running.stop().await, None);
+
+            let (tell, _done) = watch::channel(0);
+            let bell = Bell::default();
+            let running = spawn(Meets(1, tell), bell.clone(), Driver::Task, Arc::new(|_| false));
+            bell.ring();
+            assert_eq!(running.stopped().await.as_deref(), Some("stage meets: a block is damaged"));
+        });
     }
 }

@@ -97,6 +97,26 @@ impl Note {
         self.signatures.push(signature);
     }
 
+    /// Adds a signature that one of these keys has made over this text, and says which.
+    ///
+    /// # Errors
+    /// [`ProofError::Refused`] when none of them has: the note stays as it is.
+    pub fn add_verified<'k>(
+        &mut self,
+        signature: NoteSignature,
+        known: &'k [VerifierKey],
+    ) -> Result<&'k VerifierKey, ProofError> {
+        let signer = known
+            .iter()
+            .find(|key| signature.is_by(key) && key.accepts(&self.text, &signature.signature))
+            .ok_or_else(|| {
+                let (name, id) = (shortened(&signature.name), signature.key_id);
+                ProofError::refused(format!("the signature of {name}+{id} is no known key's over this text"))
+            })?;
+        self.add(signature);
+        Ok(signer)
+    }
+
     /// The text, with its last newline. It is hearsay until the note is verified.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -238,6 +258,21 @@ mod tests {
         assert_eq!(note.verify(&known).unwrap().len(), 2);
         let twice = parse(&format!("{note}{}\n", one.sign("text\n"))).unwrap();
         assert_eq!(twice.verify(&known).unwrap().len(), 2, "nobody counts twice");
+    }
+
+    #[test]
+    fn only_a_right_signature_by_a_known_key_is_added() {
+        let (one, two) = (signer("log", 1), signer("log", 2));
+        let known = [two.verifier_key().clone()];
+        let mut note = Note::sign("text\n", &one).unwrap();
+        let before = note.clone();
+        for wrong in [two.sign("other text\n"), one.sign("text\n"), signer("other", 2).sign("text\n")] {
+            assert!(matches!(note.add_verified(wrong, &known), Err(ProofError::Refused(_))));
+            assert_eq!(note, before);
+        }
+        assert_eq!(note.add_verified(two.sign("text\n"), &known).unwrap(), &known[0]);
+        note.add_verified(two.sign("text\n"), &known).unwrap();
+        assert_eq!(note.signatures().len(), 2);
     }
 
     #[test]

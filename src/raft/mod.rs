@@ -417,6 +417,12 @@ impl Consensus {
         self.sabotage
     }
 
+    /// The member that this is.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.me
+    }
+
     /// Whether it leads, by what this member knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -100,6 +100,8 @@ impl Inner {
             }
             Err(error) => {
                 tracing::warn!(%error, "keys could not be counted");
+                // The next count may find it repaired.
+                let _ = self.state.sealed().mend(&error);
                 self.schedule.lock().next = Some(Instant::now() + RETRY);
             }
         }

@@ -32,7 +32,8 @@ pub struct Proofs {
     state: Arc<State>,
     tree: Arc<Tree>,
     checkpoints: Checkpoints,
-    keys: Arc<[VerifierKey]>,
+    /// What this member signs with; none in an embedded ledger.
+    own_key: Option<VerifierKey>,
 }
 
 /// That a leaf is in a tree.
@@ -60,21 +61,36 @@ pub struct Consistency {
 }
 
 impl Proofs {
-    /// Proofs of what `state` holds and `tree` commits to, under checkpoints that `keys` sign.
+    /// Proofs of what `state` holds and `tree` commits to, under checkpoints that this member signs with `own_key`.
     #[must_use]
     pub fn new(
         state: Arc<State>,
         tree: Arc<Tree>,
         checkpoints: Checkpoints,
-        keys: Arc<[VerifierKey]>,
+        own_key: Option<VerifierKey>,
     ) -> Self {
-        Self { state, tree, checkpoints, keys }
+        Self { state, tree, checkpoints, own_key }
     }
 
-    /// The keys that sign this log's checkpoints.
+    /// The log's name, under which its members sign.
     #[must_use]
-    pub fn keys(&self) -> &[VerifierKey] {
-        &self.keys
+    pub fn origin(&self) -> Option<&str> {
+        self.own_key.as_ref().map(VerifierKey::name)
+    }
+
+    /// The keys that sign this log's checkpoints, or have: those of all members, the same on each of them.
+    #[must_use]
+    pub fn keys(&self) -> Vec<VerifierKey> {
+        let signers = self.state.signers();
+        // This member's may be on its way into the log; or the ledger's feature level has none there.
+        let all = signers.iter().map(|signer| &signer.key).chain(&self.own_key);
+        let mut keys: Vec<VerifierKey> = Vec::new();
+        for key in all {
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
     }
 
     /// One past the newest segment that a quorum of several members is known to hold alike.

@@ -24,12 +24,13 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use self::hot::HotRecords;
 pub use self::{
@@ -38,7 +39,7 @@ pub use self::{
 };
 use crate::{
     env::Io,
-    error::Result,
+    error::{Code, Error, Result},
     index::{Index, IndexError, IndexOptions},
     segment::{BlockCache, KeyHash, Segment, file_name},
     types::{Op, Record, SegmentId, Seq, Versions},
@@ -47,6 +48,9 @@ use crate::{
 /// The segments in order: number `n` is at `n`, and each begins where the one before ends.
 pub type Segments = Arc<Vec<Arc<Segment>>>;
 
+/// Has the segment repaired that an error is about; whether that is being tried.
+pub type Mender = Box<dyn Fn(&Error) -> bool + Send + Sync>;
+
 /// See the head of this module.
 pub struct Sealed {
     io: Arc<dyn Io>,
@@ -54,6 +58,10 @@ pub struct Sealed {
     cache: Arc<BlockCache>,
     hot: HotRecords,
     segments: ArcSwap<Vec<Arc<Segment>>>,
+    /// Held by whoever changes the list.
+    changing: Mutex<()>,
+    /// Who repairs segments, once somebody does.
+    mender: OnceLock<Mender>,
     index: ArcSwap<Index>,
     /// Where the index is; none for one in memory.
     index_dir: Option<PathBuf>,
@@ -119,12 +127,48 @@ impl Sealed {
     pub fn install(&self, id: SegmentId) -> Result<Arc<Segment>> {
         let path = self.dir.join(file_name(id));
         let segment = Arc::new(Segment::open(&*self.io, &path, Arc::clone(&self.cache))?);
+        let _nobody_else = self.changing.lock();
         let segments = self.segments.load();
         open::check_follows(segments.last().map(|last| last.summary()), segment.summary(), &path)?;
         let all = segments.iter().cloned().chain([Arc::clone(&segment)]).collect();
         // From here on readers find its records here.
         self.segments.store(Arc::new(all));
         Ok(segment)
+    }
+
+    /// Opens the file that has taken the place of a segment's: readers find its records there from now on. Those who
+    /// are at the old one finish with that. What caches hold of it was checked, and stays.
+    ///
+    /// # Errors
+    /// [`Code::Io`](crate::error::Code::Io); [`Code::Corrupt`](crate::error::Code::Corrupt) when it is not the same
+    /// segment.
+    pub fn replace(&self, id: SegmentId) -> Result<()> {
+        let path = self.dir.join(file_name(id));
+        let segment = Arc::new(Segment::open(&*self.io, &path, Arc::clone(&self.cache))?);
+        let _nobody_else = self.changing.lock();
+        let mut segments = self.segments.load().to_vec();
+        let place = usize::try_from(id.0).ok().and_then(|at| segments.get_mut(at));
+        match place.filter(|place| place.summary() == segment.summary()) {
+            Some(place) => *place = segment,
+            None => {
+                let what = format!("{} is not the segment that was there", path.display());
+                return Err(Error::new(Code::Corrupt, what));
+            }
+        }
+        self.segments.store(Arc::new(segments));
+        Ok(())
+    }
+
+    /// From now on `mender` hears of damage that stages meet. The first one counts.
+    pub fn set_mender(&self, mender: Mender) {
+        let _ = self.mender.set(mender);
+    }
+
+    /// Has the damage repaired that a stage has met; whether it is worth to try again later. Before somebody repairs, it
+    /// is.
+    #[must_use]
+    pub fn mend(&self, error: &Error) -> bool {
+        error.damaged_segment().is_some() && self.mender.get().is_none_or(|mender| mender(error))
     }
 
     /// The newest sealed version of a key, tombstones included.

@@ -6,10 +6,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::{Sealed, hot::HotRecords};
 use crate::{
@@ -92,6 +93,8 @@ impl FoundSegments {
             cache,
             hot: HotRecords::new(options.hot_cache_bytes, options.index.hash_seed),
             segments: ArcSwap::from_pointee(segments),
+            changing: Mutex::default(),
+            mender: OnceLock::new(),
             index: ArcSwap::from_pointee(index),
             index_dir,
             index_options: options.index,

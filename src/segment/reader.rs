@@ -3,7 +3,8 @@
 //! Takes a file, gives what is in it by position and by key. Opening reads and checks both ends, the key index
 //! and the filter, and keeps them: 1.3 bytes a key and 56 bytes a block. Everything else comes through the
 //! [`BlockCache`], checked when it is loaded; what is handed out are slices of cached blocks. A block that is
-//! not what was written is an error that names file and offset, and is not cached. It does not own repair.
+//! not what was written is an error that names file and offset, and is not cached. It does not own
+//! repair: the error says which segment needs one.
 
 use std::{
     fmt,
@@ -23,6 +24,7 @@ use super::{
     filter,
     format::{HEADER_BYTES, TRAILER_BYTES, Trailer, digest},
     key_block::{KeyBlockView, KeyIndexView},
+    names::parse_name,
     record_block::{RecordBlockView, Row, ValuePlace},
     scan::{Keys, Records, Versions},
 };
@@ -30,7 +32,7 @@ use crate::{
     env::{File, Io, OpenMode},
     error::{Code, Error, Result},
     runtime::{HEAVY_BYTES, without_blocking_others},
-    types::{Record, Seq},
+    types::{Record, SegmentId, Seq},
 };
 
 /// A record as a segment has it.
@@ -394,7 +396,10 @@ impl Source<'_> {
             // The disk may take its time: what else this thread serves goes on elsewhere meanwhile.
             without_blocking_others(HEAVY_BYTES, || self.file.read_at(out, offset))
         };
-        read().map_err(|error| self.failed(&format!("reading at offset {offset} of"), &error))
+        read().map_err(|error| {
+            // A sector that cannot be read, or a file that has been cut short.
+            self.failed(&format!("reading at offset {offset} of"), &error).of_damage(self.segment())
+        })
     }
 
     /// A block whose bytes are those that were written.
@@ -410,7 +415,13 @@ impl Source<'_> {
     fn corrupt(&self, offset: u64, what: &str) -> Error {
         let path = self.path.display();
         let advice = "take this segment from another member or the archive";
-        Error::new(Code::Corrupt, format!("{path} is damaged at offset {offset}: {what}; {advice}"))
+        let what = format!("{path} is damaged at offset {offset}: {what}; {advice}");
+        Error::new(Code::Corrupt, what).of_damage(self.segment())
+    }
+
+    /// The segment that the file is by its name; none while it has another one.
+    fn segment(&self) -> Option<SegmentId> {
+        parse_name(self.path.file_name()?.to_str()?)
     }
 
     fn failed(&self, doing: &str, error: &std::io::Error) -> Error {

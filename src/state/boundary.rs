@@ -6,14 +6,18 @@
 //!
 //! ```text
 //! level 1    rkyv archive
-//! level 2    rkyv archive | attested_end u64 | 0xffff_ffff       little-endian
+//! level 2    rkyv archive | attested_end u64 | signers | their bytes u32 | 0xffff_ffff       little-endian
 //! ```
 //!
-//! An archive ends with the length of the membership, which is never that long, so the end tells them apart.
+//! Signers are the rows of [`signers`](super::signers). An archive ends with the length of the membership, which is never that long, so the end tells them apart.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use super::{attestation::ATTESTATION_LEVEL, settings::Settings};
+use super::{
+    attestation::ATTESTATION_LEVEL,
+    settings::Settings,
+    signers::{Enrolment, decode_rows, encode_rows},
+};
 use crate::{
     error::{Code, Error, Result},
     types::TimestampMs,
@@ -31,6 +35,9 @@ pub struct Boundary {
     /// One past the newest segment that a quorum is known to hold alike; 0 in a ledger of feature level 1.
     #[rkyv(with = rkyv::with::Skip)]
     pub attested_end: u64,
+    /// The keys that members sign with, in the order they were enrolled; none in a ledger of feature level 1.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub signers: Vec<Enrolment>,
 }
 
 /// Ends a boundary of level 2.
@@ -47,6 +54,10 @@ impl Boundary {
         let mut bytes = bytes.to_vec();
         if self.settings.is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL) {
             bytes.extend_from_slice(&self.attested_end.to_le_bytes());
+            let signers = encode_rows(&self.signers);
+            bytes.extend_from_slice(&signers);
+            // There are a thousand at most, of a few kilobytes.
+            bytes.extend_from_slice(&(signers.len() as u32).to_le_bytes());
             bytes.extend_from_slice(&LEVEL_2);
         }
         Ok(bytes)
@@ -57,15 +68,24 @@ impl Boundary {
     /// # Errors
     /// [`Code::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let (archive, attested_end) =
-            match bytes.strip_suffix(&LEVEL_2).and_then(|bytes| bytes.split_last_chunk()) {
-                Some((archive, attested_end)) => (archive, u64::from_le_bytes(*attested_end)),
-                None => (bytes, 0),
-            };
-        let boundary = rkyv::from_bytes::<Self, rancor::Error>(archive)
-            .map_err(|error| Error::new(Code::Corrupt, format!("not a segment's boundary: {error}")))?;
-        Ok(Self { attested_end, ..boundary })
+        let corrupt = |what: &str| Error::new(Code::Corrupt, format!("not a segment's boundary: {what}"));
+        let (archive, attested_end, signers) = match bytes.strip_suffix(&LEVEL_2) {
+            Some(level_2) => split(level_2).ok_or_else(|| corrupt("its end is none"))?,
+            None => (bytes, 0, Vec::new()),
+        };
+        let boundary =
+            rkyv::from_bytes::<Self, rancor::Error>(archive).map_err(|error| corrupt(&error.to_string()))?;
+        Ok(Self { attested_end, signers, ..boundary })
     }
+}
+
+/// The archive and what follows it from level 2 on.
+fn split(bytes: &[u8]) -> Option<(&[u8], u64, Vec<Enrolment>)> {
+    let (bytes, signers_bytes) = bytes.split_last_chunk()?;
+    let signers_bytes = usize::try_from(u32::from_le_bytes(*signers_bytes)).ok()?;
+    let (bytes, signers) = bytes.split_at_checked(bytes.len().checked_sub(signers_bytes)?)?;
+    let (archive, attested_end) = bytes.split_last_chunk()?;
+    Some((archive, u64::from_le_bytes(*attested_end), decode_rows(signers)?))
 }
 
 #[cfg(test)]
@@ -73,16 +93,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proof::key::Signer;
+
+    fn signers(count: u8) -> Vec<Enrolment> {
+        let key =
+            |n| Signer::from_seed("scribe/0123456789abcdef/1", &[n; 32]).unwrap().verifier_key().clone();
+        (1..=count)
+            .map(|n| Enrolment { member: n.into(), incarnation: 1_000 + u64::from(n), key: key(n) })
+            .collect()
+    }
 
     proptest! {
         #[test]
         fn boundaries_read_back_and_damage_does_not_panic(
             last_time_ms: u64, level in 0u32..3, membership in prop::collection::vec(any::<u8>(), 0..100), attested: u64,
+            signer_count in 0u8..4,
             at in any::<prop::sample::Index>(), bit in 0u8..8,
         ) {
             let settings = (level > 0).then_some(Settings { feature_level: level, ..Settings::BUILT_IN });
             let attested_end = if level > 1 { attested } else { 0 };
-            let boundary = Boundary { last_time_ms, settings, membership, attested_end };
+            let signers = if level > 1 { signers(signer_count) } else { Vec::new() };
+            let boundary = Boundary { last_time_ms, settings, membership, attested_end, signers };
             let mut bytes = boundary.encode().unwrap();
             prop_assert_eq!(Boundary::decode(&bytes).unwrap(), boundary);
             let at = at.index(bytes.len());
@@ -102,6 +133,7 @@ mod tests {
                 settings: Some(settings),
                 membership: b"membership".to_vec(),
                 attested_end: u64::from(level - 1) * 77,
+                signers: if level > 1 { signers(3) } else { Vec::new() },
             };
             let bytes = boundary.encode().unwrap();
             let golden = format!("{}/tests/golden/boundary-v{level}.bin", env!("CARGO_MANIFEST_DIR"));

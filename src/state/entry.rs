@@ -18,6 +18,8 @@ pub const KIND_MEMBERSHIP: u8 = 3;
 pub const KIND_SEAL: u8 = 4;
 /// What a quorum has sealed: [`Attestation`](super::attestation::Attestation). From feature level 2 on.
 pub const KIND_SEALED: u8 = 5;
+/// A key that a member signs with: [`Enrolment`](super::signers::Enrolment). From feature level 2 on.
+pub const KIND_SIGNER: u8 = 6;
 
 /// The bytes of the entry that ends the open segment.
 #[must_use]
@@ -43,10 +45,12 @@ where
 #[cfg(test)]
 mod tests {
     use crate::{
+        proof::key::Signer,
         state::{
             attestation::{Attestation, Fingerprint},
             batch::{Batch, BatchView, Condition, Draft},
             settings::Settings,
+            signers::Enrolment,
         },
         types::SegmentId,
     };
@@ -75,10 +79,13 @@ mod tests {
         let settings = settings.encode().unwrap();
         let fingerprint = |n| Fingerprint { root: [n; 32], digest: [n + 1; 32] };
         let sealed = Attestation::new(SegmentId(7), vec![fingerprint(1), fingerprint(3)]).encode().unwrap();
+        let signer = Signer::from_seed("scribe/0123456789abcdef/1", &[9; 32]).unwrap();
+        let signer = Enrolment { member: 3, incarnation: 0xfeed, key: signer.verifier_key().clone() };
         let golden = [
             ("entry-batch-v1.bin", batch),
             ("entry-settings-v1.bin", settings),
             ("entry-sealed-v1.bin", sealed),
+            ("entry-signer-v1.bin", signer.encode().unwrap()),
         ];
         for (name, bytes) in golden {
             let golden = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));

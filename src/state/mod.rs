@@ -30,6 +30,7 @@ pub mod record;
 mod records;
 mod segment;
 pub mod settings;
+pub mod signers;
 mod view;
 
 use std::{
@@ -56,6 +57,7 @@ use self::{
     record::{Page, Record, Scan, Versions},
     segment::{Filling, RECORD_OVERHEAD_BYTES},
     settings::Settings,
+    signers::{Enrolment, encode_rows, enrol},
     view::View,
 };
 pub use self::{records::Span, segment::ClosedSegment};
@@ -97,6 +99,7 @@ struct Writer {
     last_time_ms: TimestampMs,
     filling: Filling,
     attested: Attested,
+    signers: Arc<Vec<Enrolment>>,
 }
 
 /// Sizes for status and metrics.
@@ -119,10 +122,11 @@ impl State {
         let first_seq = sealed.end_seq();
         let mut writer = Writer { filling: Filling::new(sealed.next_id()), ..Writer::default() };
         if let Some(newest) = sealed.segments().last() {
-            let Boundary { last_time_ms, settings, attested_end, .. } =
+            let Boundary { last_time_ms, settings, attested_end, signers, .. } =
                 Boundary::decode(&newest.summary().boundary)?;
             (writer.settings, writer.last_time_ms) = (settings, last_time_ms);
             writer.attested = Attested::before(SegmentId(attested_end));
+            writer.signers = Arc::new(signers);
             let settings = settings.unwrap_or(Settings::BUILT_IN);
             writer.idempotency = remembered(&sealed, last_time_ms, &settings)?;
         }
@@ -186,6 +190,17 @@ impl State {
     pub fn unattested(&self) -> Range<SegmentId> {
         let writer = self.writer.lock();
         writer.attested.end()..writer.filling.id
+    }
+
+    /// Applies an entry that names a key that a member signs with.
+    pub fn apply_enrolment(&self, enrolment: Enrolment) {
+        enrol(Arc::make_mut(&mut self.writer.lock().signers), enrolment);
+    }
+
+    /// The keys that members sign with and have signed with, in the order they were enrolled.
+    #[must_use]
+    pub fn signers(&self) -> Arc<Vec<Enrolment>> {
+        Arc::clone(&self.writer.lock().signers)
     }
 
     /// Applies an entry that asks for the end of the open segment.
@@ -290,6 +305,7 @@ impl State {
             settings: writer.settings,
             membership: membership()?,
             attested_end: writer.attested.end().0,
+            signers: writer.signers.to_vec(),
         };
         let next = Filling::new(SegmentId(writer.filling.id.0 + 1));
         let Filling { id, first_log, answers, .. } = std::mem::replace(&mut writer.filling, next);
@@ -464,6 +480,7 @@ impl State {
         }
         hasher.update(format!("{:?} {}", writer.settings, writer.last_time_ms).as_bytes());
         hasher.update(&writer.attested.end().0.to_le_bytes());
+        hasher.update(&encode_rows(&writer.signers));
         writer.idempotency.digest(&mut hasher);
         Ok(*hasher.finalize().as_bytes())
     }

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use self::edge::Edge;
 pub use self::{
     edge::ValueCommitment,
-    signed::{Checkpoints, Signed},
+    signed::{Checkpoints, ShowCheckpoint, Signed},
     witness::{Witness, Witnessed},
 };
 use crate::{

@@ -161,6 +161,7 @@ pub struct Plan {
     chain: Chain,
     raw_bytes: u64,
     file_bytes: u64,
+    boundary: Vec<u8>,
 }
 
 impl Plan {
@@ -172,8 +173,8 @@ impl Plan {
     pub fn open(io: Arc<dyn Io>, dir: &Path) -> Result<Self> {
         let listing = Listing::of(&*io, dir)?;
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        let mut plan =
-            Self { io, listing, cache, parts: Vec::new(), chain: Chain::new(), raw_bytes: 0, file_bytes: 0 };
+        let (parts, chain, boundary) = (Vec::new(), Chain::new(), Vec::new());
+        let mut plan = Self { io, listing, cache, parts, chain, raw_bytes: 0, file_bytes: 0, boundary };
         for number in 0..plan.listing.segments {
             let segment = plan.segment(number)?;
             let summary = segment.summary();
@@ -182,6 +183,7 @@ impl Plan {
             plan.raw_bytes = plan.raw_bytes.saturating_add(summary.raw_bytes);
             plan.file_bytes += summary.file_bytes;
             let (end_seq, root_after) = (summary.end_seq, Hash(summary.root_after));
+            plan.boundary.clone_from(&summary.boundary);
             plan.parts.push(Part { end_seq, root_after, digest: summary.digest });
         }
         Ok(plan)
@@ -191,6 +193,13 @@ impl Plan {
     #[must_use]
     pub const fn records(&self) -> u64 {
         self.chain.end_seq.0
+    }
+
+    /// The state that the newest segment ends with, as whoever wrote it encoded it; empty without segments. Nothing in
+    /// it is proven: it is what the directory says.
+    #[must_use]
+    pub fn boundary(&self) -> &[u8] {
+        &self.boundary
     }
 
     /// Verifies every record on `threads` threads, this one among them, and that every note agrees that covers no more

@@ -30,7 +30,7 @@ use super::group::{DATA, Spoiling, sealed};
 
 const SEGMENTS: usize = 4;
 
-fn open(disk: &SimIo) -> Result<Arc<Sealed>> {
+pub fn open(disk: &SimIo) -> Result<Arc<Sealed>> {
     let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
     let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
     Sealed::open(Arc::new(disk.clone()), Path::new(DATA), options).map(Arc::new)
@@ -48,7 +48,7 @@ async fn start(disk: &SimIo) -> Result<Node> {
 }
 
 /// A disk with segments that a node has sealed, one of them with a value in a block of its own.
-fn leaders_disk() -> SimIo {
+pub fn leaders_disk() -> SimIo {
     let disk = SimIo::new(1);
     sim::runtime(1).block_on(async {
         let node = start(&disk).await.unwrap();
@@ -66,7 +66,7 @@ fn leaders_disk() -> SimIo {
 }
 
 /// One try to fetch everything onto a disk; `spoils_one_in` of the parts come spoiled, none for 0.
-fn fetch(
+pub fn fetch(
     from: &SimIo,
     to: &SimIo,
     seed: u64,
@@ -77,7 +77,7 @@ fn fetch(
         let cables = SimNetwork::new(seed, 0);
         let leaders = open(from).unwrap();
         let vitals: Arc<SaysHowItIs> = Arc::new(Vitals::default);
-        segments::serve(&cables.link(1), &leaders, &vitals);
+        segments::serve(&cables.link(1), &leaders, &vitals, std::sync::Weak::new());
         let spoiling = Spoiling {
             inner: Arc::new(cables.link(2)),
             rng: SimRng::new(seed),
@@ -101,7 +101,7 @@ fn fetch(
     })
 }
 
-const SMALL_PARTS: FetchOptions = FetchOptions { part_bytes: 1_000, ..FetchOptions::new(0) };
+pub const SMALL_PARTS: FetchOptions = FetchOptions { part_bytes: 1_000, ..FetchOptions::new(0) };
 
 #[test]
 fn every_operation_fails_and_nothing_half_is_ever_in_place() {

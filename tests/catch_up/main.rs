@@ -8,3 +8,4 @@ mod fetching;
 mod group;
 mod members;
 mod real;
+mod repairing;

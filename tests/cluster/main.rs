@@ -14,6 +14,7 @@ mod wait;
 mod writers;
 
 mod behind;
+mod cosigned;
 mod failover;
 mod forming;
 mod health;
@@ -21,4 +22,5 @@ mod leaving;
 mod membership;
 mod rejoining;
 mod rolling;
+mod rotten;
 mod strangers;

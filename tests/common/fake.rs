@@ -208,6 +208,10 @@ impl Backend for Fake {
         })
     }
 
+    async fn repair(&self, damage: Error) -> Result<()> {
+        Err(damage)
+    }
+
     fn proofs(&self) -> Result<&Proofs> {
         Err(Error::new(Code::Unavailable, "a vector proves nothing"))
     }

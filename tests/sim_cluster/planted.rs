@@ -5,7 +5,7 @@ use scribe_ledger::{raft::Sabotage, wal};
 use crate::{play, world::Planted};
 
 /// In so many seeds every bug has to be found.
-const SEEDS_MAX: u64 = 400;
+const SEEDS_MAX: u64 = 2_000;
 
 #[track_caller]
 fn is_found(name: &str, planted: Planted) {

@@ -26,7 +26,7 @@ use scribe_ledger::{
     env::{Clock, Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
     node::{Ended, Founding, Node, NodeInfo},
     pipeline::ingest::Ingest,
-    proof::Hash,
+    proof::{Hash, checkpoint::Checkpoint, note::Note},
     raft::{Member, Sabotage},
     read::{Proofs, Reader},
     sim::{SimIo, SimNetwork, SimRng},
@@ -197,6 +197,15 @@ impl World {
         for (id, node) in self.running() {
             if let Some(signed) = node.proofs.checkpoint() {
                 self.note_root(id, signed.size, signed.root);
+                // One line that is wrong, and verifiers refuse all of it.
+                let note = Note::parse(signed.note.as_bytes());
+                let opened = note.and_then(|note| {
+                    let keys = node.proofs.keys();
+                    Checkpoint::open(&note, &keys).map(|(of, signers)| (of.size(), *of.root(), signers.len()))
+                });
+                if opened != Ok((signed.size.0, signed.root, 1 + signed.cosigners.len())) {
+                    self.fail(format!("member {id} shows {signed:?}, of which verifiers say {opened:?}"));
+                }
             }
         }
     }
@@ -205,6 +214,8 @@ impl World {
         let mut config = Config::default();
         config.node.id = id;
         config.node.data_dir = "/ledger".into();
+        // Whoever founds alone names the log after a cluster that the others have not heard of.
+        config.ledger.origin = "sim".into();
         config.wal = WalConfig {
             file_bytes: 16 << 10,
             group_bytes_max: 16 << 10,

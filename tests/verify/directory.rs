@@ -188,6 +188,29 @@ fn checkpoints_have_to_agree() {
     assert_eq!((report.checkpoints.len(), report.ahead[0].size), (0, end + 1), "{report:?}");
 }
 
+/// Every member adds a line: one that is known has to be right, and no known one may be wrong.
+#[test]
+fn checkpoints_of_several_members_are_believed_by_whoever_knows_one() {
+    let built = Built::new();
+    let [one, two, three] = [1, 2, 3].map(|seed| Signer::from_seed("log", &[seed; 32]).unwrap());
+    let checkpoint = Checkpoint::new("log", 1_234, built.roots[1_234]).unwrap();
+    let mut signed = checkpoint.sign(&one).unwrap();
+    signed.add(two.sign(signed.text()));
+    let known = |signers: &[&Signer]| -> Vec<_> {
+        signers.iter().map(|signer| signer.verifier_key().clone()).collect()
+    };
+    let read = |note: &str, signers: &[&Signer]| Note::read("note", note.as_bytes(), &known(signers));
+    let right = signed.to_string();
+    for signers in [&[&one][..], &[&two], &[&one, &two], &[&three, &two]] {
+        read(&right, signers).unwrap();
+    }
+    assert!(read(&right, &[&three]).is_err(), "nobody knows it");
+    signed.add(two.sign("another text\n"));
+    let wrong = signed.to_string();
+    read(&wrong, &[&one]).unwrap();
+    assert!(read(&wrong, &[&one, &two]).is_err(), "a known key's line is wrong");
+}
+
 #[test]
 fn checkpoints_are_read_from_files_and_their_signatures_checked() {
     let built = Built::new();
@@ -209,6 +232,9 @@ fn checkpoints_are_read_from_files_and_their_signatures_checked() {
     exits_with(&refused, 1);
     assert!(stderr(&refused).contains("no known key has signed"), "{}", stderr(&refused));
     exits_with(&scribe(&["verify", dir, "--key", &key]), 2);
+    let unnamed = scribe(&["verify", dir, "--checkpoint", path]);
+    exits_with(&unnamed, 2);
+    assert!(stderr(&unnamed).contains("does not say who signs for it: give --key"), "{}", stderr(&unnamed));
     exits_with(&scribe(&["verify", dir, "--checkpoint", "/nowhere", "--key", &key]), 2);
 }
 

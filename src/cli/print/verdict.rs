@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Format, Printer, printable};
 use crate::{
-    proof::Hash,
+    proof::{Hash, key::VerifierKey},
     verify::{CheckedNote, Report},
 };
 
@@ -37,10 +37,10 @@ pub struct Visited {
 }
 
 impl<W: Write> Printer<W> {
-    /// What was verified in a directory.
-    pub(in crate::cli) fn report(&mut self, report: &Report) -> io::Result<()> {
+    /// What was verified in a directory. `named` are the keys that it says sign for it, where the user named none.
+    pub(in crate::cli) fn report(&mut self, report: &Report, named: &[VerifierKey]) -> io::Result<()> {
         if self.format == Format::Json {
-            return self.line(&report_json(report));
+            return self.line(&report_json(report, named));
         }
         let Report { records, segments, root, .. } = report;
         let plural = if *segments == 1 { "" } else { "s" };
@@ -57,6 +57,13 @@ impl<W: Write> Printer<W> {
             let (name, origin) = (escaped(name), escaped(origin));
             let signers = escaped(&signers.join(", "));
             writeln!(self.out, "  agrees with {name}: {size} records of {origin}, signed by {signers}")?;
+        }
+        if !report.checkpoints.is_empty() && !named.is_empty() {
+            writeln!(
+                self.out,
+                "  the keys are the directory's own word, {} of them: compare them, or give --key",
+                named.len()
+            )?;
         }
         for name in &report.unfinished {
             writeln!(self.out, "  left out: {} (being written, or left behind by a crash)", escaped(name))?;
@@ -114,11 +121,11 @@ fn escaped(text: &str) -> String {
     printable(text.as_bytes(), usize::MAX)
 }
 
-fn report_json(report: &Report) -> Json {
+fn report_json(report: &Report, named: &[VerifierKey]) -> Json {
     let checkpoints = report.checkpoints.iter().map(|note| {
         json!({ "file": note.name, "origin": note.origin, "size": note.size, "signers": note.signers })
     });
-    json!({
+    let mut document = json!({
         "verified": true,
         "records": report.records.0,
         "segments": report.segments,
@@ -133,7 +140,11 @@ fn report_json(report: &Report) -> Json {
         "not_covered": {
             "wal": report.wal.map(|wal| json!({ "files": wal.files, "bytes": wal.bytes })),
         },
-    })
+    });
+    if !named.is_empty() {
+        document["keys_named"] = named.iter().map(ToString::to_string).collect();
+    }
+    document
 }
 
 fn visited_json(visited: &Visited) -> Json {

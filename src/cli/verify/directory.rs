@@ -13,7 +13,8 @@ use crate::{
     cli::{Failure, bar, print::Printer},
     env::real::RealIo,
     error::{Code, Error},
-    proof::note::NOTE_BYTES_MAX,
+    proof::{key::VerifierKey, note::NOTE_BYTES_MAX},
+    state::boundary::Boundary,
     verify::{Note, Plan, Progress, Report},
 };
 
@@ -28,8 +29,23 @@ pub(super) fn verify<W: Write>(
     if !dir.is_dir() {
         return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
     }
-    let notes = args.checkpoint.iter().map(|path| note(path, args)).collect::<Result<Vec<_>, _>>()?;
+    // What is wrong with a note is told before a long look at the files, where that can be.
+    let read = |keys: &[VerifierKey]| -> Result<Vec<Note>, Failure> {
+        args.checkpoint.iter().map(|path| note(path, keys)).collect()
+    };
+    let given = if args.key.is_empty() { None } else { Some(read(&args.key)?) };
     let plan = Plan::open(Arc::new(RealIo::new()), dir).map_err(failure)?;
+    let (notes, named) = match given {
+        Some(notes) => (notes, Vec::new()),
+        None => {
+            let named = keys_named_by(&plan);
+            if named.is_empty() && !args.checkpoint.is_empty() {
+                let what = format!("{} does not say who signs for it: give --key", dir.display());
+                return Err(Failure::Usage(what));
+            }
+            (read(&named)?, named)
+        }
+    };
     let progress = Progress::default();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let report = thread::scope(|scope| {
@@ -47,7 +63,13 @@ pub(super) fn verify<W: Write>(
     if !report.ahead.is_empty() {
         return Err(Failure::Undecided(cannot_tell(&report)));
     }
-    Ok(printer.report(&report)?)
+    Ok(printer.report(&report, &named)?)
+}
+
+/// The keys that members of the ledger sign with, by its own word.
+fn keys_named_by(plan: &Plan) -> Vec<VerifierKey> {
+    let boundary = Boundary::decode(plan.boundary()).unwrap_or_default();
+    boundary.signers.into_iter().map(|signer| signer.key).collect()
 }
 
 /// Why the checkpoints that cover more than is here prove nothing, and what to do.
@@ -63,14 +85,14 @@ fn cannot_tell(report: &Report) -> String {
     )
 }
 
-fn note(path: &Path, args: &VerifyArgs) -> Result<Note, Failure> {
+fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
     let reading = |error| Failure::Usage(format!("reading {}: {error}", path.display()));
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(NOTE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(reading)?;
     let name = path.display().to_string();
-    Note::read(&name, &bytes, &args.key).map_err(|error| Failure::Failed(format!("{name}: {error}")))
+    Note::read(&name, &bytes, keys).map_err(|error| Failure::Failed(format!("{name}: {error}")))
 }
 
 fn failure(error: Error) -> Failure {

@@ -1,0 +1,264 @@
+//! Repairs sealed segments whose files do not give back what was written: from wherever else they are.
+//!
+//! ```text
+//!  read ─► damage in segment n ─► repair(n)       who comes meanwhile waits for the same one
+//!                                    │  still damaged?
+//!                                    ▼  source after source
+//!             segment-n.seg.part ◄── fetch ── another member, …
+//!                                    │  synced, the same segment, every byte verified
+//!                                    ▼
+//!  read, again ◄── replace ◄── segment-n.seg      named over the damaged file
+//! ```
+//!
+//! Takes errors that name a damaged segment, gives back when its file is whole again, or why it is not. What a segment
+//! has to be is known here: its summary was checked when it was opened, and nothing that another member says is
+//! believed. A crash leaves the old file or the new one. It does not own which sources there are, nor who reads.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    env::{File, OpenMode},
+    error::{Code, Error, Result},
+    runtime::without_blocking_others,
+    sealed::Sealed,
+    segment::{BlockCache, Segment, SegmentSummary, file_name, partial_name, remove},
+    types::SegmentId,
+};
+
+/// How long a reader waits for a repair. It goes on without him.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a repair that failed is not tried again: whoever reads meanwhile is told the same.
+const REST: Duration = Duration::from_secs(1);
+
+/// Another place where a segment may be.
+pub trait SegmentSource: Send + Sync {
+    /// What a person calls it.
+    fn name(&self) -> String;
+
+    /// Writes the file of this segment, from its first byte to its last. What it writes is verified by whoever asked.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when it is not there, [`Code::Unavailable`] when nobody answers, and those of the file.
+    fn fetch<'a>(
+        &'a self,
+        wanted: &'a SegmentSummary,
+        file: &'a dyn File,
+        path: &'a Path,
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// The places where segments may be at this moment, the best first.
+pub type Elsewhere = Box<dyn Fn() -> Vec<Box<dyn SegmentSource>> + Send + Sync>;
+
+/// What a repair has come to; none while it runs.
+type Outcome = Option<Result<()>>;
+
+/// See the head of this file. Cheap to clone.
+#[derive(Clone)]
+pub struct Repairs(Arc<Inner>);
+
+struct Inner {
+    sealed: Arc<Sealed>,
+    elsewhere: Elsewhere,
+    /// Free space to leave on the disk: the log needs it more.
+    free_bytes_min: u64,
+    runtime: Handle,
+    state: Mutex<State>,
+    repaired: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those that run, and those that have failed and when.
+    repairs: BTreeMap<SegmentId, (watch::Receiver<Outcome>, Option<Instant>)>,
+    tasks: JoinSet<()>,
+    is_stopped: bool,
+}
+
+impl fmt::Debug for Repairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} segments repaired", self.repaired())
+    }
+}
+
+impl Repairs {
+    /// Repairs of what is `sealed`, from `elsewhere`, on the current runtime. Stages that meet damage are served, too.
+    #[must_use]
+    pub fn new(sealed: Arc<Sealed>, elsewhere: Elsewhere, free_bytes_min: u64) -> Self {
+        let (state, repaired, runtime) = (Mutex::default(), AtomicU64::new(0), Handle::current());
+        let inner = Arc::new(Inner { sealed, elsewhere, free_bytes_min, runtime, state, repaired });
+        let mender = Arc::downgrade(&inner);
+        inner.sealed.set_mender(Box::new(move |damage| {
+            let Some(inner) = mender.upgrade() else { return false };
+            damage.damaged_segment().is_some_and(|id| begin(&inner, id).is_some())
+        }));
+        Self(inner)
+    }
+
+    /// How many segments have been fetched anew.
+    #[must_use]
+    pub fn repaired(&self) -> u64 {
+        self.0.repaired.load(Relaxed)
+    }
+
+    /// Waits until the segment that an error is about is whole again, for a while.
+    ///
+    /// # Errors
+    /// The error itself when it is about no segment, or there is nowhere else to take it from; [`Code::Corrupt`] with
+    /// why it cannot be repaired; [`Code::Unavailable`] when it takes longer.
+    pub async fn repair(&self, damage: Error) -> Result<()> {
+        let Some(id) = damage.damaged_segment() else { return Err(damage) };
+        let Some(mut outcome) = begin(&self.0, id) else { return Err(damage) };
+        let outcome = timeout(PATIENCE, outcome.wait_for(Option::is_some)).await;
+        match outcome {
+            Ok(Ok(outcome)) => match &*outcome {
+                Some(Err(why)) => Err(Error::new(
+                    damage.code(),
+                    format!(
+                        "{damage}; segment {id} could not be repaired now: {why}; start the other members, or copy the \
+                         file from one of them while this node is stopped"
+                    ),
+                )),
+                _ => Ok(()),
+            },
+            // It has been stopped.
+            Ok(Err(_)) => Err(damage),
+            Err(_) => {
+                let what = format!("{damage}; segment {id} is being repaired: ask again");
+                Err(Error::new(Code::Unavailable, what).retry_after(REST))
+            }
+        }
+    }
+
+    /// Ends what is under way.
+    pub fn stop(&self) {
+        let mut state = self.0.state.lock();
+        state.is_stopped = true;
+        state.tasks.abort_all();
+    }
+}
+
+/// Begins a repair, or joins the one that runs; none where there is no other place.
+fn begin(inner: &Arc<Inner>, id: SegmentId) -> Option<watch::Receiver<Outcome>> {
+    let sources = (inner.elsewhere)();
+    let mut state = inner.state.lock();
+    if sources.is_empty() || state.is_stopped {
+        return None;
+    }
+    if let Some((outcome, failed)) = state.repairs.get(&id)
+        && failed.is_none_or(|failed| failed.elapsed() < REST)
+    {
+        return Some(outcome.clone());
+    }
+    let (tell, outcome) = watch::channel(None);
+    state.repairs.insert(id, (outcome.clone(), None));
+    while state.tasks.try_join_next().is_some() {}
+    let repair = {
+        let inner = Arc::clone(inner);
+        async move {
+            let result = inner.repair(id, &sources).await;
+            let mut state = inner.state.lock();
+            match (&result, state.repairs.get_mut(&id)) {
+                (Err(error), Some((_, failed))) => {
+                    tracing::error!(segment = %id, %error, "a damaged segment could not be repaired");
+                    *failed = Some(Instant::now());
+                }
+                _ => drop(state.repairs.remove(&id)),
+            }
+            tell.send_replace(Some(result));
+        }
+    };
+    let runtime = inner.runtime.clone();
+    state.tasks.spawn_on(repair, &runtime);
+    Some(outcome)
+}
+
+impl Inner {
+    async fn repair(&self, id: SegmentId, sources: &[Box<dyn SegmentSource>]) -> Result<()> {
+        let segments = self.sealed.segments();
+        let segment = usize::try_from(id.0).ok().and_then(|at| segments.get(at));
+        let segment =
+            segment.ok_or_else(|| Error::new(Code::NotFound, format!("there is no segment {id}")))?;
+        let wanted = segment.summary();
+        let Err(damage) = without_blocking_others(wanted.file_bytes as usize, || segment.verify(|_| ()))
+        else {
+            // Whoever was at the old file has only now said so; or the disk has thought better of it.
+            return Ok(());
+        };
+        tracing::warn!(segment = %id, %damage, "a sealed segment is damaged: it is taken from elsewhere");
+        let mut said = Vec::new();
+        for source in sources {
+            match self.take(&**source, wanted).await {
+                Ok(()) => {
+                    self.repaired.fetch_add(1, Relaxed);
+                    let (from, bytes) = (source.name(), wanted.file_bytes);
+                    tracing::info!(segment = %id, from, bytes, "a damaged segment was repaired");
+                    return Ok(());
+                }
+                Err(error) => said.push(format!("{}: {error}", source.name())),
+            }
+        }
+        Err(Error::new(Code::Corrupt, said.join("; ")))
+    }
+
+    /// Takes a segment from one place, and puts it in the place of the damaged file.
+    async fn take(&self, source: &dyn SegmentSource, wanted: &SegmentSummary) -> Result<()> {
+        let (io, dir) = (self.sealed.io(), self.sealed.dir());
+        let (partial, path) = (dir.join(partial_name(wanted.id())), dir.join(file_name(wanted.id())));
+        let doing = |what: &str| format!("{what} {}", partial.display());
+        let free = io.free_bytes(dir).map_err(|e| Error::io(doing("looking for space for"), &e))?;
+        if free.saturating_sub(self.free_bytes_min) < wanted.file_bytes {
+            let what = format!("its {} bytes would leave too little free space", wanted.file_bytes);
+            return Err(Error::new(Code::DiskFull, what));
+        }
+        // An older one may have pages that a failed sync lost and that look clean: never write over it.
+        remove(&**io, &partial)?;
+        let file = io.open(&partial, OpenMode::Buffered).map_err(|e| Error::io(doing("creating"), &e))?;
+        let fetched = match source.fetch(wanted, &*file, &partial).await {
+            Ok(()) => without_blocking_others(wanted.file_bytes as usize, || {
+                file.sync().map_err(|e| Error::io(doing("syncing"), &e))?;
+                self.verify(&partial, wanted)
+            }),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = fetched {
+            // What is left of it is removed by the next try or the next start.
+            let _ = remove(&**io, &partial);
+            return Err(error);
+        }
+        let named = |e| Error::io(format!("naming {}", path.display()), &e);
+        io.rename(&partial, &path).map_err(named)?;
+        // From here on a start finds the whole file; until its name lasts, it may find the damaged one.
+        io.sync_dir(dir).map_err(named)?;
+        self.sealed.replace(wanted.id())
+    }
+
+    /// Checks every byte of a fetched file, and that it is the segment that was here.
+    fn verify(&self, path: &Path, wanted: &SegmentSummary) -> Result<()> {
+        const CACHE_BYTES: u64 = 1 << 20;
+        let segment = Segment::open(&**self.sealed.io(), path, Arc::new(BlockCache::new(CACHE_BYTES)))?;
+        if segment.summary() != wanted {
+            return Err(Error::new(Code::Corrupt, "it is not the segment that was here"));
+        }
+        segment.verify(|_| ())
+    }
+}
