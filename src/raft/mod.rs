@@ -15,6 +15,7 @@
 mod answers;
 mod behind;
 mod codec;
+mod heard;
 pub mod log_store;
 mod members;
 mod network;
@@ -57,6 +58,7 @@ pub use self::{
 };
 use self::{
     behind::{Behind, Offer},
+    heard::Heard,
     log_store::LogStore,
     network::Peers,
     purge::{Keep, purge_what_is_sealed},
@@ -194,9 +196,10 @@ pub struct Consensus {
     me: NodeId,
     sole_voter: Arc<AtomicBool>,
     reads: ReadIndex,
+    heard: Arc<Heard>,
     removed: watch::Receiver<BTreeSet<NodeId>>,
     patience: Duration,
-    /// A leader that no quorum has answered for so long is on its own.
+    /// A leader that no quorum has answered for so long is on its own; before that no other is elected.
     silence_max: Duration,
     too_far_ahead: TooFarAhead,
     network: Arc<dyn Network>,
@@ -258,7 +261,9 @@ impl Consensus {
         let sole_voter = log.sole_voter();
         let stopped = |e: &dyn fmt::Display| Error::new(Code::Internal, format!("consensus stopped: {e}"));
         let metrics = Arc::<OnceLock<_>>::default();
-        let peers = Peers { network: env.network.clone(), me, metrics: metrics.clone() };
+        let heard = Arc::new(Heard::new(me));
+        let peers =
+            Peers { network: env.network.clone(), me, metrics: metrics.clone(), heard: heard.clone() };
         let start = Raft::new(me, config, peers, log, state_machine);
         let raft = DeterministicRng::<TokioRuntime>::scope(env.rng.next_u64(), start)
             .await
@@ -266,7 +271,7 @@ impl Consensus {
         // Set once, here.
         let _ = metrics.set(raft.metrics());
         let (behind, too_far_ahead) = Behind::new(wal.clone());
-        let reads = ReadIndex::new(raft.clone(), env.network.clone(), patience, sabotage);
+        let reads = ReadIndex::new(raft.clone(), env.network.clone(), heard.clone(), patience, sabotage);
         let lease_end = waits_for_lease.then(|| Instant::now() + longest_lease);
         answers::serve(&*env.network, &raft, &reads, behind, replica, lease_end);
         if let Some(end) = lease_end {
@@ -286,6 +291,7 @@ impl Consensus {
             me,
             sole_voter,
             reads,
+            heard,
             removed,
             patience,
             too_far_ahead,
@@ -348,10 +354,11 @@ impl Consensus {
             _ if self.sabotage.read_anywhere && !self.raft.is_leader() => return Ok(()),
             Consistency::Lease if self.sabotage.skip_lease && self.raft.is_leader() => return Ok(()),
             Consistency::Lease if self.raft.is_leader() => {
+                let (term, configs) = standing(&self.raft);
                 match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
-                    Ok((index, _)) => *index.log_id(),
+                    Ok((index, _)) if self.heard.within(self.silence_max, term, &configs) => *index.log_id(),
                     // The lease has run out, or never began: a round of heartbeats says the same.
-                    Err(_) => self.reads.get().await.map_err(|why| unconfirmed(&why))?,
+                    _ => self.reads.get().await.map_err(|why| unconfirmed(&why))?,
                 }
             }
             Consistency::Lease | Consistency::Linearizable => {
@@ -493,6 +500,13 @@ impl Consensus {
 async fn stand_for_election_from(raft: Raft<TypeConfig, StateMachine>, lease_end: Instant) {
     tokio::time::sleep_until(lease_end).await;
     raft.runtime_config().elect(true);
+}
+
+/// A member's term, and the configurations that each need a quorum.
+fn standing(raft: &Raft<TypeConfig, StateMachine>) -> (u64, Vec<BTreeSet<NodeId>>) {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    (metrics.current_term, metrics.membership_config.membership().get_joint_config().clone())
 }
 
 /// Where a member is reached, if it is one.

@@ -26,6 +26,7 @@ use openraft::{
 use super::{
     Member, Payload, TypeConfig, Vote,
     behind::{self, CatchUp},
+    heard::Heard,
     rpc::{Reply, Request},
     state_machine::Boundary,
 };
@@ -69,6 +70,8 @@ pub struct Peers {
     pub me: NodeId,
     /// What the running consensus says of itself, once it runs.
     pub metrics: Arc<OnceLock<Metrics>>,
+    /// Where it is noted who has answered.
+    pub heard: Arc<Heard>,
 }
 
 /// See [`Peers::metrics`].
@@ -84,6 +87,7 @@ pub struct Peer {
     /// first says without entries is about those before it, and must not overtake them.
     sends_entries: bool,
     metrics: Arc<OnceLock<Metrics>>,
+    heard: Arc<Heard>,
 }
 
 impl Peer {
@@ -123,11 +127,16 @@ impl Peer {
         let (previous, last) = (append.prev_log_id, append.entries.last().map(|entry| entry.log_id));
         self.sends_entries |= !append.entries.is_empty();
         let lane = if self.sends_entries { Lane::Append } else { Lane::Urgent };
+        let (id, term, heard) = (self.id, append.vote.leader_id.term, self.heard.clone());
+        // Before anybody can answer it.
+        let sent = heard.now();
         let answer = self.send(lane, Request::Append(append), RPCTypes::AppendEntries, patience);
-        let id = self.id;
         Box::pin(async move {
             match answer.await? {
                 Reply::Append(reply) => {
+                    if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+                        heard.note(id, term, sent);
+                    }
                     let is_whole = match &reply {
                         AppendEntriesResponse::PartialSuccess(up_to) => *up_to == last,
                         _ => true,
@@ -159,6 +168,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
             address: member.raft_addr.clone(),
             sends_entries: false,
             metrics: self.metrics.clone(),
+            heard: self.heard.clone(),
         }
     }
 }

@@ -28,7 +28,9 @@ use tokio::{
 
 use super::{
     LogId, Sabotage, TypeConfig,
+    heard::Heard,
     rpc::{Reply, Request},
+    standing,
     state_machine::StateMachine,
 };
 use crate::{
@@ -50,6 +52,7 @@ struct Inner {
     raft: Raft<TypeConfig, StateMachine>,
     network: Arc<dyn Network>,
     rounds: Mutex<Rounds>,
+    heard: Arc<Heard>,
     /// For how long readers are kept waiting for a leader.
     patience: Duration,
     sabotage: Sabotage,
@@ -67,10 +70,11 @@ impl ReadIndex {
     pub fn new(
         raft: Raft<TypeConfig, StateMachine>,
         network: Arc<dyn Network>,
+        heard: Arc<Heard>,
         patience: Duration,
         sabotage: Sabotage,
     ) -> Self {
-        Self(Arc::new(Inner { raft, network, rounds: Mutex::default(), patience, sabotage }))
+        Self(Arc::new(Inner { raft, network, rounds: Mutex::default(), heard, patience, sabotage }))
     }
 
     /// The entry that has to be applied before a read that begins now is answered.
@@ -144,8 +148,14 @@ impl Inner {
                 let known = self.raft.metrics().borrow_watched().local_committed;
                 return known.ok_or((None, "nothing is committed".into()));
             }
+            // Before the index is looked up: it has to be this term's, or a later one's.
+            let (begin, (term, configs)) = (self.heard.now(), standing(&self.raft));
             match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-                Ok((index, _)) => Ok(*index.log_id()),
+                Ok((index, _)) => match self.heard.wait_since(begin, term, &configs, self.patience / 4).await
+                {
+                    true => Ok(*index.log_id()),
+                    false => Err((None, "no quorum has answered since the read began".into())),
+                },
                 Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                     Err((forward.leader_id, "no leader is known".into()))
                 }
