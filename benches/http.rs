@@ -42,7 +42,13 @@ fn serve() -> (SocketAddr, tempfile::TempDir, tokio::runtime::Runtime) {
         let addr = listener.local_addr().expect("it is bound");
         let (consensus, network) = (node.info().consensus().clone(), real_env().network);
         let admin = Admin::new(consensus, network, "bench", 1, Duration::from_secs(1));
-        let backend = Live { ingest: node.ingest(), reader: node.reader(), proofs: node.proofs(), admin };
+        let backend = Live {
+            ingest: node.ingest(),
+            reader: node.reader(),
+            proofs: node.proofs(),
+            admin,
+            repairs: node.repairs(),
+        };
         let view = Arc::new(node.info());
         let app = App { backend, node: view, metrics: Arc::new(Metrics::new()), limits: config.limits };
         tokio::spawn(async move {
