@@ -13,7 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post, put},
 };
-use hyper::{Method, header::ALLOW};
+use hyper::{
+    Method,
+    header::{ALLOW, CONNECTION},
+};
 
 use super::{
     App, Reply, administer, backend::Backend, batch, body::RequestBody, cluster, history, kv, names,
@@ -96,12 +99,28 @@ pub(super) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
     // An empty key is a bad key, not an unknown path.
     router = router.route("/api/v1/kv/", get(kv::get::<B>).put(kv::put::<B>).delete(kv::delete::<B>));
     router = router.route("/get/", get(names::get::<B>)).route("/verify/", get(verify::get::<B>));
-    router.fallback(unknown::<B>).method_not_allowed_fallback(wrong_method).with_state(app)
+    router.fallback(unknown::<B>).method_not_allowed_fallback(wrong_method::<B>).with_state(app)
 }
 
-/// Axum knows the methods and adds `Allow` afterwards; [`finish`] then writes the problem.
-async fn wrong_method() -> Response {
-    hyper::StatusCode::METHOD_NOT_ALLOWED.into_response()
+/// Axum knows the methods and adds `Allow` afterwards; [`finish`] then writes the problem. What the client is still
+/// sending is taken first: else the connection would end under its next request.
+async fn wrong_method<B: Backend>(
+    axum::extract::State(app): axum::extract::State<Arc<App<B>>>,
+    request: AxumRequest,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = RequestBody::new(body, &parts.headers, app.limits.read_timeout);
+    let refused = body.refuse(Problem::method_not_allowed("")).await.into_response();
+    let mut response = hyper::StatusCode::METHOD_NOT_ALLOWED.into_response();
+    keep_connection(&refused, &mut response);
+    response
+}
+
+/// Says of the connection what the other answer says.
+fn keep_connection(from: &Response, to: &mut Response) {
+    if let Some(connection) = from.headers().get(CONNECTION) {
+        to.headers_mut().insert(CONNECTION, connection.clone());
+    }
 }
 
 /// Gives the router's own 405 a document.
@@ -112,7 +131,9 @@ pub(super) fn finish(response: Response) -> Response {
         return response;
     }
     let allow = response.headers().get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
-    Problem::method_not_allowed(&allow.replace(',', ", ")).into_response()
+    let mut answer = Problem::method_not_allowed(&allow.replace(',', ", ")).into_response();
+    keep_connection(&response, &mut answer);
+    answer
 }
 
 /// Paths of the contract that this version does not have.

@@ -7,7 +7,7 @@
 //!
 //! Takes what each append said and when it was handed to the network. openraft keeps such times, too, and reads are
 //! asked of it first; but it takes an append without entries for answered with the one before it, as of when the later
-//! one was made. A leader that stood still meanwhile would then read under a lease that it lost long ago. It does not
+//! one was made (read in its source): a leader that stood still meanwhile could read under a lease that is over. It does not
 //! own which reads ask (`read_index`, `Consensus::read_barrier`).
 
 use std::{

@@ -153,6 +153,14 @@ pub fn reserved_names(server: &mut impl Server) {
         let problem = client.put(&format!("/{name}"), "v").is_problem(400, "invalid-key");
         assert!(problem["detail"].as_str().unwrap().contains("/api/v1/kv/"), "{problem}");
     }
+    // A body that comes after the refusal was clear does not end the connection under the next request.
+    let mut slow = server.client();
+    for _ in 0..3 {
+        slow.send(b"PUT /health HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n").unwrap();
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+        slow.send(b"v").unwrap();
+        slow.answer(false).unwrap().is_problem(405, "method-not-allowed");
+    }
     let wrong = client.call("DELETE", "/health", &[], b"");
     wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.header("allow").unwrap().contains("GET"), "{wrong:?}");
