@@ -10,9 +10,12 @@
 //! data_dir/wal/            the log
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
+//! data_dir/archive/        sealed segments as objects, unless the archive is elsewhere
+//! data_dir/archiving.pack  only while a segment is on its way there
 //! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
+mod archiving;
 mod claim;
 mod identity;
 mod reindex;
@@ -33,7 +36,10 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
-use self::identity::{Claim, Fresh};
+use self::{
+    archiving::Archiving,
+    identity::{Claim, Fresh},
+};
 pub use self::{
     claim::{Found, abandon, claim, look},
     identity::Identity,
@@ -41,13 +47,14 @@ pub use self::{
 };
 
 use crate::{
+    archive::Progress,
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
         cosign::gather_signatures,
         elsewhere::other_members,
         enrol::enrol_own_key,
-        fetch::{FetchOptions, Fetcher, Progress},
+        fetch::{FetchOptions, Fetcher, Progress as FetchProgress},
         level::raise_feature_level,
         repair::Repairs,
         segments::{self, SaysHowItIs},
@@ -56,11 +63,12 @@ use crate::{
         vitals::{Others, Vitals, keep_asking},
     },
     config::Config,
-    env::{Env, Io, Network, Traffic},
+    env::{Clock, Env, Io, Network, Traffic},
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Ground, Pipeline, apply::Apply, background::Background, gauge::Reading, ingest::Ingest,
+        Gauges, Ground, Pipeline, apply::Apply, archive::Apart, background::Background, gauge::Reading,
+        ingest::Ingest,
     },
     proof::Hash,
     raft::{Consensus, Member, Positions, Sabotage},
@@ -130,6 +138,8 @@ pub struct NodeInfo {
     network: Arc<dyn Network>,
     disputes: Arc<AtomicU64>,
     repairs: Repairs,
+    archive: Arc<Progress>,
+    clock: Arc<dyn Clock>,
     started: Instant,
 }
 
@@ -200,6 +210,33 @@ impl NodeInfo {
         self.state.sealed().end_seq()
     }
 
+    /// One past the newest record that is archived, by what the log says, and sealed here.
+    #[must_use]
+    pub fn archived(&self) -> Seq {
+        Seq(self.state.archived().end_seq).min(self.sealed())
+    }
+
+    /// How its archive fares.
+    #[must_use]
+    pub fn archive(&self) -> &Progress {
+        &self.archive
+    }
+
+    /// What is sealed and not archived; nothing where nothing is to be.
+    #[must_use]
+    pub fn archive_lag(&self) -> ArchiveLag {
+        let segments = self.state.sealed().segments();
+        let archived = usize::try_from(self.state.archived().end).unwrap_or(usize::MAX);
+        let behind = segments.get(archived..).filter(|_| self.archive.is_on()).unwrap_or_default();
+        let with_records = behind.iter().map(|segment| segment.summary()).find(|of| of.records() > 0);
+        let age_ms = with_records.map_or(0, |of| self.clock.now_ms().saturating_sub(of.first_timestamp_ms));
+        ArchiveLag {
+            segments: behind.len() as u64,
+            bytes: behind.iter().map(|segment| segment.summary().file_bytes).sum(),
+            oldest: Duration::from_millis(age_ms),
+        }
+    }
+
     /// Sizes of what is sealed.
     #[must_use]
     pub fn sealed_sizes(&self) -> SealedSizes {
@@ -222,7 +259,13 @@ impl NodeInfo {
     /// What every stage holds.
     #[must_use]
     pub fn stages(&self) -> Vec<Reading> {
-        self.gauges.read()
+        let mut stages = self.gauges.read();
+        // It takes one segment at a time out of what waits on the disk.
+        if let Some(archive) = stages.last_mut() {
+            let ArchiveLag { segments, bytes, oldest } = self.archive_lag();
+            *archive = Reading { depth: segments, bytes, oldest, ..archive.clone() };
+        }
+        stages
     }
 
     /// How long things stayed in every stage, in microseconds.
@@ -272,6 +315,17 @@ impl NodeInfo {
     }
 }
 
+/// What is sealed and not archived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveLag {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Age of the oldest record in them.
+    pub oldest: Duration,
+}
+
 /// Why a node does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -303,6 +357,8 @@ pub struct Node {
     catch_up: CatchUp,
     /// What it does for the ledger as a whole, with other members, and to know of them; ends with it.
     tasks: JoinSet<()>,
+    /// Where segments are archived.
+    archiving: Option<Arc<Apart>>,
     /// Members that ask are told for as long as this is here.
     _vitals: Arc<SaysHowItIs>,
     /// Where other members have their checkpoints signed.
@@ -511,9 +567,12 @@ impl Node {
         }
 
         let reader = Reader::new(consensus.clone(), state.clone());
+        let stands_on = (&consensus, &state, signer.clone());
+        let Archiving { progress: archive, apart: archiving, stage } =
+            Archiving::open(env, config, &identity, driver, stands_on, gauges.archive.clone())?;
         let own_key = signer.map(|signer| signer.verifier_key().clone());
         let checkpoints = background.checkpoint.subscribe();
-        let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, own_key.clone());
+        let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, own_key.clone(), archive.clone());
         let ground = Ground {
             clock: env.clock.clone(),
             wal: wal.clone(),
@@ -537,6 +596,9 @@ impl Node {
             let shown = background.checkpoint.clone();
             tasks.spawn(gather_signatures(consensus, state, network.clone(), shown, disputes.clone()));
         }
+        if let Some(stage) = stage {
+            tasks.spawn(stage.run());
+        }
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo {
@@ -552,6 +614,8 @@ impl Node {
             network,
             disputes,
             repairs,
+            archive,
+            clock: env.clock.clone(),
             started,
         };
         Ok(Started::Node(Box::new(Self {
@@ -560,6 +624,7 @@ impl Node {
             background,
             catch_up,
             tasks,
+            archiving,
             _vitals: vitals,
             _desk: desk,
             witness,
@@ -622,6 +687,9 @@ impl Node {
     /// A stage that panicked or a log that cannot be closed; what was answered is on disk all the same.
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
+        if let Some(archiving) = &self.archiving {
+            archiving.stop().await;
+        }
         self.info.repairs.stop();
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
@@ -654,7 +722,7 @@ enum Started {
 
 /// Takes a data directory for this process, until the guard is dropped.
 /// What the node says of itself from now on.
-fn vitals(consensus: &Consensus, wal: &Wal, progress: Progress) -> Arc<SaysHowItIs> {
+fn vitals(consensus: &Consensus, wal: &Wal, progress: FetchProgress) -> Arc<SaysHowItIs> {
     let (consensus, wal) = (consensus.clone(), wal.clone());
     Arc::new(move || Vitals {
         trouble: health(&consensus, &wal).err().map(|error| error.message().to_owned()),

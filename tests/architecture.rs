@@ -139,6 +139,7 @@ fn a_stage_knows_only_the_next_one() {
         ("prove", None),
         ("seal", None),
         ("index", None),
+        ("archive", None),
     ];
     for (stage, may_use) in next {
         let text = fs::read_to_string(src().join("pipeline").join(format!("{stage}.rs"))).unwrap();
@@ -173,6 +174,7 @@ fn formats_and_proofs_do_no_io() {
         "verify/chain.rs",
         "verify/roots.rs",
         "cluster/transport/secret.rs",
+        "state/archived.rs",
         "state/attestation.rs",
         "state/attested.rs",
         "state/batch.rs",

@@ -24,6 +24,7 @@ const SOON: Duration = Duration::from_secs(1);
 fn config() -> Config {
     let mut config = Config::default();
     config.node.data_dir = "/ledger".into();
+    config.storage.tiering.enable_auto_archival = false;
     config.wal.file_bytes = FILE_BYTES;
     // Nothing stops writes before the disk does.
     config.wal.disk_free_bytes_min = 0;

@@ -137,6 +137,7 @@ struct Summary {
 fn config(rng: &SimRng) -> Config {
     let mut config = Config::default();
     config.node.data_dir = "/ledger".into();
+    config.storage.tiering.enable_auto_archival = false;
     config.wal = WalConfig {
         io: if rng.one_in(3) { WalIo::Buffered } else { WalIo::Auto },
         file_bytes: 64 << 10,

@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 use serde::Serialize;
 
 use super::{App, Reply, backend::Backend, json, query::no_query};
-use crate::{segment::Segment, types::SegmentId};
+use crate::{archive::ObjectRef, segment::Segment, types::SegmentId};
 
 /// One segment, as the manifest has it.
 #[derive(Debug, Serialize)]
@@ -24,15 +24,22 @@ struct Row {
     digest: String,
     /// Whether a quorum of several members is known to have the same.
     attested: bool,
-    /// Where it is.
+    /// Where it is: `local`, or `both` where a leader has archived it, too.
     state: &'static str,
-    /// Its name in the archive.
+    /// Its name in the archive, where this node has read the manifest there, as those do that lead.
     object: Option<String>,
 }
 
 impl Row {
-    fn new(segment: &Segment, attested_end: SegmentId) -> Self {
+    fn new(
+        segment: &Segment,
+        attested_end: SegmentId,
+        archived_end: SegmentId,
+        objects: &[ObjectRef],
+    ) -> Self {
         let summary = segment.summary();
+        let is_archived = summary.id() < archived_end;
+        let object = usize::try_from(summary.id().0).ok().and_then(|at| objects.get(at));
         Self {
             id: summary.id().0,
             first_seq: summary.head.first_seq.0,
@@ -41,8 +48,8 @@ impl Row {
             root: json::to_hex(&summary.root_after),
             digest: json::to_hex(&summary.digest),
             attested: summary.id() < attested_end,
-            state: "local",
-            object: None,
+            state: if is_archived { "both" } else { "local" },
+            object: object.filter(|_| is_archived).map(|object| object.name().as_str().to_owned()),
         }
     }
 }
@@ -55,5 +62,8 @@ pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Re
     no_query(&parts)?;
     let proofs = app.backend.proofs()?;
     let attested_end = proofs.attested_end();
-    json::ok(&proofs.segments().iter().map(|segment| Row::new(segment, attested_end)).collect::<Vec<_>>())
+    // In this order: what is archived by now is among the segments.
+    let (archived_end, objects) = (proofs.archived_end(), proofs.archive().objects());
+    let row = |segment| Row::new(segment, attested_end, archived_end, &objects);
+    json::ok(&proofs.segments().iter().map(|segment| row(segment)).collect::<Vec<_>>())
 }

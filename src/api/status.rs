@@ -70,6 +70,8 @@ pub struct Status {
     pub tree: TreeStatus,
     /// The stages of the pipeline by name.
     pub stages: BTreeMap<&'static str, StageStatus>,
+    /// Where segments are archived, and whether they can be.
+    pub archive: ArchiveStatus,
     /// All members, this one included.
     pub members: Vec<MemberView>,
     /// Version of the program.
@@ -100,7 +102,7 @@ pub struct RecordPositions {
     pub proven: u64,
     /// In closed segments.
     pub sealed: u64,
-    /// In the archive.
+    /// In the archive, by what a leader has said in the log.
     pub archived: u64,
 }
 
@@ -131,6 +133,23 @@ pub struct StageStatus {
     pub bytes: u64,
     /// Age of the oldest.
     pub oldest_ms: u64,
+}
+
+/// The archive as this node sees it. Its lag is that of the stage `archive`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArchiveStatus {
+    /// A path, or an `s3://` URL; `null` where nothing is archived.
+    pub place: Option<String>,
+    /// `off`; `starting` before the store was asked; `ok`; or what it is: `away`, `refused`, `full`, `broken`.
+    pub state: &'static str,
+    /// Why, in the last four cases.
+    pub error: Option<String>,
+}
+
+impl Default for ArchiveStatus {
+    fn default() -> Self {
+        Self { place: None, state: "starting", error: None }
+    }
 }
 
 /// `GET /api/v1/status`
@@ -283,6 +302,8 @@ mod tests {
             "/tree/size",
             "/tree/root",
             "/stages",
+            "/archive/state",
+            "/archive/error",
             "/version",
             "/profile",
             "/uptime_ms",

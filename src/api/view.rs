@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     cluster::MemberView,
-    status::{LogPositions, NodeView, RecordPositions, StageStatus, Status, TreeStatus},
+    status::{ArchiveStatus, LogPositions, NodeView, RecordPositions, StageStatus, Status, TreeStatus},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -40,10 +40,11 @@ impl NodeView for NodeInfo {
                 applied: self.applied().0,
                 proven: size.0,
                 sealed: self.sealed().0,
-                archived: 0,
+                archived: self.archived().0,
             },
             tree: TreeStatus { size: size.0, root: root.to_string() },
             stages: stages.collect::<BTreeMap<_, _>>(),
+            archive: archive_status(self),
             members: NodeView::members(self),
             version: env!("CARGO_PKG_VERSION"),
             profile: self.profile.clone(),
@@ -136,6 +137,7 @@ impl NodeView for NodeInfo {
             stat("raft", "applied", "Log entries applied.", positions.applied as f64),
             stat("node", "uptime_seconds", "Time since the node started.", self.uptime().as_secs_f64()),
         ];
+        stats.extend(archive_stats(self));
         let traffic = self.traffic();
         stats.extend([
             stat("network", "peer_connects_total", "Connections with members.", traffic.connects as f64),
@@ -257,4 +259,33 @@ impl NodeView for NodeInfo {
     fn leader(&self) -> Option<MemberView> {
         self.members().into_iter().find(|member| member.role == "leader")
     }
+}
+
+fn archive_status(node: &NodeInfo) -> ArchiveStatus {
+    let archive = node.archive();
+    let (condition, error) = archive.now();
+    ArchiveStatus { place: archive.place().map(String::from), state: condition.name(), error }
+}
+
+fn archive_stats(node: &NodeInfo) -> Vec<Stat> {
+    let (archive, lag) = (node.archive(), node.archive_lag());
+    let uploaded = archive.uploaded();
+    let stat = |name, help, value| Stat { group: "archive", name, help, label: None, value };
+    let mut stats = vec![
+        stat("archived", "Records in the archive.", node.archived().0 as f64),
+        stat("objects_total", "Segments that this node has archived.", uploaded.objects as f64),
+        stat("raw_bytes_total", "Bytes of their local files.", uploaded.raw_bytes as f64),
+        stat("stored_bytes_total", "Bytes of their objects.", uploaded.stored_bytes as f64),
+        stat("lag_segments", "Sealed segments that are not archived.", lag.segments as f64),
+        stat("lag_bytes", "Bytes of their files.", lag.bytes as f64),
+        stat("lag_seconds", "Age of the oldest record in them.", lag.oldest.as_secs_f64()),
+    ];
+    stats.extend(archive.errors().map(|(failure, count)| Stat {
+        group: "archive",
+        name: "errors_total",
+        help: "Failures to archive, by kind.",
+        label: Some(("kind", failure.name().to_owned())),
+        value: count as f64,
+    }));
+    stats
 }

@@ -94,6 +94,12 @@ impl Manifest {
         Self { store, ledger, epoch }
     }
 
+    /// Which life of the ledger it is of.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The entry of a segment, if it has one.
     ///
     /// # Errors

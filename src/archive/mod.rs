@@ -34,6 +34,7 @@ pub mod marker;
 pub mod name;
 pub mod object;
 pub mod probe;
+pub mod progress;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod store;
@@ -45,4 +46,5 @@ pub use layout::Epoch;
 pub use manifest::{Manifest, Tip};
 pub use marker::{LedgerId, Marker};
 pub use object::{Cold, ObjectRef, Staged};
+pub use progress::Progress;
 pub use store::{Store, StoreError, Trouble};

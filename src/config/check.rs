@@ -37,6 +37,7 @@ pub fn check(settings: &Settings) -> Result<()> {
         )));
     }
     check_free_space(settings)?;
+    check_archive(settings)?;
     check_trust(settings)?;
     check_reach(settings)?;
     check_founding(settings)
@@ -57,6 +58,55 @@ fn check_free_space(settings: &Settings) -> Result<()> {
         format_size(free_bytes_min),
         format_size(FREE_BYTES_BESIDE_LOG),
     )))
+}
+
+/// What the archive needs to be found.
+fn check_archive(settings: &Settings) -> Result<()> {
+    let storage = &settings.config.storage;
+    let s3 = &storage.s3;
+    let refuse = |name: &str, why: &str| Err(invalid(format!("{} {why}", said(settings, name))));
+    if s3.access_key_id.is_empty() != s3.secret_access_key.is_empty() {
+        return refuse(
+            "storage.s3.access_key_id",
+            "and storage.s3.secret_access_key go together: accepted is to set both, or neither and have the \
+             environment name a key",
+        );
+    }
+    if s3.bucket.is_empty() {
+        return match s3.endpoint.is_empty() {
+            true => Ok(()),
+            false => refuse("storage.s3.endpoint", "needs a bucket: set storage.s3.bucket too"),
+        };
+    }
+    if !cfg!(feature = "s3") {
+        return refuse("storage.s3.bucket", "needs a scribe-node that was built with the feature s3");
+    }
+    if !storage.archive_dir.as_os_str().is_empty() {
+        return refuse(
+            "storage.archive_dir",
+            "does not fit storage.s3.bucket: an archive is in a directory or in a bucket; accepted is one of the two",
+        );
+    }
+    if s3.bucket.contains('/') {
+        return refuse("storage.s3.bucket", "is no bucket's name: accepted is one without slashes");
+    }
+    if s3.region.is_empty() {
+        return refuse("storage.s3.region", "names none: a store without regions takes \"us-east-1\"");
+    }
+    let host = ["http://", "https://"].iter().find_map(|scheme| s3.endpoint.strip_prefix(scheme));
+    if !s3.endpoint.is_empty() && host.is_none_or(str::is_empty) {
+        return refuse(
+            "storage.s3.endpoint",
+            "is no URL: accepted is one such as \"https://s3.example.com\"",
+        );
+    }
+    if !s3.prefix.is_empty() && s3.prefix.split('/').any(str::is_empty) {
+        return refuse(
+            "storage.s3.prefix",
+            "has a slash at an end or two in a row: accepted is one such as \"ledgers/orders\"",
+        );
+    }
+    Ok(())
 }
 
 /// Whoever reaches the port of a node without a secret is believed, so nobody else may reach it.

@@ -154,6 +154,53 @@ pub struct StorageConfig {
     pub max_cache_size: u64,
     /// Memory of records that are not in segments yet; writes wait above it. Default 384 MiB.
     pub unsealed_bytes_max: u64,
+    /// The archive's directory; empty = `archive` in the data directory. Not with a bucket. Default empty.
+    pub archive_dir: PathBuf,
+    pub s3: S3Config,
+    pub tiering: TieringConfig,
+}
+
+impl StorageConfig {
+    /// Time after which the leader ends a segment although it is not full: nothing reaches the archive before.
+    #[must_use]
+    pub fn segment_age(&self) -> Duration {
+        let lag = Duration::from_secs(self.tiering.max_lag_secs);
+        if self.tiering.enable_auto_archival { self.segment_age_max.min(lag) } else { self.segment_age_max }
+    }
+}
+
+/// `[storage.s3]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct S3Config {
+    /// The bucket, which exists; empty = the archive is a directory. Default empty.
+    pub bucket: String,
+    /// What all object names in it begin with; empty = the bucket is the ledger's alone. Default empty.
+    pub prefix: String,
+    /// Its region. Default us-east-1.
+    pub region: String,
+    /// URL of a store that is not AWS; empty = AWS. Default empty.
+    pub endpoint: String,
+    /// Access key id; empty = `AWS_ACCESS_KEY_ID` and its like in the environment. Default empty.
+    pub access_key_id: String,
+    /// Its other half. Default empty.
+    pub secret_access_key: Secret,
+    /// Whether the bucket stands in the path instead of the host. Default false.
+    pub path_style: bool,
+}
+
+/// `[storage.tiering]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TieringConfig {
+    /// Whether a leader archives sealed segments. Default true.
+    pub enable_auto_archival: bool,
+    /// How long a leader waits, at most, before it tries again what the archive has refused. Default 60.
+    pub archival_check_interval_secs: u64,
+    /// Whether archived segments are compressed. Default true.
+    pub enable_compression: bool,
+    /// 0 = LZ4, 1 to 9 = zstd. Default 0.
+    pub compression_level: u8,
+    /// While it archives: time after which a segment ends, if `segment_age_max` is longer. Default 3,600.
+    pub max_lag_secs: u64,
 }
 
 /// `[ledger]`
@@ -393,6 +440,35 @@ impl Default for StorageConfig {
             segment_age_max: Duration::from_secs(3_600),
             max_cache_size: 384 << 20,
             unsealed_bytes_max: 384 << 20,
+            archive_dir: PathBuf::new(),
+            s3: S3Config::default(),
+            tiering: TieringConfig::default(),
+        }
+    }
+}
+
+impl Default for S3Config {
+    fn default() -> Self {
+        Self {
+            bucket: String::new(),
+            prefix: String::new(),
+            region: "us-east-1".into(),
+            endpoint: String::new(),
+            access_key_id: String::new(),
+            secret_access_key: Secret::default(),
+            path_style: false,
+        }
+    }
+}
+
+impl Default for TieringConfig {
+    fn default() -> Self {
+        Self {
+            enable_auto_archival: true,
+            archival_check_interval_secs: 60,
+            enable_compression: true,
+            compression_level: 0,
+            max_lag_secs: 3_600,
         }
     }
 }

@@ -149,7 +149,7 @@ macro_rules! integer_fields {
         }
     )+};
 }
-integer_fields!(u16, u32, u64, usize);
+integer_fields!(u8, u16, u32, u64, usize);
 
 impl Field for bool {
     fn put(&mut self, value: &Value) {
@@ -314,8 +314,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("pipeline", "How writes are gathered into entries; a profile sets these together."),
     ("wal", "The write-ahead log. Every write is synced before it is answered, whatever is set here."),
     ("storage", "Segments and caches."),
-    ("storage.s3", "The object store for archived segments."),
-    ("storage.tiering", "When segments move to the archive, and how."),
+    ("storage.s3", "The bucket of the archive, where it is not a directory."),
+    ("storage.tiering", "When segments are archived, and how."),
     ("ledger", "The log as verifiers see it."),
     ("consensus", "Raft."),
     ("cluster", "Finding and trusting the other nodes. Without a secret all of it stays on this machine."),
@@ -460,25 +460,38 @@ pub static KEYS: &[Key] = &[
         "Memory of records that are not in segments yet; above it writes wait. Never less than \
          four segments."
     ),
-    not_built("storage.s3.bucket", Kind::Text, Today::Text(""), "Bucket; empty = no object store.")
-        .older(&[renamed("storage.s3_bucket")]),
-    not_built("storage.s3.region", Kind::Text, Today::Text("us-east-1"), "Region of the bucket.")
-        .older(&[renamed("storage.s3_region")]),
-    not_built("storage.s3.endpoint", Kind::Text, Today::Text(""), "URL of a store that is not AWS.")
-        .older(&[renamed("storage.s3_endpoint")]),
-    not_built("storage.s3.access_key_id", Kind::Text, Today::Text(""), "Access key id."),
-    not_built("storage.s3.secret_access_key", Kind::Text, Today::Text(""), "Secret access key.").secret(),
-    not_built(
-        "storage.s3.path_style",
-        Kind::Bool,
-        Today::Bool(false),
-        "Bucket in the path instead of the host.",
+    key!(
+        storage.archive_dir,
+        Kind::Text,
+        "Directory of the archive; empty = archive in node.data_dir. Shared by all nodes, or each has its own; not with \
+         a bucket."
     ),
-    not_built(
-        "storage.tiering.enable_auto_archival",
+    key!(storage.s3.bucket, Kind::Text, "Bucket of the archive; empty = it is a directory.")
+        .older(&[renamed("storage.s3_bucket")]),
+    key!(
+        storage.s3.prefix,
+        Kind::Text,
+        "What names in the bucket begin with, without a slash at the end; empty = the bucket is the ledger's alone."
+    ),
+    key!(storage.s3.region, Kind::Text, "Region of the bucket; a store without regions takes any.")
+        .older(&[renamed("storage.s3_region")]),
+    key!(storage.s3.endpoint, Kind::Text, "URL of a store that is not AWS; empty = AWS.")
+        .older(&[renamed("storage.s3_endpoint")]),
+    key!(
+        storage.s3.access_key_id,
+        Kind::Text,
+        "Access key id; empty = AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of the environment."
+    ),
+    key!(storage.s3.secret_access_key, Kind::Text, "Secret access key, with the id or not at all.").secret(),
+    key!(
+        storage.s3.path_style,
         Kind::Bool,
-        Today::Bool(false),
-        "Whether old segments move to the archive by themselves.",
+        "Bucket in the path instead of the host, as most stores that are not AWS want it."
+    ),
+    key!(
+        storage.tiering.enable_auto_archival,
+        Kind::Bool,
+        "Whether the leader copies sealed segments to the archive."
     ),
     not_built(
         "storage.tiering.age_threshold_secs",
@@ -486,19 +499,23 @@ pub static KEYS: &[Key] = &[
         Today::Int(3_600),
         "Age after which a segment moves.",
     ),
-    not_built(
-        "storage.tiering.archival_check_interval_secs",
+    key!(
+        storage.tiering.archival_check_interval_secs,
         int(1, INT_MAX),
-        Today::Int(300),
-        "How often segments are looked at.",
+        "How long the leader waits, at most, before it tries again what the archive has refused."
     ),
-    not_built(
-        "storage.tiering.enable_compression",
+    key!(
+        storage.tiering.enable_compression,
         Kind::Bool,
-        Today::Bool(false),
-        "Whether archived segments are compressed.",
+        "Whether archived segments are compressed, block by block."
     ),
-    not_built("storage.tiering.compression_level", int(0, 9), Today::Int(0), "0 = lz4, 1 to 9 = zstd."),
+    key!(storage.tiering.compression_level, int(0, 9), "0 = lz4, 1 to 9 = zstd."),
+    key!(
+        storage.tiering.max_lag_secs,
+        int(1, MONTH_SECS),
+        "While segments are archived: time after which one ends although it is not full, where \
+         storage.segment_age_max is longer."
+    ),
     not_built(
         "storage.tiering.cache_disk_size",
         size(0, 1_024 * TIB),

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Founding, Identity, identity, lock};
+use super::{Founding, Identity, archiving::STAGING_FILE, identity, lock};
 use crate::{
     config::Config,
     env::{Env, Io},
@@ -61,7 +61,7 @@ pub fn abandon(env: &Env, data_dir: &Path) -> Result<()> {
     for dir in ["wal", "segments"] {
         remove_files(io, &data_dir.join(dir)).map_err(failed)?;
     }
-    for name in ["proven", "catching-up", "signing.key", identity::FILE] {
+    for name in ["proven", "catching-up", "signing.key", STAGING_FILE, identity::FILE] {
         remove_file(io, &data_dir.join(name)).map_err(failed)?;
     }
     io.sync_dir(data_dir).map_err(failed)?;

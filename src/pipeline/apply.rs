@@ -14,9 +14,10 @@ use crate::{
     runtime::without_blocking_others,
     state::{
         State,
+        archived::Archived,
         attestation::{ATTESTATION_LEVEL, Attestation},
         batch::BatchView,
-        entry::{KIND_BATCH, KIND_SEAL, KIND_SEALED, KIND_SETTINGS, KIND_SIGNER},
+        entry::{KIND_ARCHIVED, KIND_BATCH, KIND_SEAL, KIND_SEALED, KIND_SETTINGS, KIND_SIGNER},
         outcome::Outcome,
         settings::Settings,
         signers::Enrolment,
@@ -68,6 +69,10 @@ impl Replica for Apply {
             }
             Some(&KIND_SIGNER) if self.feature_level >= ATTESTATION_LEVEL => {
                 self.state.apply_enrolment(Enrolment::decode(&entry)?);
+                Ok(Outcome::default())
+            }
+            Some(&KIND_ARCHIVED) if self.feature_level >= ATTESTATION_LEVEL => {
+                self.state.apply_archived(Archived::decode(&entry)?);
                 Ok(Outcome::default())
             }
             Some(&KIND_SEAL) => {

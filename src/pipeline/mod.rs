@@ -10,7 +10,8 @@
 //!                      (nobody waits from here on)                              │ applied records
 //!                                                                                    ▼
 //!   segments ◄── index ◄── files ── seal ◄─────────────── full and proven ──────── prove ──► checkpoints
-//!                                     ≤ storage.unsealed_bytes_max in memory, or writes wait
+//!                     │               ≤ storage.unsealed_bytes_max in memory, or writes wait
+//!                     └──────► archive ──► objects in a store, one segment at a time, on the leader
 //! ```
 //!
 //! Positions, in this order always: proposed ≥ committed ≥ applied ≥ proven ≥ sealed ≥ archived.
@@ -20,6 +21,7 @@
 
 mod age;
 pub mod apply;
+pub mod archive;
 pub mod background;
 pub mod batch;
 pub mod budget;
@@ -74,6 +76,8 @@ pub struct Gauges {
     prove: Arc<Gauge>,
     seal: Arc<Gauge>,
     index: Arc<Gauge>,
+    /// For [`archive::Archive`].
+    pub archive: Arc<Gauge>,
 }
 
 impl Default for Gauges {
@@ -86,6 +90,7 @@ impl Default for Gauges {
             prove: Gauge::new("prove"),
             seal: Gauge::new("seal"),
             index: Gauge::new("index"),
+            archive: Gauge::new("archive"),
         }
     }
 }
@@ -103,9 +108,9 @@ impl Gauges {
         self.all().map(|gauge| (gauge.name(), gauge.stays_us())).into()
     }
 
-    fn all(&self) -> [&Arc<Gauge>; 7] {
-        let Self { ingest, batch, replicate, apply, prove, seal, index } = self;
-        [ingest, batch, replicate, apply, prove, seal, index]
+    fn all(&self) -> [&Arc<Gauge>; 8] {
+        let Self { ingest, batch, replicate, apply, prove, seal, index, archive } = self;
+        [ingest, batch, replicate, apply, prove, seal, index, archive]
     }
 }
 
@@ -150,7 +155,7 @@ impl Pipeline {
             consensus.clone(),
             state.clone(),
             clock.clone(),
-            storage.segment_age_max,
+            storage.segment_age(),
         ));
         let clock = Arc::new(EntryClock::new(clock, limits.clock_skew_max_ms));
         let unsealed = Unsealed::new(state.clone(), boundaries, disk_is_full, storage.unsealed_bytes_max);

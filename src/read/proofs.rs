@@ -7,6 +7,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
+    archive::Progress,
     error::{Code, Error, Result},
     proof::{
         Hash,
@@ -34,6 +35,7 @@ pub struct Proofs {
     checkpoints: Checkpoints,
     /// What this member signs with; none in an embedded ledger.
     own_key: Option<VerifierKey>,
+    archive: Arc<Progress>,
 }
 
 /// That a leaf is in a tree.
@@ -68,8 +70,9 @@ impl Proofs {
         tree: Arc<Tree>,
         checkpoints: Checkpoints,
         own_key: Option<VerifierKey>,
+        archive: Arc<Progress>,
     ) -> Self {
-        Self { state, tree, checkpoints, own_key }
+        Self { state, tree, checkpoints, own_key, archive }
     }
 
     /// The log's name, under which its members sign.
@@ -97,6 +100,18 @@ impl Proofs {
     #[must_use]
     pub fn attested_end(&self) -> SegmentId {
         self.state.unattested().start
+    }
+
+    /// One past the newest segment that is archived, by what the log says.
+    #[must_use]
+    pub fn archived_end(&self) -> SegmentId {
+        SegmentId(self.state.archived().end)
+    }
+
+    /// What is known of the archive's objects.
+    #[must_use]
+    pub fn archive(&self) -> &Progress {
+        &self.archive
     }
 
     /// All segments, in order.

@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! level 1    rkyv archive
-//! level 2    rkyv archive | attested_end u64 | signers | their bytes u32 | 0xffff_ffff       little-endian
+//! level 2    rkyv archive | attested_end u64 | archived 20 B | signers | their bytes u32 | 0xffff_ffff   little-endian
 //! ```
 //!
-//! Signers are the rows of [`signers`](super::signers). An archive ends with the length of the membership, which is never that long, so the end tells them apart.
+//! Signers are the rows of [`signers`](super::signers); what is archived has the fields of [`Archived`] in their order. An archive ends with the length of the membership, which is never that long, so the end tells them apart.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use super::{
+    archived::{ARCHIVED_BYTES, Archived},
     attestation::ATTESTATION_LEVEL,
     settings::Settings,
     signers::{Enrolment, decode_rows, encode_rows},
@@ -35,6 +36,9 @@ pub struct Boundary {
     /// One past the newest segment that a quorum is known to hold alike; 0 in a ledger of feature level 1.
     #[rkyv(with = rkyv::with::Skip)]
     pub attested_end: u64,
+    /// How far the ledger is in the archive; nothing is in a ledger of feature level 1.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub archived: Archived,
     /// The keys that members sign with, in the order they were enrolled; none in a ledger of feature level 1.
     #[rkyv(with = rkyv::with::Skip)]
     pub signers: Vec<Enrolment>,
@@ -54,6 +58,7 @@ impl Boundary {
         let mut bytes = bytes.to_vec();
         if self.settings.is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL) {
             bytes.extend_from_slice(&self.attested_end.to_le_bytes());
+            bytes.extend_from_slice(&self.archived.to_bytes());
             let signers = encode_rows(&self.signers);
             bytes.extend_from_slice(&signers);
             // There are a thousand at most, of a few kilobytes.
@@ -69,23 +74,36 @@ impl Boundary {
     /// [`Code::Corrupt`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let corrupt = |what: &str| Error::new(Code::Corrupt, format!("not a segment's boundary: {what}"));
-        let (archive, attested_end, signers) = match bytes.strip_suffix(&LEVEL_2) {
+        let (archive, level_2) = match bytes.strip_suffix(&LEVEL_2) {
             Some(level_2) => split(level_2).ok_or_else(|| corrupt("its end is none"))?,
-            None => (bytes, 0, Vec::new()),
+            None => (bytes, Level2::default()),
         };
         let boundary =
             rkyv::from_bytes::<Self, rancor::Error>(archive).map_err(|error| corrupt(&error.to_string()))?;
-        Ok(Self { attested_end, signers, ..boundary })
+        let Level2 { attested_end, archived, signers } = level_2;
+        Ok(Self { attested_end, archived, signers, ..boundary })
     }
 }
 
-/// The archive and what follows it from level 2 on.
-fn split(bytes: &[u8]) -> Option<(&[u8], u64, Vec<Enrolment>)> {
+/// What follows the archive from level 2 on.
+#[derive(Default)]
+struct Level2 {
+    attested_end: u64,
+    archived: Archived,
+    signers: Vec<Enrolment>,
+}
+
+fn split(bytes: &[u8]) -> Option<(&[u8], Level2)> {
     let (bytes, signers_bytes) = bytes.split_last_chunk()?;
     let signers_bytes = usize::try_from(u32::from_le_bytes(*signers_bytes)).ok()?;
     let (bytes, signers) = bytes.split_at_checked(bytes.len().checked_sub(signers_bytes)?)?;
+    let (bytes, archived) = bytes.split_last_chunk::<ARCHIVED_BYTES>()?;
     let (archive, attested_end) = bytes.split_last_chunk()?;
-    Some((archive, u64::from_le_bytes(*attested_end), decode_rows(signers)?))
+    let attested_end = u64::from_le_bytes(*attested_end);
+    Some((
+        archive,
+        Level2 { attested_end, archived: Archived::from_bytes(archived)?, signers: decode_rows(signers)? },
+    ))
 }
 
 #[cfg(test)]
@@ -107,13 +125,15 @@ mod tests {
         #[test]
         fn boundaries_read_back_and_damage_does_not_panic(
             last_time_ms: u64, level in 0u32..3, membership in prop::collection::vec(any::<u8>(), 0..100), attested: u64,
-            signer_count in 0u8..4,
+            archived: (u32, u64, u64), signer_count in 0u8..4,
             at in any::<prop::sample::Index>(), bit in 0u8..8,
         ) {
             let settings = (level > 0).then_some(Settings { feature_level: level, ..Settings::BUILT_IN });
             let attested_end = if level > 1 { attested } else { 0 };
             let signers = if level > 1 { signers(signer_count) } else { Vec::new() };
-            let boundary = Boundary { last_time_ms, settings, membership, attested_end, signers };
+            let (epoch, end, end_seq) = if level > 1 { archived } else { (0, 0, 0) };
+            let archived = Archived { epoch, end, end_seq };
+            let boundary = Boundary { last_time_ms, settings, membership, attested_end, archived, signers };
             let mut bytes = boundary.encode().unwrap();
             prop_assert_eq!(Boundary::decode(&bytes).unwrap(), boundary);
             let at = at.index(bytes.len());
@@ -133,6 +153,11 @@ mod tests {
                 settings: Some(settings),
                 membership: b"membership".to_vec(),
                 attested_end: u64::from(level - 1) * 77,
+                archived: if level > 1 {
+                    Archived { epoch: 1, end: 76, end_seq: 4_711 }
+                } else {
+                    Archived::default()
+                },
                 signers: if level > 1 { signers(3) } else { Vec::new() },
             };
             let bytes = boundary.encode().unwrap();

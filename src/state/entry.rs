@@ -21,6 +21,9 @@ pub const KIND_SEALED: u8 = 5;
 /// A key that a member signs with: [`Enrolment`](super::signers::Enrolment). From feature level 2 on.
 pub const KIND_SIGNER: u8 = 6;
 
+/// How far the ledger is in the archive: [`Archived`](super::archived::Archived). From feature level 2 on.
+pub const KIND_ARCHIVED: u8 = 7;
+
 /// The bytes of the entry that ends the open segment.
 #[must_use]
 pub fn seal_entry() -> Bytes {
@@ -47,6 +50,7 @@ mod tests {
     use crate::{
         proof::key::Signer,
         state::{
+            archived::Archived,
             attestation::{Attestation, Fingerprint},
             batch::{Batch, BatchView, Condition, Draft},
             settings::Settings,
@@ -86,6 +90,7 @@ mod tests {
             ("entry-settings-v1.bin", settings),
             ("entry-sealed-v1.bin", sealed),
             ("entry-signer-v1.bin", signer.encode().unwrap()),
+            ("entry-archived-v1.bin", Archived { epoch: 1, end: 7, end_seq: 4_711 }.encode().unwrap()),
         ];
         for (name, bytes) in golden {
             let golden = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));

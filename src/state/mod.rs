@@ -15,6 +15,7 @@
 //!
 //! Locks are taken in the order writer, then a memtable's.
 
+pub mod archived;
 mod arrivals;
 pub mod attestation;
 mod attested;
@@ -46,6 +47,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::{
+    archived::Archived,
     arrivals::Arrivals,
     attestation::{Attestation, Fingerprint},
     attested::Attested,
@@ -99,6 +101,7 @@ struct Writer {
     last_time_ms: TimestampMs,
     filling: Filling,
     attested: Attested,
+    archived: Archived,
     signers: Arc<Vec<Enrolment>>,
 }
 
@@ -122,10 +125,11 @@ impl State {
         let first_seq = sealed.end_seq();
         let mut writer = Writer { filling: Filling::new(sealed.next_id()), ..Writer::default() };
         if let Some(newest) = sealed.segments().last() {
-            let Boundary { last_time_ms, settings, attested_end, signers, .. } =
+            let Boundary { last_time_ms, settings, attested_end, archived, signers, .. } =
                 Boundary::decode(&newest.summary().boundary)?;
             (writer.settings, writer.last_time_ms) = (settings, last_time_ms);
             writer.attested = Attested::before(SegmentId(attested_end));
+            writer.archived = archived;
             writer.signers = Arc::new(signers);
             let settings = settings.unwrap_or(Settings::BUILT_IN);
             writer.idempotency = remembered(&sealed, last_time_ms, &settings)?;
@@ -190,6 +194,19 @@ impl State {
     pub fn unattested(&self) -> Range<SegmentId> {
         let writer = self.writer.lock();
         writer.attested.end()..writer.filling.id
+    }
+
+    /// Applies how far a leader has archived the ledger.
+    pub fn apply_archived(&self, archived: Archived) {
+        let mut writer = self.writer.lock();
+        let (closed, applied) = (writer.filling.id, self.applied());
+        writer.archived.follow(archived, closed, applied);
+    }
+
+    /// How far the ledger is in the archive, by what leaders have said in the log.
+    #[must_use]
+    pub fn archived(&self) -> Archived {
+        self.writer.lock().archived
     }
 
     /// Applies an entry that names a key that a member signs with.
@@ -305,6 +322,7 @@ impl State {
             settings: writer.settings,
             membership: membership()?,
             attested_end: writer.attested.end().0,
+            archived: writer.archived,
             signers: writer.signers.to_vec(),
         };
         let next = Filling::new(SegmentId(writer.filling.id.0 + 1));
@@ -480,6 +498,7 @@ impl State {
         }
         hasher.update(format!("{:?} {}", writer.settings, writer.last_time_ms).as_bytes());
         hasher.update(&writer.attested.end().0.to_le_bytes());
+        hasher.update(&writer.archived.to_bytes());
         hasher.update(&encode_rows(&writer.signers));
         writer.idempotency.digest(&mut hasher);
         Ok(*hasher.finalize().as_bytes())

@@ -14,7 +14,7 @@ use crate::{
 /// | level | since then |
 /// |--:|---|
 /// | 1 | |
-/// | 2 | [`KIND_SEALED`](entry::KIND_SEALED) and [`KIND_SIGNER`](entry::KIND_SIGNER), and in segments' boundaries how far they are attested and who signs |
+/// | 2 | [`KIND_SEALED`](entry::KIND_SEALED), [`KIND_SIGNER`](entry::KIND_SIGNER) and [`KIND_ARCHIVED`](entry::KIND_ARCHIVED), and in segments' boundaries how far they are attested and archived and who signs |
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// Replicated settings. Two nodes that differ in any of them would build different ledgers.

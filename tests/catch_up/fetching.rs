@@ -40,6 +40,7 @@ pub fn open(disk: &SimIo) -> Result<Arc<Sealed>> {
 async fn start(disk: &SimIo) -> Result<Node> {
     let mut config = Config::default();
     config.node.data_dir = DATA.into();
+    config.storage.tiering.enable_auto_archival = false;
     config.wal = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
     config.storage.segment_size = 4 << 10;
     let founding = Founding::alone(1, Member::default());

@@ -125,6 +125,7 @@ impl Group {
         let mut config = Config::default();
         config.node.id = id;
         config.node.data_dir = DATA.into();
+        config.storage.tiering.enable_auto_archival = false;
         config.wal = WalConfig {
             file_bytes: 16 << 10,
             group_bytes_max: 16 << 10,

@@ -23,6 +23,7 @@ async fn start(id: NodeId, dir: &Path, network: &SimNetwork) -> Node {
     let mut config = Config::default();
     config.node.id = id;
     config.node.data_dir = dir.to_path_buf();
+    config.storage.tiering.enable_auto_archival = false;
     config.wal.file_bytes = 256 << 10;
     config.wal.keep_bytes = 0;
     config.wal.keep_bytes_for_followers = 256 << 10;

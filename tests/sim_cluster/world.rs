@@ -214,6 +214,7 @@ impl World {
         let mut config = Config::default();
         config.node.id = id;
         config.node.data_dir = "/ledger".into();
+        config.storage.tiering.enable_auto_archival = false;
         // Whoever founds alone names the log after a cluster that the others have not heard of.
         config.ledger.origin = "sim".into();
         config.wal = WalConfig {

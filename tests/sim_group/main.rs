@@ -47,6 +47,7 @@ fn config(id: NodeId) -> Config {
     let mut config = Config::default();
     config.node.id = id;
     config.node.data_dir = "/ledger".into();
+    config.storage.tiering.enable_auto_archival = false;
     config.wal = WalConfig {
         file_bytes: 64 << 10,
         group_bytes_max: 16 << 10,

@@ -1,0 +1,407 @@
+//! Stage 8, archive: the leader copies sealed segments to the archive, one after the other, and says so in the log.
+//!
+//! ```text
+//!  sealed (of several voters: attested) ─► pack ─► upload, read back ─► checkpoint ─► entry of the manifest
+//!                                          └────────────── apart ───────────────────────────┘ │
+//!                                                  raft: KIND_ARCHIVED ◄──────────────────────┘
+//!                                                    └─► apply, on every member: archived
+//! ```
+//!
+//! Takes segments, gives objects and how far they go. Who leads reads the manifest that is in its own store and goes on
+//! behind it: what another leader has archived there is not uploaded again, and what it had not finished is. A follower
+//! probes its store once and otherwise only applies. Where every node has a directory of its own, each leader completes
+//! its own, and `archived` is what some leader has in its.
+//!
+//! Whatever fails is tried again, later and later; nothing waits for it. Memory is some megabytes. It does not own
+//! objects, names and their order in the store ([`crate::archive`]), nor what is evicted.
+
+mod apart;
+mod work;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{sync::oneshot, time::sleep};
+
+pub use self::apart::Apart;
+use self::work::{Added, Staging, add, probed, read};
+use super::gauge::Gauge;
+use crate::{
+    archive::{
+        Epoch, LedgerId, Manifest, Progress, Store, Tip,
+        marker::StoreId,
+        progress::{Condition, Failure},
+    },
+    env::{Io, Rng},
+    error::{Error, Result},
+    proof::{Hash, checkpoint::Checkpoint, key::Signer},
+    raft::Consensus,
+    segment::{Packing, Segment, remove},
+    state::{State, archived::Archived, attestation::ATTESTATION_LEVEL},
+    types::{SegmentId, Seq},
+};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// After the first failure; twice as long after each further one.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// What the stage stands on.
+#[derive(Debug)]
+pub struct Footing {
+    /// Asked who leads; where entries are proposed.
+    pub consensus: Consensus,
+    /// What is sealed, attested and archived.
+    pub state: Arc<State>,
+    /// The archive.
+    pub store: Arc<dyn Store>,
+    /// Whose it is.
+    pub ledger: LedgerId,
+    /// Who signs the checkpoints that lie beside segments; nobody in a ledger that shows none.
+    pub signer: Option<Signer>,
+    /// What the stage holds.
+    pub gauge: Arc<Gauge>,
+    /// Where it tells how it fares.
+    pub progress: Arc<Progress>,
+    /// Where the work is done.
+    pub apart: Arc<Apart>,
+    /// Chance.
+    pub rng: Arc<dyn Rng>,
+    /// The disk of this node.
+    pub io: Arc<dyn Io>,
+}
+
+/// What an operator decides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How blocks are stored.
+    pub packing: Packing,
+    /// The file on this node's disk that a segment is packed into.
+    pub staging: PathBuf,
+    /// Free space of that disk below which nothing is packed: it is the log's.
+    pub free_bytes_min: u64,
+    /// The longest time between two tries.
+    pub retry_max: Duration,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Archive {
+    on: Footing,
+    options: Options,
+    manifest: Manifest,
+    /// Whether the store has been seen to answer, while it may not be written to.
+    is_seen: bool,
+    /// Which store was probed.
+    store: Option<StoreId>,
+    /// How far its manifest is known.
+    tip: Tip,
+    /// Whether that is all of it, as of when this member began to lead.
+    is_read: bool,
+}
+
+/// What decides what is to be done.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The ledger is there to stay: one without records may still make way for another, whose archive this is then.
+    stays: bool,
+    is_seen: bool,
+    is_probed: bool,
+    leads: bool,
+    is_read: bool,
+    tip: Tip,
+    /// One past the newest segment that is sealed here.
+    sealed: u64,
+    /// One past the newest that may be archived.
+    ready: u64,
+    /// What the log says.
+    archived: Archived,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Rest,
+    /// See whether the store answers.
+    See,
+    /// Find out what the store is.
+    Probe,
+    /// Read what the manifest has.
+    Read,
+    /// Tell all members.
+    Say(Archived),
+    /// Archive this segment.
+    Add(SegmentId),
+}
+
+fn decide(seen: &Seen) -> Step {
+    let Seen { tip, .. } = seen;
+    let said = Archived::before(EPOCH.0, tip.next, tip.end_seq);
+    match seen {
+        Seen { stays: false, is_seen: false, .. } => Step::See,
+        Seen { stays: false, .. } => Step::Rest,
+        Seen { is_probed: false, .. } => Step::Probe,
+        Seen { leads: false, .. } => Step::Rest,
+        Seen { is_read: false, .. } => Step::Read,
+        // A leader before this one may have archived what is not sealed here yet.
+        Seen { archived, sealed, .. } if tip.next.0 > archived.end && tip.next.0 <= *sealed => {
+            Step::Say(said)
+        }
+        Seen { ready, .. } if tip.next.0 < *ready => Step::Add(tip.next),
+        _ => Step::Rest,
+    }
+}
+
+/// The ledger's first life: nothing is restored yet.
+const EPOCH: Epoch = Epoch::FIRST;
+
+impl Archive {
+    /// Archives what is sealed where this member leads.
+    #[must_use]
+    pub fn new(on: Footing, options: Options) -> Self {
+        let manifest = Manifest::new(on.store.clone(), on.ledger, EPOCH);
+        Self { on, options, manifest, is_seen: false, store: None, tip: Tip::default(), is_read: false }
+    }
+
+    /// Goes on until its task is ended.
+    pub async fn run(mut self) {
+        // What a crash has left; it is written over otherwise.
+        let _ = remove(&*self.on.io, &self.options.staging);
+        let mut retry = RETRY_MIN;
+        loop {
+            let step = self.next();
+            if step == Step::Rest {
+                sleep(PAUSE).await;
+                continue;
+            }
+            match self.act(step).await {
+                Ok(()) => {
+                    retry = RETRY_MIN;
+                    if self.on.progress.note_ok() != Condition::Ok {
+                        tracing::info!(archive = self.on.store.place(), "the archive answers");
+                    }
+                }
+                Err(error) => {
+                    self.fail(step, &error);
+                    sleep(retry.min(self.options.retry_max)).await;
+                    retry = retry.saturating_mul(2).min(self.options.retry_max);
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Step {
+        let Footing { consensus, state, progress, .. } = &self.on;
+        let has_level = state.settings().is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL);
+        let leads = has_level && consensus.is_leader();
+        if !leads && self.is_read {
+            self.is_read = false;
+            // How the store fares is found out anew, where it has failed the leader that this was.
+            if matches!(progress.now().0, Condition::Failing(_)) {
+                self.store = None;
+            }
+        }
+        let stays =
+            self.store.is_some() || state.applied() > Seq(0) || consensus.positions().members.len() > 1;
+        let sealed = state.sealed().next_id().0;
+        let ready = match leads && consensus.positions().voters.len() > 1 {
+            // One copy that has diverged must not become everybody's.
+            true => state.unattested().start.0.min(sealed),
+            false => sealed,
+        };
+        decide(&Seen {
+            stays,
+            is_seen: self.is_seen,
+            is_probed: self.store.is_some(),
+            leads,
+            is_read: self.is_read,
+            tip: self.tip,
+            sealed,
+            ready,
+            archived: state.archived(),
+        })
+    }
+
+    async fn act(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Rest => Ok(()),
+            Step::See => {
+                let store = self.on.store.clone();
+                self.on.apart.run(async move { Ok(drop(store.list("", None).await?)) }).await?;
+                self.is_seen = true;
+                Ok(())
+            }
+            Step::Probe => self.probe().await,
+            Step::Read => self.read().await,
+            Step::Say(archived) => self.say(archived).await,
+            Step::Add(id) => self.add(id).await,
+        }
+    }
+
+    async fn probe(&mut self) -> Result<()> {
+        let Footing { store, ledger, rng, apart, .. } = &self.on;
+        let report = apart.run(probed(store.clone(), *ledger, rng.clone())).await?;
+        for warning in &report.warnings {
+            tracing::warn!(archive = store.place(), "{warning}");
+        }
+        self.goes_on_in(report.store);
+        Ok(())
+    }
+
+    /// What is known of another store says nothing of this one.
+    fn goes_on_in(&mut self, store: StoreId) {
+        if self.store.replace(store) != Some(store) {
+            self.tip = Tip::default();
+            self.is_read = false;
+            self.on.progress.note_objects(SegmentId(0), []);
+        }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let (manifest, tip) = (self.manifest.clone(), self.tip);
+        let segments = self.on.state.sealed().segments();
+        let (tip, objects) = self.on.apart.run(read(manifest, tip, segments)).await?;
+        self.on.progress.note_objects(self.tip.next, objects);
+        self.tip = tip;
+        self.is_read = true;
+        Ok(())
+    }
+
+    /// Proposes an entry and waits until it is known what became of it; if nothing did, the next look shows it.
+    async fn say(&self, archived: Archived) -> Result<()> {
+        let (told, settled) = oneshot::channel();
+        self.on.consensus.propose(archived.encode()?.into(), move |result| drop(told.send(result))).await;
+        if !matches!(settled.await, Ok(Ok(_))) {
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, id: SegmentId) -> Result<()> {
+        let segments = self.on.state.sealed().segments();
+        let at = |id: u64| usize::try_from(id).ok().and_then(|at| segments.get(at));
+        let Some(segment) = at(id.0) else { return Ok(()) };
+        let before = id.0.checked_sub(1).and_then(at).map_or([0; 32], |before| before.summary().digest);
+        let bytes = segment.summary().file_bytes;
+        let _stay = self.on.gauge.enter(1, bytes);
+        let staging = Staging {
+            io: self.on.io.clone(),
+            path: self.options.staging.clone(),
+            packing: self.options.packing,
+            free_bytes_min: self.options.free_bytes_min,
+        };
+        let add = add(
+            (self.on.store.clone(), self.store),
+            self.manifest.clone(),
+            self.tip,
+            (segment.clone(), before),
+            self.checkpoint(segment)?,
+            staging,
+        );
+        match self.on.apart.run(add).await? {
+            Added::Archived { tip, object, is_new } => {
+                if is_new {
+                    self.on.progress.note_uploaded(&object, bytes);
+                }
+                self.on.progress.note_objects(id, [object]);
+                self.tip = tip;
+                tracing::debug!(%id, object = %object.name(), bytes = object.bytes, "a segment is archived");
+            }
+            Added::OtherStore(store) => {
+                let archive = self.on.store.place();
+                tracing::warn!(
+                    archive,
+                    "another store has taken the archive's place: it is archived into anew"
+                );
+                self.goes_on_in(store);
+            }
+        }
+        Ok(())
+    }
+
+    /// What this member vouches for at a segment's end.
+    fn checkpoint(&self, segment: &Segment) -> Result<Vec<Bytes>> {
+        let (size, root) = (segment.summary().end_seq, segment.summary().root_after);
+        let Some(signer) = self.on.signer.as_ref().filter(|_| size > Seq(0)) else { return Ok(Vec::new()) };
+        let note = Checkpoint::new(signer.name(), size.0, Hash(root))?.sign(signer)?;
+        Ok(vec![Bytes::from(note.to_string())])
+    }
+
+    /// Tells of a failure, once until something else happens.
+    fn fail(&mut self, step: Step, error: &Error) {
+        let Footing { state, progress, store, .. } = &self.on;
+        if state.sealed().mend(error) {
+            tracing::warn!(%error, "a segment that is to be archived is damaged: the archive waits for its repair");
+            return;
+        }
+        let before = progress.note_failure(error);
+        let failure = Failure::of(error);
+        // A refusal or a mistake may be put right in ways that only a new probe sees; what is known stays known.
+        if before == Condition::Failing(failure) {
+            tracing::debug!(%error, ?step, "the archive has failed again");
+            return;
+        }
+        let archive = store.place();
+        match failure {
+            Failure::Away | Failure::Full => {
+                tracing::warn!(%error, archive, "the archive is behind: it is tried again; nothing else waits for it");
+            }
+            Failure::Refused | Failure::Broken => {
+                tracing::error!(
+                    %error,
+                    archive,
+                    "nothing is archived until this is put right; it is tried again, and nothing else waits for it"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader() -> Seen {
+        Seen {
+            stays: true,
+            is_seen: true,
+            is_probed: true,
+            leads: true,
+            is_read: true,
+            tip: tip(2),
+            sealed: 5,
+            ready: 4,
+            archived: archived(2),
+        }
+    }
+
+    fn tip(next: u64) -> Tip {
+        Tip { next: SegmentId(next), end_seq: Seq(next * 10), digest: [1; 32] }
+    }
+
+    fn archived(end: u64) -> Archived {
+        Archived::before(1, SegmentId(end), Seq(end * 10))
+    }
+
+    #[test]
+    fn what_is_done_next_follows_from_what_is_seen() {
+        let leader = leader();
+        for (seen, step) in [
+            (leader, Step::Add(SegmentId(2))),
+            (Seen { tip: tip(3), ..leader }, Step::Say(archived(3))),
+            (Seen { tip: tip(4), archived: archived(4), ..leader }, Step::Rest),
+            // Its own store has less than the one of the leader before it.
+            (Seen { tip: tip(1), archived: archived(3), ..leader }, Step::Add(SegmentId(1))),
+            // The leader before it had sealed more.
+            (Seen { tip: tip(6), ..leader }, Step::Rest),
+            (Seen { is_read: false, ..leader }, Step::Read),
+            (Seen { leads: false, ..leader }, Step::Rest),
+            (Seen { leads: false, is_read: false, is_probed: false, ..leader }, Step::Probe),
+            (Seen { stays: false, is_probed: false, ..leader }, Step::Rest),
+            (Seen { stays: false, is_probed: false, is_seen: false, ..leader }, Step::See),
+        ] {
+            assert_eq!(decide(&seen), step, "{seen:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The disks of a member: its own, and another one where the archive is.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use scribe_ledger::{
+    env::{File, Io, OpenMode},
+    sim::SimIo,
+};
+
+pub const ARCHIVE: &str = "/archive";
+
+/// What may happen to the way between a member and the archive.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// Nothing gets through.
+    pub is_cut: AtomicBool,
+    /// The member's power goes when it has changed the archive so often from now on; 0 = never.
+    pub dies_after: AtomicU64,
+}
+
+/// Paths below [`ARCHIVE`] are on a disk that may be everybody's, all others on the member's own.
+#[derive(Clone, Debug)]
+pub struct Disks {
+    pub own: SimIo,
+    pub archive: SimIo,
+    pub way: Arc<Way>,
+}
+
+impl Disks {
+    pub fn new(own: SimIo, archive: SimIo) -> Self {
+        Self { own, archive, way: Arc::default() }
+    }
+
+    fn disk(&self, path: &Path, changes: bool) -> io::Result<&SimIo> {
+        if !path.starts_with(ARCHIVE) {
+            return Ok(&self.own);
+        }
+        let dies = |left: u64| left.checked_sub(1);
+        if changes && self.way.dies_after.fetch_update(Relaxed, Relaxed, dies) == Ok(1) {
+            self.own.crash();
+        }
+        if self.own.is_down() || self.way.is_cut.load(Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the archive is not reached"));
+        }
+        Ok(&self.archive)
+    }
+}
+
+impl Io for Disks {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk(dir, false)?.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk(dir, false)?.list(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let file = self.disk(path, false)?.open(path, mode)?;
+        Ok(Arc::new(Opened { file, path: path.to_path_buf(), disks: self.clone() }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk(from, true)?.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk(from, true)?.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk(path, true)?.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk(dir, true)?.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk(dir, false)?.free_bytes(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk(path, false)?.lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct Opened {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    disks: Disks,
+}
+
+impl File for Opened {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disks.disk(&self.path, false)?;
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disks.disk(&self.path, true)?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disks.disk(&self.path, true)?;
+        self.file.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.disks.disk(&self.path, false)?;
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disks.disk(&self.path, true)?;
+        self.file.set_len(len)
+    }
+
+    fn writes_through(&self) -> bool {
+        self.file.writes_through()
+    }
+}

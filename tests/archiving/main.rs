@@ -1,0 +1,19 @@
+//! The archive stage in running nodes: what is sealed comes to be in the archive, whole, in order and once, whatever
+//! happens to nodes, leaders and the store; and a node does its work whatever the store does.
+
+#[path = "../common/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../cluster/process.rs"]
+#[allow(dead_code, reason = "tests/cluster shares it")]
+mod process;
+#[path = "../cluster/wait.rs"]
+#[allow(dead_code)]
+mod wait;
+
+mod bucket;
+mod crash;
+mod disks;
+mod group;
+mod real;
+mod trouble;
