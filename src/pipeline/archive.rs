@@ -329,7 +329,7 @@ impl Archive {
     }
 
     /// Tells of a failure, once until something else happens.
-    fn fail(&mut self, step: Step, error: &Error) {
+    fn fail(&self, step: Step, error: &Error) {
         let Footing { state, progress, store, .. } = &self.on;
         if state.sealed().mend(error) {
             tracing::warn!(%error, "a segment that is to be archived is damaged: the archive waits for its repair");
@@ -337,7 +337,6 @@ impl Archive {
         }
         let before = progress.note_failure(error);
         let failure = Failure::of(error);
-        // A refusal or a mistake may be put right in ways that only a new probe sees; what is known stays known.
         if before == Condition::Failing(failure) {
             tracing::debug!(%error, ?step, "the archive has failed again");
             return;

@@ -50,9 +50,8 @@ fn wait_archived(node: &Node, records: u64) -> Value {
 fn read_bucket(node: &Node, cluster_id: &str) -> Vec<Entry> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let keys = node.get("/api/v1/keys").is(200).json();
-    let keys = keys.as_array().cloned().unwrap_or_else(|| keys["keys"].as_array().unwrap().clone());
-    let keys: Vec<VerifierKey> =
-        keys.iter().map(|key| key.as_str().unwrap_or_else(|| key["vkey"].as_str().unwrap()).parse().unwrap()).collect();
+    let keys = keys["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().parse().unwrap());
+    let keys: Vec<VerifierKey> = keys.collect();
     let dir = node.spec.dir.join("archive");
     runtime.block_on(async {
         let entries = bucket::readable(Arc::new(RealIo::new()), &dir, cluster_id).await;

@@ -122,7 +122,7 @@ mod tests {
         });
         assert!(timeout(Duration::from_millis(1), forever).await.is_err());
         assert!(gone.await.is_err(), "nobody holds it any more");
-        let panicked = apart.run(async { Err::<(), _>(panic!("told to")) }).await;
+        let panicked = apart.run::<()>(async { panic!("told to") }).await;
         assert_eq!(panicked.unwrap_err().code(), Code::Internal);
         apart.stop().await;
         assert_eq!(apart.run(async { Ok(()) }).await.unwrap_err().code(), Code::Unavailable);
