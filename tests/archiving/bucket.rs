@@ -32,7 +32,9 @@ pub async fn readable(io: Arc<dyn Io>, dir: &Path, cluster_id: &str) -> Vec<Entr
     let (mut after, mut strangers) = (None::<String>, Vec::new());
     loop {
         let page = store.list("epoch-0000000001/segments", after.as_deref()).await.unwrap();
-        strangers.extend(page.names.iter().map(|name| name.last().to_owned()).filter(|last| !named.contains_key(last)));
+        strangers.extend(
+            page.names.iter().map(|name| name.last().to_owned()).filter(|last| !named.contains_key(last)),
+        );
         after = page.next;
         if after.is_none() {
             break;
@@ -62,7 +64,13 @@ pub async fn values(io: Arc<dyn Io>, dir: &Path, entry: &Entry) -> Vec<Vec<u8>> 
 }
 
 /// The newest checkpoint of the archive is of all that is in it, and signed by one of these.
-pub async fn is_signed(io: Arc<dyn Io>, dir: &Path, cluster_id: &str, entries: &[Entry], keys: &[VerifierKey]) {
+pub async fn is_signed(
+    io: Arc<dyn Io>,
+    dir: &Path,
+    cluster_id: &str,
+    entries: &[Entry],
+    keys: &[VerifierKey],
+) {
     let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(io, dir, 99));
     let manifest = Manifest::new(store, LedgerId::parse(cluster_id).unwrap(), Epoch::FIRST);
     let last = entries.last().unwrap();
@@ -72,6 +80,9 @@ pub async fn is_signed(io: Arc<dyn Io>, dir: &Path, cluster_id: &str, entries: &
         let note = Note::parse(&note).unwrap();
         let checkpoint: Checkpoint = note.text().parse().unwrap();
         assert_eq!((checkpoint.size(), checkpoint.root().0), (last.end_seq.0, last.root_after));
-        assert!(note.verify(keys).is_ok_and(|signed| !signed.is_empty()), "nobody that is known has signed it");
+        assert!(
+            note.verify(keys).is_ok_and(|signed| !signed.is_empty()),
+            "nobody that is known has signed it"
+        );
     }
 }

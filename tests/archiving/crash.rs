@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     bucket,
-    disks::ARCHIVE,
+    disks::{ARCHIVE, ReadOnly},
     group::Group,
 };
 
@@ -31,7 +31,7 @@ fn archive_some(seed: u64, prepare: impl FnOnce(&Group)) -> u64 {
         assert!(entries.len() >= 2, "{}", entries.len());
         let mut values = Vec::new();
         for entry in &entries {
-            let archive = Arc::new(group.disks[0].archive.clone());
+            let archive = Arc::new(ReadOnly(group.disks[0].archive.clone()));
             values.extend(bucket::values(archive, Path::new(ARCHIVE), entry).await);
         }
         let node = group.nodes[0].as_ref().unwrap();

@@ -129,3 +129,43 @@ impl File for Opened {
         self.file.writes_through()
     }
 }
+
+/// A disk for whoever only looks: no accident that waits for a change happens to it.
+#[derive(Debug)]
+pub struct ReadOnly<I>(pub I);
+
+const NO: io::ErrorKind = io::ErrorKind::ReadOnlyFilesystem;
+
+impl<I: Io> Io for ReadOnly<I> {
+    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
+        Err(NO.into())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        if mode == OpenMode::Read { self.0.open(path, mode) } else { Err(NO.into()) }
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(NO.into())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(NO.into())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Err(NO.into())
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.free_bytes(dir)
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Err(NO.into())
+    }
+}

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     bucket,
-    disks::{ARCHIVE, Disks},
+    disks::{ARCHIVE, Disks, ReadOnly},
 };
 
 /// Simulated time within which what can work again has to.
@@ -89,8 +89,7 @@ impl Group {
             seen: vec![Seq(0); count as usize],
             started: Instant::now(),
         };
-        group.cluster_id =
-            claim(&group.env(0), &config(1), &group.founding(0)).unwrap().cluster_id;
+        group.cluster_id = claim(&group.env(0), &config(1), &group.founding(0)).unwrap().cluster_id;
         group.start_missing().await;
         group
     }
@@ -224,12 +223,13 @@ impl Group {
     /// What is in the archive that this member has: a ledger, whose segments are those of every member, and no member
     /// says that more is there.
     pub async fn check_archive(&mut self, at: usize, claims: bool) -> Vec<Entry> {
-        let archive: Arc<dyn Io> = Arc::new(self.disks[at].archive.clone());
+        let archive: Arc<dyn Io> = Arc::new(ReadOnly(self.disks[at].archive.clone()));
         let claimed: Vec<_> = self
             .nodes
             .iter()
             .map(|node| {
-                node.as_ref().map(|node| (node.proofs().archived_end(), node.info().archived(), node.info().sealed()))
+                node.as_ref()
+                    .map(|node| (node.proofs().archived_end(), node.info().archived(), node.info().sealed()))
             })
             .collect();
         // What is read after what was claimed has it all.
@@ -239,7 +239,11 @@ impl Group {
             assert!(archived <= sealed, "{archived} are archived and {sealed} sealed");
             assert!(archived >= self.seen[member], "the archive of member {} has shrunk", member + 1);
             self.seen[member] = archived;
-            assert!(!claims || end.0 <= entries.len() as u64, "{end} are said to be there of {}", entries.len());
+            assert!(
+                !claims || end.0 <= entries.len() as u64,
+                "{end} are said to be there of {}",
+                entries.len()
+            );
         }
         for node in self.nodes.iter().flatten() {
             for (entry, segment) in entries.iter().zip(node.proofs().segments().iter()) {
@@ -257,7 +261,8 @@ impl Group {
             let of = |node: &Node| (node.info().applied(), node.info().sealed(), node.info().archived());
             let all: Vec<_> = self.nodes.iter().map(|node| node.as_ref().map(of)).collect();
             let same: BTreeSet<_> = all.iter().flatten().collect();
-            let is_done = same.iter().all(|(applied, sealed, archived)| sealed == archived && applied == sealed);
+            let is_done =
+                same.iter().all(|(applied, sealed, archived)| sealed == archived && applied == sealed);
             if all.iter().all(Option::is_some) && same.len() == 1 && is_done && self.leader().is_some() {
                 return;
             }
@@ -291,7 +296,8 @@ fn play(seed: u64) -> (u64, u64) {
                 }
                 (4, _) => group.disks[at].way.is_cut.store(true, Relaxed),
                 (5, _) => {
-                    let failure = [Failure::NotDone, Failure::Done, Failure::NoSpace][group.rng.below(3) as usize];
+                    let failure =
+                        [Failure::NotDone, Failure::Done, Failure::NoSpace][group.rng.below(3) as usize];
                     group.disks[0].archive.arm(Fault { op: Op::Any, nth: group.rng.below(60), failure });
                 }
                 (6, _) => {
@@ -320,7 +326,7 @@ fn play(seed: u64) -> (u64, u64) {
         let node = group.nodes[0].as_ref().unwrap();
         assert_eq!(entries.last().unwrap().end_seq, node.info().sealed());
         assert_eq!(entries.len(), node.proofs().segments().len());
-        let (keys, archive) = (node.proofs().keys(), Arc::new(group.disks[0].archive.clone()));
+        let (keys, archive) = (node.proofs().keys(), Arc::new(ReadOnly(group.disks[0].archive.clone())));
         bucket::is_signed(archive, Path::new(ARCHIVE), &group.cluster_id, &entries, &keys).await;
         (accidents, leaders.len() as u64)
     })
@@ -340,12 +346,16 @@ fn three_members_fill_one_archive_whatever_happens() {
     let (mut accidents, mut leaders) = (0, 0);
     for seed in seeds.clone() {
         let played = std::panic::catch_unwind(|| play(seed));
-        let played = played.unwrap_or_else(|_| panic!("play it again: SIM_SEED={seed} cargo test --test archiving"));
+        let played =
+            played.unwrap_or_else(|_| panic!("play it again: SIM_SEED={seed} cargo test --test archiving"));
         accidents += played.0;
         leaders += played.1;
     }
     let count = seeds.count() as u64;
-    assert!(count < 2 || (accidents > 3 * count && leaders > count), "{accidents} accidents, {leaders} leaders");
+    assert!(
+        count < 2 || (accidents > 3 * count && leaders > count),
+        "{accidents} accidents, {leaders} leaders"
+    );
 }
 
 #[test]

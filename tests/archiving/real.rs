@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use scribe_ledger::{
-    archive::Entry,
-    env::real::RealIo,
-    proof::key::VerifierKey,
-};
+use scribe_ledger::{archive::Entry, env::real::RealIo, proof::key::VerifierKey};
 use serde_json::Value;
 
 use crate::{
     bucket,
+    disks::ReadOnly,
     process::{Node, Spec},
     wait::{wait_for, wait_until},
 };
@@ -22,7 +19,8 @@ const BATCH: u64 = 5_000;
 fn frames(first: u64) -> Vec<u8> {
     let mut body = Vec::new();
     for n in first..first + BATCH {
-        let (key, value) = (format!("key-{:05}", n % 30_000), format!("value {n}, {}", "like the others ".repeat(5)));
+        let (key, value) =
+            (format!("key-{:05}", n % 30_000), format!("value {n}, {}", "like the others ".repeat(5)));
         body.extend([1, 0]);
         body.extend((key.len() as u16).to_le_bytes());
         body.extend((value.len() as u32).to_le_bytes());
@@ -54,11 +52,11 @@ fn read_bucket(node: &Node, cluster_id: &str) -> Vec<Entry> {
     let keys: Vec<VerifierKey> = keys.collect();
     let dir = node.spec.dir.join("archive");
     runtime.block_on(async {
-        let entries = bucket::readable(Arc::new(RealIo::new()), &dir, cluster_id).await;
-        bucket::is_signed(Arc::new(RealIo::new()), &dir, cluster_id, &entries, &keys).await;
+        let entries = bucket::readable(Arc::new(ReadOnly(RealIo::new())), &dir, cluster_id).await;
+        bucket::is_signed(Arc::new(ReadOnly(RealIo::new())), &dir, cluster_id, &entries, &keys).await;
         let mut next = 0;
         for entry in &entries {
-            for value in bucket::values(Arc::new(RealIo::new()), &dir, entry).await {
+            for value in bucket::values(Arc::new(ReadOnly(RealIo::new())), &dir, entry).await {
                 assert!(value.starts_with(format!("value {next}, ").as_bytes()), "record {next}");
                 next += 1;
             }
@@ -83,7 +81,10 @@ fn a_node_without_set_up_archives_in_its_directory_and_goes_on_after_a_kill() {
 
     let segments = node.get("/api/v1/segments").is(200).json();
     for (entry, row) in entries.iter().zip(segments.as_array().unwrap()) {
-        assert_eq!((&row["state"], row["object"].as_str()), (&"both".into(), Some(entry.object.name().as_str())));
+        assert_eq!(
+            (&row["state"], row["object"].as_str()),
+            (&"both".into(), Some(entry.object.name().as_str()))
+        );
     }
     let metrics = String::from_utf8(node.get("/metrics/prometheus").is(200).body).unwrap();
     for name in ["objects_total", "raw_bytes_total", "stored_bytes_total"] {
