@@ -223,6 +223,10 @@ impl Group {
     /// What is in the archive that this member has: a ledger, whose segments are those of every member, and no member
     /// says that more is there.
     pub async fn check_archive(&mut self, at: usize, claims: bool) -> Vec<Entry> {
+        // Its power may have gone meanwhile.
+        if self.disks[at].archive.is_down() {
+            self.disks[at].archive.restart();
+        }
         let archive: Arc<dyn Io> = Arc::new(ReadOnly(self.disks[at].archive.clone()));
         let claimed: Vec<_> = self
             .nodes
