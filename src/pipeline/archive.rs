@@ -228,7 +228,8 @@ impl Archive {
             Step::Rest => Ok(()),
             Step::See => {
                 let store = self.on.store.clone();
-                self.on.apart.run(async move { Ok(drop(store.list("", None).await?)) }).await?;
+                // What is there is for the probe to judge.
+                let _page = self.on.apart.run(async move { Ok(store.list("", None).await?) }).await?;
                 self.is_seen = true;
                 Ok(())
             }
