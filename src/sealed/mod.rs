@@ -122,7 +122,7 @@ impl Sealed {
     /// Opens the segment that has just been written and adds it.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt): the disk did not
+    /// [`Code::Io`], [`Code::Corrupt`]: the disk did not
     /// give back what was written.
     pub fn install(&self, id: SegmentId) -> Result<Arc<Segment>> {
         let path = self.dir.join(file_name(id));
@@ -140,7 +140,7 @@ impl Sealed {
     /// are at the old one finish with that. What caches hold of it was checked, and stays.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io); [`Code::Corrupt`](crate::error::Code::Corrupt) when it is not the same
+    /// [`Code::Io`]; [`Code::Corrupt`] when it is not the same
     /// segment.
     pub fn replace(&self, id: SegmentId) -> Result<()> {
         let path = self.dir.join(file_name(id));
