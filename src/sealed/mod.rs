@@ -174,7 +174,7 @@ impl Sealed {
     /// The newest sealed version of a key, tombstones included.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    /// [`Code::Io`], [`Code::Corrupt`].
     pub fn newest(&self, key: &[u8]) -> Result<Option<(Seq, Op)>> {
         self.newest_in(&self.pin(), key)
     }
@@ -278,7 +278,7 @@ impl Sealed {
     /// The record at a sealed position; `None` beyond the last.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    /// [`Code::Io`], [`Code::Corrupt`].
     pub fn record(&self, seq: Seq) -> Result<Option<Record>> {
         self.segment_of(seq).map(|segment| Ok(segment.record(seq)?.record)).transpose()
     }
