@@ -383,6 +383,24 @@ fn positions_outside_are_not_found() {
     assert!(segment.leaf_hashes(Seq(5)..Seq(5)).unwrap().is_empty());
 }
 
+/// A block of leaf hashes is full where no block of records ends, and a block of records has more than fit in one.
+#[test]
+fn segments_of_any_mixture_of_sizes_verify() {
+    let sizes: [&dyn Fn(usize) -> usize; 4] = [
+        &|number| if number == 0 { 5 } else { 100 },
+        &|number| 1 + number * 7_919 % 200,
+        &|number| if number % 1_000 == 999 { 20_000 } else { number % 3 },
+        &|_| 0,
+    ];
+    for size in sizes {
+        let record = |number: usize| put(&format!("{number:x}"), &vec![number as u8; size(number)]);
+        let model: Model = (0..6_000).map(record).collect();
+        let io = SimIo::new(1);
+        write(&io, &model).unwrap();
+        verify(&open(&io).unwrap(), &model).unwrap();
+    }
+}
+
 #[test]
 fn leaf_hashes_come_in_ranges() {
     let model = large_model();

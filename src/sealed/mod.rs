@@ -122,7 +122,7 @@ impl Sealed {
     /// Opens the segment that has just been written and adds it.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt): the disk did not
+    /// [`Code::Io`], [`Code::Corrupt`]: the disk did not
     /// give back what was written.
     pub fn install(&self, id: SegmentId) -> Result<Arc<Segment>> {
         let path = self.dir.join(file_name(id));
@@ -140,7 +140,7 @@ impl Sealed {
     /// are at the old one finish with that. What caches hold of it was checked, and stays.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io); [`Code::Corrupt`](crate::error::Code::Corrupt) when it is not the same
+    /// [`Code::Io`]; [`Code::Corrupt`] when it is not the same
     /// segment.
     pub fn replace(&self, id: SegmentId) -> Result<()> {
         let path = self.dir.join(file_name(id));
@@ -174,7 +174,7 @@ impl Sealed {
     /// The newest sealed version of a key, tombstones included.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    /// [`Code::Io`], [`Code::Corrupt`].
     pub fn newest(&self, key: &[u8]) -> Result<Option<(Seq, Op)>> {
         self.newest_in(&self.pin(), key)
     }
@@ -278,7 +278,7 @@ impl Sealed {
     /// The record at a sealed position; `None` beyond the last.
     ///
     /// # Errors
-    /// [`Code::Io`](crate::error::Code::Io), [`Code::Corrupt`](crate::error::Code::Corrupt).
+    /// [`Code::Io`], [`Code::Corrupt`].
     pub fn record(&self, seq: Seq) -> Result<Option<Record>> {
         self.segment_of(seq).map(|segment| Ok(segment.record(seq)?.record)).transpose()
     }

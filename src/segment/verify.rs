@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::{
     LEAF_HASH_BYTES, Segment,
     contents::Kind,
@@ -27,6 +29,9 @@ use crate::{
     },
     types::{Op, Seq},
 };
+
+/// More blocks of leaf hashes than the records of one block can fill.
+const LEAF_BLOCKS_AHEAD_MAX: usize = 8;
 
 impl Segment {
     /// Checks every byte of the file as it is now, and that what it holds belongs together. `on_leaf` gets the
@@ -52,6 +57,7 @@ impl Segment {
             keys: KeyTable::default(),
             values: VecDeque::new(),
             hashes: Vec::new(),
+            leaves: VecDeque::new(),
             records: 0,
             deletes: 0,
             raw_bytes: 0,
@@ -90,6 +96,9 @@ struct Walk<'a, F> {
     values: VecDeque<(u32, Hash)>,
     /// Leaf hashes of records, still to be compared.
     hashes: Vec<u8>,
+    /// Blocks of leaf hashes, with their offsets, whose last records are still to come: the writer closes one when it
+    /// is full, which need not be where a block of records ends.
+    leaves: VecDeque<(u64, Bytes)>,
     records: u32,
     deletes: u32,
     raw_bytes: u64,
@@ -112,17 +121,33 @@ impl<F: FnMut(&Hash)> Walk<'_, F> {
                 if !self.values.is_empty() {
                     return Err(segment.corrupt(at.offset, "a large value before this block has no record"));
                 }
+                self.compare_leaves()?;
             }
             Kind::Leaves => {
-                let block = segment.load(number)?;
-                if self.hashes.get(..block.len()) != Some(&block[..]) {
-                    return Err(segment.corrupt(at.offset, "leaf hashes are not those of the records"));
+                if self.leaves.len() == LEAF_BLOCKS_AHEAD_MAX {
+                    return Err(segment.corrupt(at.offset, "leaf hashes come long before their records"));
                 }
-                self.hashes.drain(..block.len());
+                self.leaves.push_back((at.offset, segment.load(number)?));
+                self.compare_leaves()?;
             }
             Kind::Idempotency => drop(segment.load(number)?),
             // Compared when all records have been seen.
             Kind::Keys | Kind::KeyIndex | Kind::Filter | Kind::Subtrees => {}
+        }
+        Ok(())
+    }
+
+    /// Compares leaf hashes of which all records have been seen.
+    fn compare_leaves(&mut self) -> Result<()> {
+        while let Some((offset, leaves)) = self.leaves.front() {
+            match self.hashes.get(..leaves.len()) {
+                None => break,
+                Some(hashes) if *hashes == leaves[..] => drop(self.hashes.drain(..leaves.len())),
+                Some(_) => {
+                    return Err(self.segment.corrupt(*offset, "leaf hashes are not those of the records"));
+                }
+            }
+            self.leaves.pop_front();
         }
         Ok(())
     }
@@ -187,6 +212,9 @@ impl<F: FnMut(&Hash)> Walk<'_, F> {
             }
         }
         let facts = &directory.facts;
+        if !self.leaves.is_empty() || !self.hashes.is_empty() {
+            return Err(segment.corrupt(HEADER_BYTES as u64, "there is not one leaf hash for each record"));
+        }
         let subtrees = segment.load(directory.subtrees)?;
         if subtrees != self.subtrees.as_flattened() || facts.high_subtrees != self.high_subtrees {
             let offset = directory.block(directory.subtrees).offset;
