@@ -20,7 +20,7 @@ use scribe_ledger::{
         leaf::{leaf, leaf_hash},
     },
     segment::{
-        BlockCache, Codec, FinishInfo, KeyHash, RecordRef, Segment, SegmentHead, SegmentSummary,
+        BlockCache, FinishInfo, KeyHash, Packing, RecordRef, Segment, SegmentHead, SegmentSummary,
         SegmentWriter,
     },
     types::{LogId, LogIndex, Op, SegmentId, Seq},
@@ -185,7 +185,7 @@ fn reading(c: &mut Criterion, path: &Path) {
     group.bench_function("records", |b| b.iter(|| warm.records(Seq(0)..Seq(RECORDS)).count()));
     group.bench_function("keys", |b| b.iter(|| warm.keys().count()));
     group.bench_function("verify", |b| b.iter(|| warm.verify(|_| ()).expect("the segment is whole")));
-    group.bench_function("pack lz4", |b| b.iter(|| warm.pack(Codec::Lz4, &mut io::sink())));
+    group.bench_function("pack lz4", |b| b.iter(|| warm.pack(Packing::Lz4, &mut io::sink())));
     group.finish();
 }
 

@@ -7,6 +7,7 @@
 //! A program that wants a ledger of its own, without a server, starts at [`Ledger`].
 
 pub mod api;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod cluster;

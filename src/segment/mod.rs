@@ -42,13 +42,14 @@ mod reader;
 mod record_block;
 mod scan;
 mod sink;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod writer;
 
 pub use cache::BlockCache;
-pub use codec::Codec;
+pub use codec::Packing;
 pub use filter::KeyHash;
 pub use format::SegmentHead;
 pub use names::{file_name, is_unfinished, parse_name, partial_name, remove, remove_unfinished};

@@ -9,6 +9,7 @@ use rkyv::rancor;
 use super::{
     contents::{Contents, Places},
     format::{HEADER_BYTES, TRAILER_BYTES, Trailer, digest},
+    stored::Stored,
     *,
 };
 use crate::{
@@ -78,8 +79,26 @@ fn forge(mut bytes: Vec<u8>, at: usize, change: u8) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Reads a file as one that is somewhere else.
+fn read_stored(bytes: &[u8]) -> Option<()> {
+    let size = bytes.len() as u64;
+    let (header, trailer) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    let footer = Stored::footer(trailer, size).ok()?;
+    let footer = bytes[footer.start as usize..footer.end as usize].to_vec();
+    let stored = Stored::decode(header, footer.into(), trailer, size).ok()?;
+    for number in 0..stored.blocks() {
+        let place = stored.place(number)?;
+        let _ = stored.block(number, &bytes[place.start as usize..place.end as usize]);
+    }
+    for seq in 0..100 {
+        assert!(stored.block_of(Seq(seq)).is_none_or(|block| block < stored.blocks()));
+    }
+    Some(())
+}
+
 /// Reads a file in every way.
 fn read_all(path: &Path) {
+    read_stored(&fs::read(path).unwrap());
     let cache = Arc::new(BlockCache::new(1 << 20));
     let Ok(segment) = Segment::open(&RealIo::new(), path, cache) else { return };
     let summary = segment.summary().clone();
@@ -94,7 +113,7 @@ fn read_all(path: &Path) {
     }
     assert!(segment.keys().take(1_000_000).count() < 1_000_000);
     let _ = (segment.records(summary.head.first_seq..summary.end_seq).count(), segment.idempotency().is_ok());
-    let _ = segment.pack(Codec::Lz4, &mut std::io::sink());
+    let _ = segment.pack(Packing::Lz4, &mut std::io::sink());
     let _ = segment.verify(|_| ());
 }
 

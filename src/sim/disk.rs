@@ -334,7 +334,9 @@ impl Disk {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|i| i.now.len() as u64).sum()
+        // A file that has two names takes its room once.
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        named.iter().filter_map(|inode| self.inodes.get(inode)).map(|i| i.now.len() as u64).sum()
     }
 
     fn room_for(&self, growth: usize) -> io::Result<()> {
@@ -480,6 +482,18 @@ impl Io for SimIo {
         let what =
             crc(from.as_os_str().as_encoded_bytes()) ^ crc(to.as_os_str().as_encoded_bytes()).rotate_left(9);
         disk.name_op(NameOp::Rename(from.to_path_buf(), to.to_path_buf()), what)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.alive()?;
+        let inode = *disk.names.get(from).ok_or(ErrorKind::NotFound)?;
+        if disk.names.contains_key(to) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let what =
+            crc(from.as_os_str().as_encoded_bytes()) ^ crc(to.as_os_str().as_encoded_bytes()).rotate_left(17);
+        // As for a file that is created: the name lasts or not, whatever becomes of the other one.
+        disk.name_op(NameOp::Create(to.to_path_buf(), inode), what)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

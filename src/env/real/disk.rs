@@ -128,6 +128,10 @@ impl Io for RealIo {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -261,7 +265,11 @@ mod tests {
         io.rename(&dir.join("one"), &dir.join("two")).unwrap();
         io.sync_dir(&dir).unwrap();
         assert_eq!(io.list(&dir).unwrap(), ["two"]);
+        io.link(&dir.join("two"), &dir.join("three")).unwrap();
+        let taken = io.link(&dir.join("two"), &dir.join("three")).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
         io.remove(&dir.join("two")).unwrap();
+        assert_eq!(io.open(&dir.join("three"), OpenMode::Read).unwrap().len().unwrap(), 9);
         assert!(io.free_bytes(&dir).unwrap() > 0);
     }
 

@@ -1,0 +1,279 @@
+//! The manifest: which objects are the ledger's segments, in order.
+//!
+//! ```text
+//! add      entry there? ─► its object is checked, nothing is uploaded
+//!          not there:      object: put, read back ─► checkpoint: put ─► entry: put          a crash between any two
+//!                                                                                           leaves the ledger before
+//! follow   list entries ─► get each ─► it continues the one before ─► the caller
+//! ```
+//!
+//! Takes packed segments and signed checkpoints, gives entries. Two leaders may add the same segment at once: one
+//! entry wins, and both go on from it. It does not own which node archives, nor the tree: that a root is right is for
+//! whoever verifies segments to say.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    entry::Entry,
+    layout::{self, Epoch},
+    marker::LedgerId,
+    name::Name,
+    object::{self, Staged},
+    store::{Put, Store, Trouble},
+};
+use crate::{
+    error::{Code, Error, Result},
+    proof::{checkpoint::Checkpoint, note::Note},
+    segment::SegmentSummary,
+    types::{SegmentId, Seq},
+};
+
+/// The manifest of one epoch of a ledger.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    store: Arc<dyn Store>,
+    ledger: LedgerId,
+    epoch: Epoch,
+}
+
+/// Where the entries so far end, and the next one has to begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tip {
+    /// The segment that comes next.
+    pub next: SegmentId,
+    /// One past the last record: `archived`.
+    pub end_seq: Seq,
+    /// Digest of the last segment; zeros before the first.
+    pub digest: [u8; 32],
+}
+
+impl Tip {
+    /// Goes on behind an entry.
+    ///
+    /// # Errors
+    /// What does not continue.
+    pub fn follow(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        if entry.object.segment != self.next {
+            return Err("it is another segment's");
+        }
+        if entry.first_seq != self.end_seq || entry.digest_before != self.digest {
+            return Err("it does not continue the entry before it");
+        }
+        *self = Self {
+            next: SegmentId(self.next.0.saturating_add(1)),
+            end_seq: entry.end_seq,
+            digest: entry.digest,
+        };
+        Ok(())
+    }
+}
+
+/// The newest epoch that has a manifest; `None` for an archive without entries.
+///
+/// # Errors
+/// As the store's.
+pub async fn newest_epoch(store: &dyn Store) -> Result<Option<Epoch>> {
+    let mut newest = None;
+    for epoch in (Epoch::FIRST.0..).map(Epoch) {
+        // Every epoch's manifest begins with the first segment, whichever epoch archived that.
+        match store.head(&layout::entry(epoch, SegmentId(0))).await {
+            Ok(_) => newest = Some(epoch),
+            Err(error) if error.trouble() == Trouble::NotFound => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(newest)
+}
+
+impl Manifest {
+    /// The manifest of this ledger and epoch in a store, be it empty or not.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, ledger: LedgerId, epoch: Epoch) -> Self {
+        Self { store, ledger, epoch }
+    }
+
+    /// The entry of a segment, if it has one.
+    ///
+    /// # Errors
+    /// As the store's; [`Code::Corrupt`] when it is not an entry of this manifest.
+    pub async fn entry(&self, id: SegmentId) -> Result<Option<Entry>> {
+        let name = layout::entry(self.epoch, id);
+        let bytes = match self.store.get(&name).await {
+            Ok(object) => object.bytes,
+            Err(error) if error.trouble() == Trouble::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let entry = Entry::decode(&bytes).map_err(|what| self.damaged(&name, what))?;
+        if entry.ledger != self.ledger {
+            return Err(self.damaged(&name, &format!("it is of the ledger {}", entry.ledger)));
+        }
+        if entry.epoch != self.epoch || entry.object.segment != id {
+            return Err(self.damaged(&name, "it stands in the place of another"));
+        }
+        Ok(Some(entry))
+    }
+
+    /// Reads all entries behind `tip`, in order, each checked against the one before it. Where they end.
+    ///
+    /// # Errors
+    /// As the store's and those of `each`; [`Code::Corrupt`] for an entry that is damaged, does not continue, or is
+    /// missing before one that is there.
+    pub async fn follow(&self, tip: Tip, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<Tip> {
+        let dir = layout::entries(self.epoch);
+        let mut tip = tip;
+        let mut after = tip.next.0.checked_sub(1).map(|last| layout::entry_last(SegmentId(last)));
+        loop {
+            let page = self.store.list(&dir, after.as_deref()).await?;
+            for name in &page.names {
+                let Some(id) = layout::parse_entry(name) else { continue };
+                if id != tip.next {
+                    let missing = layout::entry(self.epoch, tip.next);
+                    return Err(self.damaged(&missing, &format!("it is missing, and {name} is there")));
+                }
+                let Some(entry) = self.entry(id).await? else {
+                    return Err(self.damaged(name, "it was listed, and is not there"));
+                };
+                tip.follow(&entry).map_err(|what| self.damaged(name, what))?;
+                each(&entry)?;
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(tip),
+            }
+        }
+    }
+
+    /// Archives the segment behind `tip`: uploads it unless it has an entry already, reads it back, puts the signed
+    /// checkpoints and at last the entry. Everything is in the store when this returns; it can be called again
+    /// after any failure.
+    ///
+    /// `stage` packs the segment; it is called when there is something to upload. A checkpoint covers records up to
+    /// the segment's end, not beyond.
+    ///
+    /// # Errors
+    /// As the store's and those of `stage`; [`Code::Corrupt`] when the store has another segment in its place, or
+    /// keeps other bytes than it was given; [`Code::Internal`] for a segment or a checkpoint that does not belong.
+    pub async fn add(
+        &self,
+        tip: &mut Tip,
+        segment: &SegmentSummary,
+        checkpoints: &[Bytes],
+        stage: impl FnOnce() -> Result<Staged>,
+    ) -> Result<Entry> {
+        let name = layout::entry(self.epoch, segment.id());
+        let wrong = |what: String| Error::new(Code::Internal, format!("{name} cannot be added: {what}"));
+        if let Some(entry) = self.entry(segment.id()).await? {
+            return self.adopt(tip, segment, entry).await;
+        }
+        let sizes = checkpoints.iter().map(|note| checkpoint_size(note));
+        let sizes = sizes.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+        if let Some(size) = sizes.iter().find(|size| **size > segment.end_seq.0) {
+            return Err(wrong(format!("a checkpoint is of size {size}, beyond its end")));
+        }
+        let staged = stage()?;
+        let entry = Entry {
+            ledger: self.ledger,
+            epoch: self.epoch,
+            first_seq: segment.head.first_seq,
+            end_seq: segment.end_seq,
+            last_log: segment.last_log,
+            digest: segment.digest,
+            digest_before: tip.digest,
+            root_after: segment.root_after,
+            object: *staged.object(),
+        };
+        let mut after = *tip;
+        after.follow(&entry).map_err(|what| wrong(what.into()))?;
+        if *staged.digest() != segment.digest || staged.object().segment != segment.id() {
+            return Err(wrong("what was packed is another segment".into()));
+        }
+        staged.upload(&*self.store).await?;
+        // From here on the object is there, and nothing names it.
+        for (note, size) in checkpoints.iter().zip(sizes) {
+            let name = layout::checkpoint(self.epoch, size, blake3::hash(note).as_bytes());
+            if self.store.put_once(&name, note.clone().into()).await? == Put::Conflict {
+                return Err(self.damaged(&name, "its bytes are not those that its name stands for"));
+            }
+        }
+        let put = self.store.put_once(&name, Bytes::copy_from_slice(&entry.encode()).into()).await?;
+        // From here on the ledger in the store ends with this segment, or with what another leader has made of it.
+        let there = self.entry(segment.id()).await?;
+        let Some(there) = there else { return Err(self.damaged(&name, "it was written, and is not there")) };
+        if put != Put::Conflict && there == entry {
+            *tip = after;
+            return Ok(entry);
+        }
+        self.adopt(tip, segment, there).await
+    }
+
+    /// Goes on from an entry that is there, if it is of the same segment and its object is sound.
+    async fn adopt(&self, tip: &mut Tip, segment: &SegmentSummary, entry: Entry) -> Result<Entry> {
+        let name = layout::entry(self.epoch, segment.id());
+        let mut after = *tip;
+        after.follow(&entry).map_err(|what| self.damaged(&name, what))?;
+        let same = (entry.digest, entry.end_seq, entry.root_after, entry.last_log)
+            == (segment.digest, segment.end_seq, segment.root_after, segment.last_log);
+        if !same {
+            return Err(self.damaged(&name, "it is of another segment than this node has sealed"));
+        }
+        object::check(&*self.store, &entry.object).await?;
+        *tip = after;
+        Ok(entry)
+    }
+
+    /// The signed checkpoints of the largest size that is not beyond `end`; none signed, none given. Their
+    /// signatures are for the caller to verify.
+    ///
+    /// # Errors
+    /// As the store's; [`Code::Corrupt`] when one is not what its name says.
+    pub async fn checkpoints(&self, end: Seq) -> Result<Vec<Bytes>> {
+        let dir = layout::checkpoints(self.epoch);
+        let mut newest: Vec<(u64, [u8; 32], Name)> = Vec::new();
+        let mut after: Option<String> = None;
+        'pages: loop {
+            let page = self.store.list(&dir, after.as_deref()).await?;
+            for name in page.names {
+                let Some((size, hash)) = layout::parse_checkpoint(&name) else { continue };
+                if size > end.0 {
+                    break 'pages;
+                }
+                newest.retain(|(other, ..)| *other == size);
+                // A size has as many as members sign it.
+                if newest.len() < CHECKPOINTS_MAX {
+                    newest.push((size, hash, name));
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        let mut notes = Vec::with_capacity(newest.len());
+        for (size, hash, name) in newest {
+            let note = self.store.get(&name).await?.bytes;
+            if *blake3::hash(&note).as_bytes() != hash || checkpoint_size(&note) != Ok(size) {
+                return Err(self.damaged(&name, "its bytes are not those that its name stands for"));
+            }
+            notes.push(note);
+        }
+        Ok(notes)
+    }
+
+    fn damaged(&self, name: &Name, what: &str) -> Error {
+        let advice = "compare the archive with a member's segments before anything is archived or restored";
+        Error::new(Code::Corrupt, format!("{name} in {} is wrong: {what}; {advice}", self.store.place()))
+    }
+}
+
+/// The most checkpoints of one size that are read.
+const CHECKPOINTS_MAX: usize = 64;
+
+/// The size that a note's checkpoint says; its signatures are not looked at.
+fn checkpoint_size(note: &[u8]) -> Result<u64, String> {
+    let checkpoint: Result<Checkpoint, _> = Note::parse(note).and_then(|note| note.text().parse());
+    checkpoint
+        .map(|checkpoint| checkpoint.size())
+        .map_err(|error| format!("a checkpoint is not one: {error}"))
+}

@@ -1,0 +1,30 @@
+//! The archive's stores, and what is built on them: the same checks on a directory, on a simulated disk, and on a
+//! real S3 server with signature checks; then every trouble that each of them can make.
+
+mod conformance;
+mod crash;
+#[cfg(feature = "s3")]
+mod faults;
+mod ledger;
+mod objects;
+#[cfg(feature = "s3")]
+mod server;
+
+use std::{path::Path, sync::Arc};
+
+use scribe_ledger::{
+    archive::{DirectoryStore, Store},
+    env::real::RealIo,
+    sim::SimIo,
+};
+
+/// A directory on this machine's disk, for as long as the guard lives.
+fn real_directory() -> (Arc<dyn Store>, tempfile::TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    (Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), &home.path().join("archive"), 1)), home)
+}
+
+/// A directory on a simulated disk.
+fn simulated_directory(io: &SimIo) -> Arc<dyn Store> {
+    Arc::new(DirectoryStore::new(Arc::new(io.clone()), Path::new("/archive"), 1))
+}

@@ -1,0 +1,280 @@
+//! An S3 server in this process, on loopback, with signature checks, and trouble in front of it.
+//!
+//! s3s-fs looks before it writes, so requests with conditions are let through one at a time. Each fault is armed for
+//! requests of one method, fires for as many of them as it was armed for, and is counted.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{Method, Request, Response, StatusCode, body::Frame, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use s3s::{auth::SimpleAuth, service::S3Service, service::S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use scribe_ledger::{
+    archive::s3::{Credentials, S3Options, S3Store},
+    config::Secret,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub const BUCKET: &str = "ledger-archive";
+const KEY_ID: &str = "AKIDLEDGER";
+const KEY: &str = "a secret that only the tests know";
+
+/// What goes wrong with a request or its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// 503 SlowDown, nothing done.
+    SlowDown,
+    /// No answer, nothing done.
+    Hang,
+    /// The connection ends in the middle of the answer's body.
+    Cut,
+    /// The body ends early, and the answer says so.
+    Short,
+    /// The body does not end.
+    Endless,
+    /// One bit of the answer's body is another.
+    Flip,
+    /// The same near its end.
+    FlipEnd,
+    /// One bit of the request's body is another when it is stored.
+    FlipUpload,
+    /// It is done, and the answer is lost.
+    LostReply,
+    /// It is not done, and the connection ends.
+    LostRequest,
+}
+
+/// What a server makes of `If-None-Match` and `If-Match`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditions {
+    Honoured,
+    /// It does not see them, nor signatures.
+    Ignored,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Method, fault, how many of them still.
+    armed: Vec<(Method, Fault, u64)>,
+    fired: BTreeMap<Fault, u64>,
+    requests: u64,
+    /// Requests from this one on are lost: the client has died, or the network.
+    dead_from: Option<u64>,
+    /// Whether the last one before is done, and its answer lost.
+    dies_untold: bool,
+    /// Whether conditions are left out before the server sees them, as a server does that ignores them.
+    ignores_conditions: bool,
+}
+
+pub struct Server {
+    plan: Arc<Mutex<Plan>>,
+    port: u16,
+    home: tempfile::TempDir,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Server {
+    /// A server as it should be.
+    pub async fn start() -> Self {
+        Self::with(Conditions::Honoured).await
+    }
+
+    pub async fn with(conditions: Conditions) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(home.path()).unwrap());
+        if conditions == Conditions::Honoured {
+            builder.set_auth(SimpleAuth::from_single(KEY_ID, KEY));
+        }
+        let service = builder.build();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ignores_conditions = conditions == Conditions::Ignored;
+        let plan = Arc::new(Mutex::new(Plan { ignores_conditions, ..Plan::default() }));
+        let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
+        let shared = plan.clone();
+        let serving = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (service, plan, alone) = (service.clone(), shared.clone(), one_at_a_time.clone());
+                tokio::spawn(async move {
+                    let answer = service_fn(move |request| {
+                        answer(service.clone(), plan.clone(), alone.clone(), request)
+                    });
+                    // A connection that a fault ends is an error here.
+                    let _ = Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(socket), answer)
+                        .await;
+                });
+            }
+        });
+        Self { plan, port, home, serving }
+    }
+
+    /// Where the bucket's objects are.
+    pub fn bucket(&self) -> PathBuf {
+        self.home.path().join(BUCKET)
+    }
+
+    pub fn options(&self) -> S3Options {
+        let credentials = Credentials {
+            access_key_id: KEY_ID.into(),
+            secret_access_key: Secret::new(KEY.into()),
+            session_token: Secret::default(),
+        };
+        S3Options {
+            endpoint: format!("http://127.0.0.1:{}", self.port),
+            path_style: true,
+            prefix: "some/prefix".into(),
+            ..S3Options::new(BUCKET, "us-east-1", credentials)
+        }
+    }
+
+    pub fn store(&self) -> S3Store {
+        S3Store::new(self.options()).unwrap()
+    }
+
+    /// A store whose patience is short, for faults that only its time-outs end.
+    pub fn hasty(&self) -> S3Store {
+        S3Store::new(S3Options { attempt_timeout: Duration::from_millis(1_500), ..self.options() }).unwrap()
+    }
+
+    pub fn arm(&self, method: Method, fault: Fault, times: u64) {
+        self.plan.lock().unwrap().armed.push((method, fault, times));
+    }
+
+    /// Lets all requests behind the next `after` be lost, and the answer to the last of those too, if `untold`.
+    pub fn die_after(&self, after: u64, untold: bool) {
+        let mut plan = self.plan.lock().unwrap();
+        plan.dead_from = Some(plan.requests + after);
+        plan.dies_untold = untold;
+    }
+
+    pub fn revive(&self) {
+        let mut plan = self.plan.lock().unwrap();
+        plan.dead_from = None;
+        plan.armed.clear();
+    }
+
+    pub fn fired(&self, fault: Fault) -> u64 {
+        self.plan.lock().unwrap().fired.get(&fault).copied().unwrap_or_default()
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+fn lost() -> io::Error {
+    io::Error::other("the connection ends here")
+}
+
+async fn answer(
+    service: S3Service,
+    plan: Arc<Mutex<Plan>>,
+    alone: Arc<tokio::sync::Mutex<()>>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, io::Error> {
+    let fault = {
+        let mut plan = plan.lock().unwrap();
+        plan.requests += 1;
+        if plan.ignores_conditions {
+            // They are under the signature, which goes with them.
+            for name in ["if-none-match", "if-match", "authorization"] {
+                request.headers_mut().remove(name);
+            }
+        }
+        let dead = plan.dead_from.is_some_and(|from| plan.requests > from);
+        let untold = plan.dies_untold && plan.dead_from == Some(plan.requests);
+        let armed =
+            plan.armed.iter_mut().find(|(method, _, times)| *method == request.method() && *times > 0);
+        let fault = match armed {
+            _ if dead => Some(Fault::LostRequest),
+            _ if untold => Some(Fault::LostReply),
+            Some((_, fault, times)) => {
+                *times -= 1;
+                Some(*fault)
+            }
+            None => None,
+        };
+        if let Some(fault) = fault {
+            *plan.fired.entry(fault).or_default() += 1;
+        }
+        fault
+    };
+    match fault {
+        Some(Fault::LostRequest) => return Err(lost()),
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::SlowDown) => {
+            // Read first: a server that answers before it has read closes the connection.
+            let _ = request.into_body().collect().await;
+            let xml =
+                "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>spare me</Message></Error>";
+            let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+            return Ok(answer.body(whole(xml.into())).unwrap());
+        }
+        _ => {}
+    }
+    let conditional = ["if-match", "if-none-match"].iter().any(|name| request.headers().contains_key(*name));
+    let (parts, body) = request.into_parts();
+    let mut sent = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    if fault == Some(Fault::FlipUpload) {
+        let at = sent.len() / 2;
+        sent[at] ^= 4;
+    }
+    let request = Request::from_parts(parts, s3s::Body::from(Bytes::from(sent)));
+    let answered = {
+        let _alone = if conditional { Some(alone.lock().await) } else { None };
+        service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?
+    };
+    if fault == Some(Fault::LostReply) {
+        return Err(lost());
+    }
+    let (mut parts, body) = answered.into_parts();
+    let bytes = body.collect().await.map_err(|error| io::Error::other(error.to_string()))?.to_bytes();
+    let half = bytes.slice(..bytes.len() / 2);
+    let body = match fault {
+        Some(Fault::Cut) => {
+            parts.headers.insert("content-length", bytes.len().into());
+            StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(lost())])).boxed_unsync()
+        }
+        Some(Fault::Short) => {
+            parts.headers.insert("content-length", half.len().into());
+            whole(half)
+        }
+        Some(Fault::Endless) => {
+            parts.headers.remove("content-length");
+            let piece = Bytes::from(vec![7; 64 << 10]);
+            let endless = stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+            StreamBody::new(endless).boxed_unsync()
+        }
+        Some(fault @ (Fault::Flip | Fault::FlipEnd)) => {
+            let mut bytes = bytes.to_vec();
+            let at = if fault == Fault::Flip { bytes.len() / 2 } else { bytes.len() - 20 };
+            bytes[at] ^= 16;
+            whole(bytes.into())
+        }
+        _ => whole(bytes),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+fn whole(bytes: Bytes) -> Body {
+    http_body_util::Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
