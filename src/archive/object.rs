@@ -162,7 +162,8 @@ pub async fn check(store: &dyn Store, object: &ObjectRef) -> Result<()> {
     if *hasher.finalize().as_bytes() == object.hash { Ok(()) } else { Err(not_itself(store, &name)) }
 }
 
-fn not_itself(store: &dyn Store, name: &Name) -> Error {
+/// The error for an object that its name does not stand for.
+pub(super) fn not_itself(store: &dyn Store, name: &Name) -> Error {
     damaged(store, name, "its bytes are not those that its name stands for")
 }
 

@@ -6,6 +6,7 @@
 //! `verify`'s.
 
 mod bar;
+mod place;
 mod print;
 mod reindex;
 mod verify;
@@ -77,7 +78,7 @@ enum ConsistencyArg {
 enum Command {
     #[command(flatten)]
     Call(Call),
-    /// Check a ledger without believing its server: files in DIR, or a running node from visit to visit.
+    /// Check a ledger without believing its server: files in DIR, an archive, or a running node from visit to visit.
     Verify(verify::VerifyArgs),
     /// Build the index of a stopped node anew from its segments.
     Reindex(reindex::ReindexArgs),
@@ -275,6 +276,15 @@ fn execute(cli: Cli) -> Result<(), Failure> {
 
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))
+}
+
+/// A runtime that goes on while other threads wait for it.
+fn runtime_beside() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))

@@ -18,6 +18,7 @@ use scribe_ledger::{
         file_name,
     },
     sim::SimIo,
+    state::{boundary::Boundary, settings::Settings, signers::Enrolment},
     types::{LogId, LogIndex, Op, SegmentId, Seq},
 };
 
@@ -35,6 +36,14 @@ pub struct Ledger {
 pub fn ledger(records: &[u64]) -> Ledger {
     let io = SimIo::new(77);
     let signer = Signer::from_seed("scribe/test/1", &[9; 32]).unwrap();
+    let key = signer.verifier_key().clone();
+    let boundary = Boundary {
+        last_time_ms: 5_000,
+        settings: Some(Settings { segment_bytes: 1 << 20, ..Settings::BUILT_IN }),
+        signers: vec![Enrolment { member: 1, incarnation: 7, key }],
+        ..Boundary::default()
+    };
+    let boundary = boundary.encode().unwrap();
     let mut tree = Growth::default();
     let (mut segments, mut checkpoints) = (Vec::new(), Vec::new());
     let mut seq = 0;
@@ -75,8 +84,8 @@ pub fn ledger(records: &[u64]) -> Ledger {
             root_after: tree.root().0,
             subtrees: &subtrees,
             high_subtrees: &high_subtrees,
-            idempotency: b"outcomes",
-            boundary: b"the replicated state at its end",
+            idempotency: b"",
+            boundary: &boundary,
         };
         writer.finish(info).unwrap();
         segments.push(Segment::open(&io, &path, Arc::new(BlockCache::new(1 << 20))).unwrap());

@@ -9,8 +9,9 @@ mod ledger;
 mod objects;
 #[cfg(feature = "s3")]
 mod server;
+mod verifying;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, process::Output, sync::Arc};
 
 use scribe_ledger::{
     archive::{DirectoryStore, Store},
@@ -27,4 +28,24 @@ fn real_directory() -> (Arc<dyn Store>, tempfile::TempDir) {
 /// A directory on a simulated disk.
 fn simulated_directory(io: &SimIo) -> Arc<dyn Store> {
     Arc::new(DirectoryStore::new(Arc::new(io.clone()), Path::new("/archive"), 1))
+}
+
+/// Runs the real program, away from the configuration of whoever runs the test.
+fn scribe(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_scribe"))
+        .args(arguments)
+        .env_remove("SCRIBE_SERVER")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("HOME")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn exits_with(output: &Output, code: i32) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    text
 }
