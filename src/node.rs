@@ -10,12 +10,15 @@
 //! data_dir/wal/            the log
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
+//! data_dir/restoring       only while an archive is restored into the directory
 //! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
+mod backup;
 mod claim;
 mod identity;
 mod reindex;
+mod restore;
 mod signing;
 mod whole;
 
@@ -35,9 +38,11 @@ use tokio::{task::JoinSet, time::Instant};
 
 use self::identity::{Claim, Fresh};
 pub use self::{
+    backup::{BackedUp, backup},
     claim::{Found, abandon, claim, look},
     identity::Identity,
     reindex::{Reindexed, reindex},
+    restore::{Restore, Restored},
 };
 
 use crate::{
@@ -699,10 +704,11 @@ fn state_options(config: &Config, env: &Env) -> StateOptions {
     StateOptions { hash_seed: env.rng.next_u64(), recent_bytes_max: cache_bytes(config, RECENT_PARTS) }
 }
 
-/// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.
+/// The name of the log in its checkpoints, and of the keys that sign them. Another after each restore: two clusters
+/// that go on from one archive are two logs.
 fn origin(config: &Config, identity: &Identity) -> String {
     match config.ledger.origin.as_str() {
-        "" => format!("scribe/{}/1", identity.cluster_id),
+        "" => format!("scribe/{}/{}", identity.cluster(), identity.epoch()),
         origin => origin.to_owned(),
     }
 }

@@ -12,6 +12,10 @@ use std::{io::Write, path::PathBuf, time::Duration};
 use clap::Args;
 use serde_json::json;
 
+pub(super) use self::{
+    archive::notes_within,
+    directory::{failure, keys_named_by},
+};
 use super::{
     Failure, place,
     print::{Format, Printer},

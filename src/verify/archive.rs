@@ -36,7 +36,7 @@ use super::{
     roots::Roots,
 };
 use crate::{
-    archive::{Cold, Entry, Epoch, Manifest, Marker, Store, Tip, Trouble, fetched, layout, manifest},
+    archive::{Cold, Entry, Epoch, Manifest, Marker, Store, Tip, Trouble, fence, fetched, layout, manifest},
     error::{Code, Error, Result},
     proof::{Hash, checkpoint::Checkpoint, note},
     segment::{BlockCache, Segment, SegmentSummary},
@@ -89,6 +89,8 @@ pub struct Archived {
     notes: Vec<(String, Bytes)>,
     unnamed: Vec<String>,
     cache: Arc<BlockCache>,
+    /// The newest epoch that has a manifest or was claimed.
+    claimed: Epoch,
 }
 
 impl Archived {
@@ -101,6 +103,7 @@ impl Archived {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
         let marker = read_marker(&*store).await?;
         let epoch = manifest::newest_epoch(&*store).await?.unwrap_or(Epoch::FIRST);
+        let claimed = fence::holder(&*store).await?.map_or(epoch, |holder| holder.epoch.max(epoch));
         let manifest = Manifest::new(store.clone(), marker.ledger, epoch);
         let mut entries = Vec::new();
         let tip = manifest.follow(Tip::default(), |entry| {
@@ -125,7 +128,7 @@ impl Archived {
         let notes = notes.into_iter().map(named).collect();
         let unnamed = unnamed(&*store, epoch, &entries).await?;
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        Ok(Self { store, marker, epoch, entries, boundary, notes, unnamed, cache })
+        Ok(Self { store, marker, epoch, entries, boundary, notes, unnamed, cache, claimed })
     }
 
     /// Whose archive it is, and which one.
@@ -138,6 +141,12 @@ impl Archived {
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The epoch that a restore begins; `None` when there is no further one.
+    #[must_use]
+    pub fn next_epoch(&self) -> Option<Epoch> {
+        self.claimed.0.checked_add(1).map(Epoch)
     }
 
     /// Its entries.

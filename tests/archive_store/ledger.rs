@@ -28,6 +28,7 @@ pub const LEDGER: LedgerId = LedgerId([0x5c; 16]);
 pub struct Ledger {
     pub io: SimIo,
     pub segments: Vec<Segment>,
+    pub signer: Signer,
     /// A signed checkpoint at the end of each segment.
     pub checkpoints: Vec<Bytes>,
 }
@@ -92,7 +93,7 @@ pub fn ledger(records: &[u64]) -> Ledger {
         let note = Checkpoint::new("scribe/test/1", seq, tree.root()).unwrap().sign(&signer).unwrap();
         checkpoints.push(Bytes::from(note.to_string()));
     }
-    Ledger { io, segments, checkpoints }
+    Ledger { io, segments, signer, checkpoints }
 }
 
 /// Small ones, noise and some that have a block of their own.

@@ -1,12 +1,16 @@
 //! The archive's stores, and what is built on them: the same checks on a directory, on a simulated disk, and on a
 //! real S3 server with signature checks; then every trouble that each of them can make.
 
+mod backing_up;
+#[path = "../common/mod.rs"]
+mod common;
 mod conformance;
 mod crash;
 #[cfg(feature = "s3")]
 mod faults;
 mod ledger;
 mod objects;
+mod restoring;
 #[cfg(feature = "s3")]
 mod server;
 mod verifying;

@@ -54,7 +54,7 @@ pub(super) fn verify<W: Write>(
 }
 
 /// The keys that members of the ledger sign with, by its own word.
-pub(super) fn keys_named_by(boundary: &[u8]) -> Vec<VerifierKey> {
+pub(in crate::cli) fn keys_named_by(boundary: &[u8]) -> Vec<VerifierKey> {
     let boundary = Boundary::decode(boundary).unwrap_or_default();
     boundary.signers.into_iter().map(|signer| signer.key).collect()
 }
