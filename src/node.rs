@@ -12,13 +12,16 @@
 //! data_dir/index/          where the newest version of every sealed key is
 //! data_dir/archive/        sealed segments as objects, unless the archive is elsewhere
 //! data_dir/archiving.pack  only while a segment is on its way there
+//! data_dir/restoring       only while an archive is restored into the directory
 //! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
 mod archiving;
+mod backup;
 mod claim;
 mod identity;
 mod reindex;
+mod restore;
 mod signing;
 mod whole;
 
@@ -41,9 +44,11 @@ use self::{
     identity::{Claim, Fresh},
 };
 pub use self::{
+    backup::{BackedUp, backup},
     claim::{Found, abandon, claim, look},
     identity::Identity,
     reindex::{Reindexed, reindex},
+    restore::{Restore, Restored},
 };
 
 use crate::{
@@ -720,7 +725,6 @@ enum Started {
     Again(String),
 }
 
-/// Takes a data directory for this process, until the guard is dropped.
 /// What the node says of itself from now on.
 fn vitals(consensus: &Consensus, wal: &Wal, progress: FetchProgress) -> Arc<SaysHowItIs> {
     let (consensus, wal) = (consensus.clone(), wal.clone());
@@ -731,6 +735,7 @@ fn vitals(consensus: &Consensus, wal: &Wal, progress: FetchProgress) -> Arc<Says
     })
 }
 
+/// Takes a data directory for this process, until the guard is dropped.
 fn lock(io: &dyn Io, data_dir: &Path) -> Result<Box<dyn Send + Sync>> {
     let in_dir = |what: &str| format!("{what} {}", data_dir.display());
     io.lock(&data_dir.join("LOCK")).map_err(|e| match e.kind() {
@@ -767,10 +772,11 @@ fn state_options(config: &Config, env: &Env) -> StateOptions {
     StateOptions { hash_seed: env.rng.next_u64(), recent_bytes_max: cache_bytes(config, RECENT_PARTS) }
 }
 
-/// The name of the log in its checkpoints, and of the keys that sign them. A restore will begin epoch 2.
+/// The name of the log in its checkpoints, and of the keys that sign them. Another after each restore: two clusters
+/// that go on from one archive are two logs.
 fn origin(config: &Config, identity: &Identity) -> String {
     match config.ledger.origin.as_str() {
-        "" => format!("scribe/{}/1", identity.cluster_id),
+        "" => format!("scribe/{}/{}", identity.cluster(), identity.epoch()),
         origin => origin.to_owned(),
     }
 }

@@ -26,6 +26,12 @@ pub fn marker() -> Name {
     Name::within("", "ledger.id")
 }
 
+/// The object that says which cluster may write.
+#[must_use]
+pub fn fence() -> Name {
+    Name::within("", "writer.fence")
+}
+
 /// What a start writes to find out what a store honours.
 #[must_use]
 pub fn probe(what: &str) -> Name {
@@ -35,7 +41,13 @@ pub fn probe(what: &str) -> Name {
 /// A packed segment.
 #[must_use]
 pub fn segment(epoch: Epoch, id: SegmentId, hash: &[u8; 32]) -> Name {
-    Name::within(&epoch.dir("segments"), &format!("{:020}-{}.seg", id.0, blake3::Hash::from(*hash).to_hex()))
+    Name::within(&segments(epoch), &format!("{:020}-{}.seg", id.0, blake3::Hash::from(*hash).to_hex()))
+}
+
+/// Where packed segments are.
+#[must_use]
+pub fn segments(epoch: Epoch) -> String {
+    epoch.dir("segments")
 }
 
 /// A signed checkpoint of this size.

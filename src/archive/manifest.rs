@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::{
     entry::Entry,
+    fence,
     layout::{self, Epoch},
     marker::LedgerId,
     name::Name,
@@ -76,15 +77,25 @@ impl Tip {
 /// As the store's.
 pub async fn newest_epoch(store: &dyn Store) -> Result<Option<Epoch>> {
     let mut newest = None;
+    let is_there = async |epoch| match store.head(&layout::entry(epoch, SegmentId(0))).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.trouble() == Trouble::NotFound => Ok(false),
+        Err(error) => Err(Error::from(error)),
+    };
     for epoch in (Epoch::FIRST.0..).map(Epoch) {
         // Every epoch's manifest begins with the first segment, whichever epoch archived that.
-        match store.head(&layout::entry(epoch, SegmentId(0))).await {
-            Ok(_) => newest = Some(epoch),
-            Err(error) if error.trouble() == Trouble::NotFound => break,
-            Err(error) => return Err(error.into()),
+        if !is_there(epoch).await? {
+            break;
         }
+        newest = Some(epoch);
     }
-    Ok(newest)
+    // A restored cluster that archives elsewhere begins with a later one.
+    match fence::holder(store).await? {
+        Some(holder) if Some(holder.epoch) > newest && is_there(holder.epoch).await? => {
+            Ok(Some(holder.epoch))
+        }
+        _ => Ok(newest),
+    }
 }
 
 impl Manifest {

@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! ledger.id                                        whose archive it is, and which one      marker
+//! writer.fence                                     which cluster may write, in which epoch      fence
 //! probe/…                                          what a start tries out                  probe
 //! epoch-0000000001/segments/<id>-<BLAKE3>.seg      a packed segment                        object
 //! epoch-0000000001/checkpoints/<size>-<BLAKE3>.note  a signed checkpoint                   manifest
@@ -28,6 +29,8 @@
 
 pub mod directory;
 pub mod entry;
+pub mod fence;
+pub mod fetched;
 pub mod layout;
 pub mod manifest;
 pub mod marker;

@@ -162,7 +162,21 @@ pub async fn check(store: &dyn Store, object: &ObjectRef) -> Result<()> {
     if *hasher.finalize().as_bytes() == object.hash { Ok(()) } else { Err(not_itself(store, &name)) }
 }
 
-fn not_itself(store: &dyn Store, name: &Name) -> Error {
+/// Writes the file that a node keeps of a segment, wherever it was opened, and syncs it. The file is new. Every block
+/// is checked on the way. Blocks.
+///
+/// # Errors
+/// [`Code::Corrupt`] when the segment is damaged; [`Code::Io`], [`Code::DiskFull`] of either.
+pub fn unpack(segment: &Segment, file: Arc<dyn File>) -> Result<()> {
+    let failed = |error| Error::io("writing a segment that was fetched", &error);
+    let mut writer = Writer::new(file.clone());
+    segment.pack(Packing::None, &mut writer)?;
+    writer.finish().map_err(failed)?;
+    file.sync().map_err(failed)
+}
+
+/// The error for an object that its name does not stand for.
+pub(super) fn not_itself(store: &dyn Store, name: &Name) -> Error {
     damaged(store, name, "its bytes are not those that its name stands for")
 }
 

@@ -4,8 +4,9 @@
 //! cannot be written is not written.
 
 use std::{
-    io::{self, Write},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    io::{self, IsTerminal, Write},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
@@ -22,8 +23,25 @@ const CELLS: usize = 20;
 /// Writes over the line before.
 const LINE_START: &str = "\r\x1b[2K";
 
+/// Runs a check of `total` records on as many threads as there are processors, with a line about it on a terminal.
+pub(super) fn beside<T>(total: u64, check: impl FnOnce(usize, &Progress) -> T) -> T {
+    let progress = Progress::default();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        if io::stderr().is_terminal() {
+            let progress = &progress;
+            scope.spawn(move || show(total, progress, &is_done));
+        }
+        let checked = check(threads, &progress);
+        // The line goes away before anything else is printed.
+        drop(done);
+        checked
+    })
+}
+
 /// Shows how many of `total` records are verified, until `is_done` is hung up.
-pub(super) fn show(total: u64, progress: &Progress, is_done: &Receiver<()>) {
+fn show(total: u64, progress: &Progress, is_done: &Receiver<()>) {
     let started = Instant::now();
     while is_done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
         write(&format!("{LINE_START}{}", line(progress.records(), total, started.elapsed())));

@@ -5,9 +5,12 @@
 //! verification could tell neither. It owns no knowledge of HTTP, which is `client`'s, nor of proofs, which is
 //! `verify`'s.
 
+mod backup;
 mod bar;
+mod place;
 mod print;
 mod reindex;
+mod restore;
 mod verify;
 
 use std::{
@@ -77,10 +80,14 @@ enum ConsistencyArg {
 enum Command {
     #[command(flatten)]
     Call(Call),
-    /// Check a ledger without believing its server: files in DIR, or a running node from visit to visit.
+    /// Check a ledger without believing its server: files in DIR, an archive, or a running node from visit to visit.
     Verify(verify::VerifyArgs),
+    /// Copy what a node has sealed, whether it runs or not; the next time only what is new.
+    Backup(backup::BackupArgs),
     /// Build the index of a stopped node anew from its segments.
     Reindex(reindex::ReindexArgs),
+    /// Make a node's directory out of an archive, every record verified: a new cluster goes on with it.
+    Restore(restore::RestoreArgs),
 }
 
 /// What a server is asked.
@@ -268,6 +275,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             runtime()?.block_on(ask(&client, &mut printer, call))?;
         }
         Command::Verify(args) => verify::run(&args, &cli.server, cli.timeout, &mut printer)?,
+        Command::Backup(args) => backup::run(&args, &mut printer)?,
+        Command::Restore(args) => restore::run(&args, &mut printer)?,
         Command::Reindex(args) => reindex::run(&args, &mut printer)?,
     }
     Ok(printer.finish()?)
@@ -275,6 +284,15 @@ fn execute(cli: Cli) -> Result<(), Failure> {
 
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))
+}
+
+/// A runtime that goes on while other threads wait for it.
+fn runtime_beside() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("the runtime did not start: {error}")))

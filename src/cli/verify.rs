@@ -1,8 +1,9 @@
-//! `scribe verify`: arguments → a check of files or of a server → the verdict.
+//! `scribe verify`: arguments → a check of files, of an archive or of a server → the verdict.
 //!
-//! Takes the command's arguments, decides which of the two it is, and says no to what fits neither. It owns no
+//! Takes the command's arguments, decides which of them it is, and says no to what fits neither. It owns no
 //! check: those are `crate::verify`'s, which knows nothing of the server.
 
+mod archive;
 mod directory;
 mod server;
 
@@ -11,8 +12,12 @@ use std::{io::Write, path::PathBuf, time::Duration};
 use clap::Args;
 use serde_json::json;
 
+pub(super) use self::{
+    archive::notes_within,
+    directory::{failure, keys_named_by},
+};
 use super::{
-    Failure,
+    Failure, place,
     print::{Format, Printer},
 };
 use crate::{client::Client, proof::key::VerifierKey};
@@ -22,7 +27,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  verified
   1  wrong: something is damaged, missing, or not what was signed
-  2  the arguments make no sense, or DIR holds no ledger
+  2  the arguments make no sense, or DIR holds no ledger, or the place no archive
   3  cannot tell yet: what is there is whole, but a checkpoint covers records that are not sealed in DIR; or a server, \
 or the disk, did not answer";
 
@@ -33,12 +38,17 @@ pub(super) struct VerifyArgs {
     /// verified.
     #[arg(conflicts_with_all = ["url", "state", "samples"])]
     dir: Option<PathBuf>,
+    /// An archive to verify, without any node: a directory, or s3://bucket/prefix.
+    #[arg(long, value_name = "DIR|s3://…", conflicts_with_all = ["dir", "url", "state", "samples"])]
+    archive: Option<String>,
+    #[command(flatten)]
+    s3: place::S3Args,
     /// The server to verify; default --server.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// A signed checkpoint that the records of DIR have to agree with; may be given several times.
-    /// Without --key, the keys are those that DIR itself names.
-    #[arg(long, value_name = "FILE", requires = "dir")]
+    /// A signed checkpoint that the records of DIR or the archive have to agree with; may be given several times.
+    /// Without --key, the keys are those that the ledger itself names.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "state", "samples"])]
     checkpoint: Vec<PathBuf>,
     /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server
     /// believes the keys that it names, and later visits those.
@@ -59,9 +69,13 @@ pub(super) fn run<W: Write>(
     timeout: Duration,
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
-    let outcome = match &args.dir {
-        Some(dir) => directory::verify(dir, args, printer),
-        None => {
+    let outcome = match (&args.dir, &args.archive) {
+        (Some(dir), _) => directory::verify(dir, args, printer),
+        (None, Some(place)) => archive::verify(place, args, printer),
+        (None, None) if !args.checkpoint.is_empty() => {
+            Err(Failure::Usage("--checkpoint is for DIR or --archive: give one of them".to_owned()))
+        }
+        (None, None) => {
             let url = args.url.as_deref().unwrap_or(server);
             let client = Client::new(url)?.with_timeout(timeout);
             super::runtime()?.block_on(server::verify(&client, url, args, printer))

@@ -37,7 +37,7 @@ use crate::{
     env::{Env, Network},
     error::{Code, Error, Result},
     node::{Found, Founding, NodeInfo, abandon, claim, look},
-    raft::{Consensus, Member},
+    raft::{Change, Consensus, Member},
     state::settings::FEATURE_LEVEL,
     types::{NodeId, Seq},
 };
@@ -289,6 +289,8 @@ impl Host {
             Arc::new(move |hello| admit(&consensus, hello))
         });
         self.attached.spawn(promote_who_caught_up(consensus.clone()));
+        let Addresses { raft_addr, http_addr } = self.door.report().addresses;
+        self.attached.spawn(say_where_it_is(consensus.clone(), me, raft_addr, http_addr));
         // A ledger that nobody has asked for and nobody has used makes way for the one that adopts the node.
         let may_make_way = !self.config.node.bootstrap && !info.identity.joined;
         let is_droppable = {
@@ -401,6 +403,23 @@ impl Asker {
             sleep(PAUSE).await;
         }
         Ok(())
+    }
+}
+
+/// Writes the addresses of a member down that was named without any, when its directory was restored: others have to
+/// find it.
+async fn say_where_it_is(consensus: Consensus, me: NodeId, raft_addr: String, http_addr: String) {
+    loop {
+        match consensus.member(me) {
+            Some(known) if known.raft_addr.is_empty() => {
+                let here = Member { raft_addr: raft_addr.clone(), http_addr: http_addr.clone(), ..known };
+                // Whatever refuses it passes: it is asked again.
+                let _ = consensus.change(Change::Add(me, here)).await;
+            }
+            Some(_) => return,
+            None => {}
+        }
+        sleep(PAUSE).await;
     }
 }
 

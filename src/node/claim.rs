@@ -68,7 +68,7 @@ pub fn abandon(env: &Env, data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove_files(io: &dyn Io, dir: &Path) -> std::io::Result<()> {
+pub(super) fn remove_files(io: &dyn Io, dir: &Path) -> std::io::Result<()> {
     let names = io.list(dir)?;
     for name in &names {
         io.remove(&dir.join(name))?;

@@ -8,6 +8,8 @@
 //!   "joined": true, "embedded": true }
 //! ```
 //!
+//! The cluster's id ends with `-2` and so on where it goes on with a ledger that was restored: that is its epoch.
+//!
 //! The incarnation tells this directory from any other that claims the node's id. `joined` stands only where the
 //! node came to a ledger that others had founded: without a log it waits to be counted in, and founds nothing.
 //!
@@ -18,6 +20,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::restore;
 use crate::{
     env::{Env, OpenMode},
     error::{Code, Error, Result},
@@ -25,7 +28,7 @@ use crate::{
 };
 
 /// Version of the directory's layout that this build writes.
-const DIRECTORY_FORMAT: u32 = 1;
+pub(super) const DIRECTORY_FORMAT: u32 = 1;
 
 /// Most bytes that are read of the file; it has about a hundred and fifty.
 const IDENTITY_BYTES_MAX: u64 = 1 << 16;
@@ -50,6 +53,21 @@ pub struct Identity {
     /// Whether a program has it for itself, without a server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embedded: bool,
+}
+
+impl Identity {
+    /// Which life of its ledger the cluster is: 1 for one that founded it, one more with each restore.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        let epoch = self.cluster_id.split_once('-').and_then(|(_, epoch)| epoch.parse().ok());
+        epoch.unwrap_or(1)
+    }
+
+    /// The id that the cluster was given, without its epoch.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        self.cluster_id.split_once('-').map_or(&self.cluster_id, |(cluster, _)| cluster)
+    }
 }
 
 /// Who wants to use a directory.
@@ -87,6 +105,7 @@ pub fn open(env: &Env, data_dir: &Path, node_id: NodeId, claim: Claim, fresh: Fr
         }
         return Ok(identity);
     }
+    restore::refuse_unfinished(env, data_dir)?;
     for (what, dir) in [("a log", "wal"), ("segments", "segments")] {
         if env.io.list(&data_dir.join(dir)).is_ok_and(|files| !files.is_empty()) {
             return Err(Error::new(
@@ -176,7 +195,11 @@ fn check(identity: &Identity, data_dir: &Path, node_id: NodeId, claim: Claim) ->
     }
 }
 
-fn write(env: &Env, data_dir: &Path, identity: &Identity) -> Result<()> {
+/// Makes a directory its owner's, durably.
+///
+/// # Errors
+/// [`Code::Io`], [`Code::DiskFull`].
+pub(super) fn write(env: &Env, data_dir: &Path, identity: &Identity) -> Result<()> {
     let path = data_dir.join(FILE);
     let write = || -> std::io::Result<()> {
         let draft = data_dir.join("identity.json.new");

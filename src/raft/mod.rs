@@ -12,6 +12,7 @@
 //! openraft's own snapshot, purge and lag limits count entries, and one of our entries is anything from
 //! a byte to a hundred megabytes: they are switched off, and bounds in bytes are ours.
 
+mod anew;
 mod answers;
 mod behind;
 mod codec;
@@ -51,6 +52,7 @@ use openraft_rt_tokio::TokioRuntime;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
+    anew::begin_anew,
     behind::{Ahead, TooFarAhead},
     members::{Change, Member},
     sabotage::Sabotage,

@@ -24,6 +24,7 @@ pub mod boundary;
 pub mod entry;
 mod idempotency;
 mod keys;
+pub mod link;
 mod memtable;
 mod newest;
 pub mod outcome;

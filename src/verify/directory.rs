@@ -36,16 +36,16 @@ use crate::{
 };
 
 /// Verifying goes around the cache; opening a segment needs one all the same.
-const CACHE_BYTES: u64 = 1 << 20;
+pub(super) const CACHE_BYTES: u64 = 1 << 20;
 
 /// Records between two looks at how far it is.
-const TICK_RECORDS: u64 = 4_096;
+pub(super) const TICK_RECORDS: u64 = 4_096;
 
 /// A signed checkpoint that the records have to agree with.
 #[derive(Clone, Debug)]
 pub struct Note {
     name: String,
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     signers: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Note {
     }
 
     /// What a report says of it.
-    fn told(&self) -> CheckedNote {
+    pub(super) fn told(&self) -> CheckedNote {
         CheckedNote {
             name: self.name.clone(),
             origin: self.checkpoint.origin().to_owned(),
@@ -70,8 +70,14 @@ impl Note {
         }
     }
 
+    /// The log that it is of.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.checkpoint.origin()
+    }
+
     /// Checks it against the root of that many records.
-    fn check(&self, root: Option<&Hash>) -> Result<CheckedNote> {
+    pub(super) fn check(&self, root: Option<&Hash>) -> Result<CheckedNote> {
         let size = self.checkpoint.size();
         match root {
             Some(root) if root == self.checkpoint.root() => Ok(self.told()),
@@ -112,6 +118,15 @@ impl Progress {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records.load(Relaxed)
+    }
+
+    pub(super) fn add(&self, records: u64) {
+        self.records.fetch_add(records, Relaxed);
+    }
+
+    /// Records that turned out to be of no use.
+    pub(super) fn take_back(&self, records: u64) {
+        self.records.fetch_sub(records, Relaxed);
     }
 }
 
@@ -312,11 +327,11 @@ impl Walk<'_> {
             roots.leaf(leaf_hash);
             untold += 1;
             if untold == TICK_RECORDS {
-                self.progress.records.fetch_add(untold, Relaxed);
+                self.progress.add(untold);
                 untold = 0;
             }
         })?;
-        self.progress.records.fetch_add(untold, Relaxed);
+        self.progress.add(untold);
         Ok(roots.found())
     }
 }

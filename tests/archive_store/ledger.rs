@@ -18,6 +18,7 @@ use scribe_ledger::{
         file_name,
     },
     sim::SimIo,
+    state::{boundary::Boundary, settings::Settings, signers::Enrolment},
     types::{LogId, LogIndex, Op, SegmentId, Seq},
 };
 
@@ -27,6 +28,7 @@ pub const LEDGER: LedgerId = LedgerId([0x5c; 16]);
 pub struct Ledger {
     pub io: SimIo,
     pub segments: Vec<Segment>,
+    pub signer: Signer,
     /// A signed checkpoint at the end of each segment.
     pub checkpoints: Vec<Bytes>,
 }
@@ -35,6 +37,14 @@ pub struct Ledger {
 pub fn ledger(records: &[u64]) -> Ledger {
     let io = SimIo::new(77);
     let signer = Signer::from_seed("scribe/test/1", &[9; 32]).unwrap();
+    let key = signer.verifier_key().clone();
+    let boundary = Boundary {
+        last_time_ms: 5_000,
+        settings: Some(Settings { segment_bytes: 1 << 20, ..Settings::BUILT_IN }),
+        signers: vec![Enrolment { member: 1, incarnation: 7, key }],
+        ..Boundary::default()
+    };
+    let boundary = boundary.encode().unwrap();
     let mut tree = Growth::default();
     let (mut segments, mut checkpoints) = (Vec::new(), Vec::new());
     let mut seq = 0;
@@ -75,15 +85,15 @@ pub fn ledger(records: &[u64]) -> Ledger {
             root_after: tree.root().0,
             subtrees: &subtrees,
             high_subtrees: &high_subtrees,
-            idempotency: b"outcomes",
-            boundary: b"the replicated state at its end",
+            idempotency: b"",
+            boundary: &boundary,
         };
         writer.finish(info).unwrap();
         segments.push(Segment::open(&io, &path, Arc::new(BlockCache::new(1 << 20))).unwrap());
         let note = Checkpoint::new("scribe/test/1", seq, tree.root()).unwrap().sign(&signer).unwrap();
         checkpoints.push(Bytes::from(note.to_string()));
     }
-    Ledger { io, segments, checkpoints }
+    Ledger { io, segments, signer, checkpoints }
 }
 
 /// Small ones, noise and some that have a block of their own.

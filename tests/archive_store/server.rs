@@ -148,6 +148,17 @@ impl Server {
         }
     }
 
+    /// What a program needs to know to reach it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        [
+            ("SCRIBE_STORAGE_S3_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("SCRIBE_STORAGE_S3_PATH_STYLE", "true".into()),
+            ("SCRIBE_STORAGE_S3_ACCESS_KEY_ID", KEY_ID.into()),
+            ("SCRIBE_STORAGE_S3_SECRET_ACCESS_KEY", KEY.into()),
+        ]
+        .into()
+    }
+
     pub fn store(&self) -> S3Store {
         S3Store::new(self.options()).unwrap()
     }

@@ -2,10 +2,9 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Read, Write},
+    io::{Read, Write},
     path::Path,
-    sync::{Arc, mpsc},
-    thread,
+    sync::Arc,
 };
 
 use super::VerifyArgs;
@@ -38,7 +37,7 @@ pub(super) fn verify<W: Write>(
     let (notes, named) = match given {
         Some(notes) => (notes, Vec::new()),
         None => {
-            let named = keys_named_by(&plan);
+            let named = keys_named_by(plan.boundary());
             if named.is_empty() && !args.checkpoint.is_empty() {
                 let what = format!("{} does not say who signs for it: give --key", dir.display());
                 return Err(Failure::Usage(what));
@@ -46,20 +45,8 @@ pub(super) fn verify<W: Write>(
             (read(&named)?, named)
         }
     };
-    let progress = Progress::default();
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let report = thread::scope(|scope| {
-        let (done, is_done) = mpsc::channel::<()>();
-        if io::stderr().is_terminal() {
-            let (total, progress) = (plan.records(), &progress);
-            scope.spawn(move || bar::show(total, progress, &is_done));
-        }
-        let report = plan.verify(&notes, threads, &progress);
-        // The bar goes away before anything else is printed.
-        drop(done);
-        report
-    });
-    let report = report.map_err(failure)?;
+    let check = |threads, progress: &Progress| plan.verify(&notes, threads, progress);
+    let report = bar::beside(plan.records(), check).map_err(failure)?;
     if !report.ahead.is_empty() {
         return Err(Failure::Undecided(cannot_tell(&report)));
     }
@@ -67,13 +54,13 @@ pub(super) fn verify<W: Write>(
 }
 
 /// The keys that members of the ledger sign with, by its own word.
-fn keys_named_by(plan: &Plan) -> Vec<VerifierKey> {
-    let boundary = Boundary::decode(plan.boundary()).unwrap_or_default();
+pub(in crate::cli) fn keys_named_by(boundary: &[u8]) -> Vec<VerifierKey> {
+    let boundary = Boundary::decode(boundary).unwrap_or_default();
     boundary.signers.into_iter().map(|signer| signer.key).collect()
 }
 
 /// Why the checkpoints that cover more than is here prove nothing, and what to do.
-fn cannot_tell(report: &Report) -> String {
+pub(super) fn cannot_tell(report: &Report) -> String {
     let ahead = report.ahead.iter().map(|note| format!("{} in {}", note.size, note.name));
     format!(
         "cannot tell yet: the {} records here are whole (root {}), and a checkpoint covers more: {}. The others may not \
@@ -85,7 +72,7 @@ fn cannot_tell(report: &Report) -> String {
     )
 }
 
-fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
+pub(super) fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
     let reading = |error| Failure::Usage(format!("reading {}: {error}", path.display()));
     let mut bytes = Vec::new();
     fs::File::open(path)
@@ -95,11 +82,11 @@ fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
     Note::read(&name, &bytes, keys).map_err(|error| Failure::Failed(format!("{name}: {error}")))
 }
 
-fn failure(error: Error) -> Failure {
+pub(in crate::cli) fn failure(error: Error) -> Failure {
     match error.code() {
         Code::Malformed => Failure::Usage(error.to_string()),
         // It says nothing of what is there.
-        Code::Io => Failure::Undecided(format!("cannot tell: {error}")),
+        Code::Io | Code::Unavailable => Failure::Undecided(format!("cannot tell: {error}")),
         _ => Failure::Failed(error.to_string()),
     }
 }
