@@ -11,6 +11,8 @@
 //! entry wins, and both go on from it. It does not own which node archives, nor the tree: that a root is right is for
 //! whoever verifies segments to say.
 
+mod carry;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -111,6 +113,12 @@ impl Manifest {
         self.epoch
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub const fn ledger(&self) -> LedgerId {
+        self.ledger
+    }
+
     /// The entry of a segment, if it has one.
     ///
     /// # Errors
@@ -208,12 +216,7 @@ impl Manifest {
         }
         staged.upload(&*self.store).await?;
         // From here on the object is there, and nothing names it.
-        for (note, size) in checkpoints.iter().zip(sizes) {
-            let name = layout::checkpoint(self.epoch, size, blake3::hash(note).as_bytes());
-            if self.store.put_once(&name, note.clone().into()).await? == Put::Conflict {
-                return Err(self.damaged(&name, "its bytes are not those that its name stands for"));
-            }
-        }
+        self.put_notes(checkpoints).await?;
         let put = self.store.put_once(&name, Bytes::copy_from_slice(&entry.encode()).into()).await?;
         // From here on the ledger in the store ends with this segment, or with what another leader has made of it.
         let there = self.entry(segment.id()).await?;

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::Identity;
 use crate::{
-    archive::{DirectoryStore, LedgerId, Progress, Store, StoreError, Trouble, object::packing},
+    archive::{DirectoryStore, Epoch, LedgerId, Progress, Store, StoreError, Trouble, object::packing},
     config::Config,
     env::Env,
     error::{Error, Result},
@@ -62,14 +62,14 @@ impl Archiving {
             return Ok(Self::off(Progress::off()));
         }
         let opened = store(env, config, identity).and_then(|store| {
-            let ledger = LedgerId::parse(&identity.cluster_id).ok_or_else(|| {
+            let cluster = LedgerId::parse(identity.cluster()).ok_or_else(|| {
                 let what =
-                    format!("the ledger's id {:?} is none that an archive is known by", identity.cluster_id);
+                    format!("the cluster's id {:?} is none that an archive is known by", identity.cluster_id);
                 StoreError::new(Trouble::Denied, what)
             });
-            Ok((store, ledger?))
+            Ok((store, cluster?))
         });
-        let (store, ledger) = match opened {
+        let (store, cluster) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let (place, error) = (place(config), Error::from(error));
@@ -85,7 +85,8 @@ impl Archiving {
             consensus: consensus.clone(),
             state: state.clone(),
             store,
-            ledger,
+            cluster,
+            epoch: Epoch(identity.epoch()),
             signer,
             gauge,
             progress: progress.clone(),

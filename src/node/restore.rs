@@ -29,7 +29,7 @@ use super::{
     lock,
 };
 use crate::{
-    archive::{Entry, object::unpack},
+    archive::{Entry, Epoch, LedgerId, object::unpack},
     env::{Env, OpenMode},
     error::{Code, Error, Result},
     proof::{Hash, frontier::Frontier, growth::Growth, leaf::Leaf},
@@ -38,7 +38,7 @@ use crate::{
         BlockCache, FinishInfo, LEAF_HASH_BYTES, RecordRef, Segment, SegmentHead, SegmentWriter, file_name,
         is_unfinished, parse_name, partial_name, remove,
     },
-    state::{boundary::Boundary, link::Link},
+    state::{self, boundary::Boundary, link::Link},
     types::{LogId, LogIndex, NodeId, Op, SegmentId, Seq},
     verify::{Archived, Keeper, Report},
     wal::{Wal, WalOptions},
@@ -62,6 +62,8 @@ pub struct Restore {
     plan: Plan,
     /// The manifest's last entry.
     last: Entry,
+    /// The cluster that archived it, where it is known.
+    archived_by: Option<LedgerId>,
     cache: Arc<BlockCache>,
     _lock: Box<dyn Send + Sync>,
 }
@@ -171,9 +173,9 @@ impl Restore {
             plan
         };
         // From here on the directory is this restore's.
-        let (env, last) = (env.clone(), last.clone());
+        let (env, last, archived_by) = (env.clone(), last.clone(), archived.cluster());
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        let restore = Self { env, data_dir: data_dir.to_path_buf(), plan, last, cache, _lock: lock };
+        let restore = Self { env, data_dir: data_dir.to_path_buf(), plan, last, archived_by, cache, _lock: lock };
         restore.tidy()?;
         Ok(restore)
     }
@@ -222,7 +224,9 @@ impl Restore {
         let at = summary.last_log;
         let at = LogId { term: at.term.saturating_add(1), index: LogIndex(at.index.0.saturating_add(1)) };
         let (membership, vote) = begin_anew(self.plan.node_id, self.plan.incarnation, at)?;
-        self.write_link(&last, &link, at, Boundary { membership, ..boundary })?;
+        // The archive of the new cluster may be another one: how far that goes is for itself to say.
+        let archived = state::archived::Archived::default();
+        self.write_link(&last, &link, at, Boundary { membership, archived, ..boundary })?;
         self.begin_log(wal, at, vote).await?;
         self.sync_dir(&self.data_dir)?;
         let Plan { epoch, cluster, node_id, incarnation, .. } = &self.plan;
@@ -240,11 +244,16 @@ impl Restore {
         Ok(Restored { identity, link })
     }
 
-    /// The name of the log that is gone on from: as it was signed, or else as its keys are called.
+    /// The name of the log that is gone on from: as it was signed, or else as its keys are called. Either may be of an
+    /// epoch before, where the last one has not signed anything that is archived: a default name tells.
     fn old_origin(&self, report: &Report, boundary: &Boundary) -> String {
+        let Epoch(epoch) = self.last.epoch;
+        let is_its = |name: &String| !name.starts_with("scribe/") || name.ends_with(&format!("/{epoch}"));
         let signed = report.checkpoints.iter().max_by_key(|note| note.size).map(|note| note.origin.clone());
         let named = || boundary.signers.last().map(|signer| signer.key.name().to_owned());
-        signed.or_else(named).unwrap_or_else(|| format!("scribe/{}/{}", self.last.ledger, self.last.epoch.0))
+        let cluster = self.archived_by.unwrap_or(self.last.ledger);
+        let by_default = || format!("scribe/{cluster}/{epoch}");
+        signed.filter(is_its).or_else(|| named().filter(is_its)).unwrap_or_else(by_default)
     }
 
     /// Writes the segment of the link: its record alone, and the state that a node begins from.

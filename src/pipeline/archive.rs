@@ -12,6 +12,11 @@
 //! probes its store once and otherwise only applies. Where every node has a directory of its own, each leader completes
 //! its own, and `archived` is what some leader has in its.
 //!
+//! The cluster claims the archive when its leader begins, and looks whether it still has it before each segment. A cluster
+//! that was restored has the archive under its own epoch; the one before it, which may run on, finds that claim, says so
+//! and archives no more. An entry that it writes at that very moment lies in its own epoch, where nobody goes on from it.
+//! A restored ledger's id is in its link, the record that its epoch begins with.
+//!
 //! Whatever fails is tried again, later and later; nothing waits for it. Memory is some megabytes. It does not own
 //! objects, names and their order in the store ([`crate::archive`]), nor what is evicted.
 
@@ -29,15 +34,18 @@ use super::gauge::Gauge;
 use crate::{
     archive::{
         Epoch, LedgerId, Manifest, Progress, Store, Tip,
+        fence::Claim,
         marker::StoreId,
         progress::{Condition, Failure},
     },
     env::{Io, Rng},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     proof::{Hash, checkpoint::Checkpoint, key::Signer},
     raft::Consensus,
     segment::{Packing, Segment, remove},
-    state::{State, archived::Archived, attestation::ATTESTATION_LEVEL},
+    state::{
+        State, archived::Archived, attestation::ATTESTATION_LEVEL, boundary::Boundary, link::Link,
+    },
     types::{SegmentId, Seq},
 };
 
@@ -56,8 +64,10 @@ pub struct Footing {
     pub state: Arc<State>,
     /// The archive.
     pub store: Arc<dyn Store>,
-    /// Whose it is.
-    pub ledger: LedgerId,
+    /// The cluster that archives: in epoch 1 its id is the ledger's.
+    pub cluster: LedgerId,
+    /// Which life of the ledger it is.
+    pub epoch: Epoch,
     /// Who signs the checkpoints that lie beside segments; nobody in a ledger that shows none.
     pub signer: Option<Signer>,
     /// What the stage holds.
@@ -90,7 +100,8 @@ pub struct Options {
 pub struct Archive {
     on: Footing,
     options: Options,
-    manifest: Manifest,
+    /// Known with the ledger's id.
+    manifest: Option<Manifest>,
     /// Whether the store has been seen to answer, while it may not be written to.
     is_seen: bool,
     /// Which store was probed.
@@ -104,8 +115,11 @@ pub struct Archive {
 /// What decides what is to be done.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    epoch: Epoch,
     /// The ledger is there to stay: one without records may still make way for another, whose archive this is then.
     stays: bool,
+    /// Whose archive it is to be.
+    is_known: bool,
     is_seen: bool,
     is_probed: bool,
     leads: bool,
@@ -125,9 +139,11 @@ enum Step {
     Rest,
     /// See whether the store answers.
     See,
+    /// Find out which ledger this is.
+    Learn,
     /// Find out what the store is.
     Probe,
-    /// Read what the manifest has.
+    /// Claim the archive, and read what the manifest has.
     Read,
     /// Tell all members.
     Say(Archived),
@@ -136,11 +152,12 @@ enum Step {
 }
 
 fn decide(seen: &Seen) -> Step {
-    let Seen { tip, .. } = seen;
-    let said = Archived::before(EPOCH.0, tip.next, tip.end_seq);
+    let Seen { tip, epoch, .. } = seen;
+    let said = Archived::before(epoch.0, tip.next, tip.end_seq);
     match seen {
         Seen { stays: false, is_seen: false, .. } => Step::See,
         Seen { stays: false, .. } => Step::Rest,
+        Seen { is_known: false, .. } => Step::Learn,
         Seen { is_probed: false, .. } => Step::Probe,
         Seen { leads: false, .. } => Step::Rest,
         Seen { is_read: false, .. } => Step::Read,
@@ -153,14 +170,13 @@ fn decide(seen: &Seen) -> Step {
     }
 }
 
-/// The ledger's first life: nothing is restored yet.
-const EPOCH: Epoch = Epoch::FIRST;
-
 impl Archive {
     /// Archives what is sealed where this member leads.
     #[must_use]
     pub fn new(on: Footing, options: Options) -> Self {
-        let manifest = Manifest::new(on.store.clone(), on.ledger, EPOCH);
+        let Footing { store, cluster, epoch, .. } = &on;
+        // Whoever founded the ledger is called like it.
+        let manifest = (*epoch == Epoch::FIRST).then(|| Manifest::new(store.clone(), *cluster, *epoch));
         Self { on, options, manifest, is_seen: false, store: None, tip: Tip::default(), is_read: false }
     }
 
@@ -211,7 +227,9 @@ impl Archive {
             false => sealed,
         };
         decide(&Seen {
+            epoch: self.on.epoch,
             stays,
+            is_known: self.manifest.is_some(),
             is_seen: self.is_seen,
             is_probed: self.store.is_some(),
             leads,
@@ -233,6 +251,7 @@ impl Archive {
                 self.is_seen = true;
                 Ok(())
             }
+            Step::Learn => self.learn().await,
             Step::Probe => self.probe().await,
             Step::Read => self.read().await,
             Step::Say(archived) => self.say(archived).await,
@@ -240,9 +259,34 @@ impl Archive {
         }
     }
 
+    /// Reads the link that the epoch begins with. A member that is coming to the cluster has to fetch it first.
+    async fn learn(&mut self) -> Result<()> {
+        let Footing { state, store, epoch, apart, .. } = &self.on;
+        let (state, key) = (state.clone(), Link::key(epoch.0));
+        let Some(record) = apart.run(async move { state.newest(&key) }).await? else {
+            sleep(PAUSE).await;
+            return Ok(());
+        };
+        let ledger = LedgerId::parse(&Link::decode(&record.value)?.ledger).ok_or_else(|| {
+            Error::new(Code::Corrupt, "the link that the ledger's epoch begins with names no ledger")
+        })?;
+        self.manifest = Some(Manifest::new(store.clone(), ledger, *epoch));
+        Ok(())
+    }
+
+    /// The manifest; nothing but [`Step::Learn`] is decided where there is none yet.
+    fn manifest(&self) -> Result<Manifest> {
+        self.manifest.clone().ok_or_else(|| Error::new(Code::Internal, "it is not known whose archive this is"))
+    }
+
+    fn claim(&self) -> Claim {
+        Claim { epoch: self.on.epoch, cluster: self.on.cluster }
+    }
+
     async fn probe(&mut self) -> Result<()> {
-        let Footing { store, ledger, rng, apart, .. } = &self.on;
-        let report = apart.run(probed(store.clone(), *ledger, rng.clone())).await?;
+        let ledger = self.manifest()?.ledger();
+        let Footing { store, rng, apart, .. } = &self.on;
+        let report = apart.run(probed(store.clone(), ledger, rng.clone())).await?;
         for warning in &report.warnings {
             tracing::warn!(archive = store.place(), "{warning}");
         }
@@ -260,9 +304,10 @@ impl Archive {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let (manifest, tip) = (self.manifest.clone(), self.tip);
+        let (store, claim) = (self.on.store.clone(), self.claim());
+        let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
-        let (tip, objects) = self.on.apart.run(read(manifest, tip, segments)).await?;
+        let (tip, objects) = self.on.apart.run(read((store, claim), manifest, tip, segments)).await?;
         self.on.progress.note_objects(self.tip.next, objects);
         self.tip = tip;
         self.is_read = true;
@@ -293,8 +338,8 @@ impl Archive {
             free_bytes_min: self.options.free_bytes_min,
         };
         let add = add(
-            (self.on.store.clone(), self.store),
-            self.manifest.clone(),
+            (self.on.store.clone(), self.store, self.claim()),
+            self.manifest()?,
             self.tip,
             (segment.clone(), before),
             self.checkpoint(segment)?,
@@ -321,10 +366,15 @@ impl Archive {
         Ok(())
     }
 
-    /// What this member vouches for at a segment's end.
+    /// What this member vouches for at a segment's end. Only where the segment itself names its key: who has the archive
+    /// alone could not tell otherwise whose signature that is.
     fn checkpoint(&self, segment: &Segment) -> Result<Vec<Bytes>> {
         let (size, root) = (segment.summary().end_seq, segment.summary().root_after);
         let Some(signer) = self.on.signer.as_ref().filter(|_| size > Seq(0)) else { return Ok(Vec::new()) };
+        let named = Boundary::decode(&segment.summary().boundary)?.signers;
+        if named.iter().all(|enrolment| enrolment.key != *signer.verifier_key()) {
+            return Ok(Vec::new());
+        }
         let note = Checkpoint::new(signer.name(), size.0, Hash(root))?.sign(signer)?;
         Ok(vec![Bytes::from(note.to_string())])
     }
@@ -364,7 +414,9 @@ mod tests {
 
     fn leader() -> Seen {
         Seen {
+            epoch: Epoch::FIRST,
             stays: true,
+            is_known: true,
             is_seen: true,
             is_probed: true,
             leads: true,
@@ -398,7 +450,14 @@ mod tests {
             (Seen { is_read: false, ..leader }, Step::Read),
             (Seen { leads: false, ..leader }, Step::Rest),
             (Seen { leads: false, is_read: false, is_probed: false, ..leader }, Step::Probe),
+            (Seen { is_known: false, is_read: false, is_probed: false, ..leader }, Step::Learn),
             (Seen { stays: false, is_probed: false, ..leader }, Step::Rest),
+            // What another epoch has archived elsewhere is not what this one has.
+            (Seen { epoch: Epoch(2), ..leader }, Step::Add(SegmentId(2))),
+            (
+                Seen { epoch: Epoch(2), tip: tip(3), ..leader },
+                Step::Say(Archived::before(2, SegmentId(3), Seq(30))),
+            ),
             (Seen { stays: false, is_probed: false, is_seen: false, ..leader }, Step::See),
         ] {
             assert_eq!(decide(&seen), step, "{seen:?}");

@@ -36,7 +36,11 @@ use super::{
     roots::Roots,
 };
 use crate::{
-    archive::{Cold, Entry, Epoch, Manifest, Marker, Store, Tip, Trouble, fence, fetched, layout, manifest},
+    archive::{
+        Cold, Entry, Epoch, LedgerId, Manifest, Marker, Store, Tip, Trouble,
+        fence::{self, Claim},
+        fetched, layout, manifest,
+    },
     error::{Code, Error, Result},
     proof::{Hash, checkpoint::Checkpoint, note},
     segment::{BlockCache, Segment, SegmentSummary},
@@ -89,8 +93,8 @@ pub struct Archived {
     notes: Vec<(String, Bytes)>,
     unnamed: Vec<String>,
     cache: Arc<BlockCache>,
-    /// The newest epoch that has a manifest or was claimed.
-    claimed: Epoch,
+    /// Who may write to it.
+    holder: Option<Claim>,
 }
 
 impl Archived {
@@ -103,7 +107,7 @@ impl Archived {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
         let marker = read_marker(&*store).await?;
         let epoch = manifest::newest_epoch(&*store).await?.unwrap_or(Epoch::FIRST);
-        let claimed = fence::holder(&*store).await?.map_or(epoch, |holder| holder.epoch.max(epoch));
+        let holder = fence::holder(&*store).await?;
         let manifest = Manifest::new(store.clone(), marker.ledger, epoch);
         let mut entries = Vec::new();
         let tip = manifest.follow(Tip::default(), |entry| {
@@ -128,7 +132,7 @@ impl Archived {
         let notes = notes.into_iter().map(named).collect();
         let unnamed = unnamed(&*store, epoch, &entries).await?;
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        Ok(Self { store, marker, epoch, entries, boundary, notes, unnamed, cache, claimed })
+        Ok(Self { store, marker, epoch, entries, boundary, notes, unnamed, cache, holder })
     }
 
     /// Whose archive it is, and which one.
@@ -146,7 +150,17 @@ impl Archived {
     /// The epoch that a restore begins; `None` when there is no further one.
     #[must_use]
     pub fn next_epoch(&self) -> Option<Epoch> {
-        self.claimed.0.checked_add(1).map(Epoch)
+        let newest = self.holder.map_or(self.epoch, |holder| holder.epoch.max(self.epoch));
+        newest.0.checked_add(1).map(Epoch)
+    }
+
+    /// The cluster that has archived in this epoch, where it is known.
+    #[must_use]
+    pub fn cluster(&self) -> Option<LedgerId> {
+        match self.holder.filter(|holder| holder.epoch == self.epoch) {
+            Some(holder) => Some(holder.cluster),
+            None => (self.epoch == Epoch::FIRST).then_some(self.marker.ledger),
+        }
     }
 
     /// Its entries.

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::{
     archive::{
-        LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip, layout,
+        LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip,
+        fence::{Claim, claim},
+        layout,
         marker::StoreId,
         probe::{Report, probe},
         store::Trouble,
@@ -47,15 +49,30 @@ pub(super) async fn probed(store: Arc<dyn Store>, ledger: LedgerId, rng: Arc<dyn
     Ok(probe(&*store, ledger, &*rng).await?)
 }
 
-/// Reads the manifest behind `tip`: where it ends, and the objects that it names. Those of segments that are sealed here
-/// have to be of the same ones.
-pub(super) async fn read(manifest: Manifest, tip: Tip, segments: Segments) -> Result<(Tip, Vec<ObjectRef>)> {
+/// Claims the archive, and reads the manifest behind `tip`: where it ends, and the objects that it names. Those of
+/// segments that are sealed here have to be of the same ones. The manifest of a restored ledger begins with what the
+/// epoch before it has.
+pub(super) async fn read(
+    (store, own): (Arc<dyn Store>, Claim),
+    manifest: Manifest,
+    tip: Tip,
+    segments: Segments,
+) -> Result<(Tip, Vec<ObjectRef>)> {
+    claim(&*store, own).await?;
+    let digest_of = |id: SegmentId| Some(segments.get(usize::try_from(id.0).ok()?)?.summary().digest);
+    let carried = match tip.next {
+        SegmentId(0) => manifest.carry_over(digest_of).await?,
+        _ => 0,
+    };
+    if carried > 0 {
+        let (archive, epoch) = (store.place(), own.epoch.0);
+        tracing::info!(archive, epoch, segments = carried, "the archive goes on behind the epoch before");
+    }
     let mut objects = Vec::new();
     let tip = manifest
         .follow(tip, |entry| {
             let id = entry.object.segment;
-            let here = usize::try_from(id.0).ok().and_then(|at| segments.get(at));
-            match here.map(|here| here.summary().digest) {
+            match digest_of(id) {
                 Some(digest) if digest != entry.digest => Err(other_ledger(id)),
                 _ => {
                     objects.push(entry.object);
@@ -77,7 +94,7 @@ fn other_ledger(id: SegmentId) -> Error {
 
 /// Archives a segment, whose predecessor has this digest.
 pub(super) async fn add(
-    (store, known): (Arc<dyn Store>, Option<StoreId>),
+    (store, known, own): (Arc<dyn Store>, Option<StoreId>, Claim),
     manifest: Manifest,
     mut tip: Tip,
     (segment, before): (Arc<Segment>, [u8; 32]),
@@ -90,6 +107,9 @@ pub(super) async fn add(
     if known.is_some_and(|known| known != there) {
         return Ok(Added::OtherStore(there));
     }
+    // Before the upload: that would be in vain. Whoever claims the archive meanwhile has an epoch of its own, in which
+    // nothing is that this writes.
+    claim(&*store, own).await?;
     // What a leader before has archived may have been sealed here since it was read.
     if tip.digest != before {
         return Err(other_ledger(SegmentId(id.0.saturating_sub(1))));
