@@ -175,7 +175,8 @@ impl Restore {
         // From here on the directory is this restore's.
         let (env, last, archived_by) = (env.clone(), last.clone(), archived.cluster());
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        let restore = Self { env, data_dir: data_dir.to_path_buf(), plan, last, archived_by, cache, _lock: lock };
+        let restore =
+            Self { env, data_dir: data_dir.to_path_buf(), plan, last, archived_by, cache, _lock: lock };
         restore.tidy()?;
         Ok(restore)
     }

@@ -43,9 +43,7 @@ use crate::{
     proof::{Hash, checkpoint::Checkpoint, key::Signer},
     raft::Consensus,
     segment::{Packing, Segment, remove},
-    state::{
-        State, archived::Archived, attestation::ATTESTATION_LEVEL, boundary::Boundary, link::Link,
-    },
+    state::{State, archived::Archived, attestation::ATTESTATION_LEVEL, boundary::Boundary, link::Link},
     types::{SegmentId, Seq},
 };
 
@@ -276,7 +274,9 @@ impl Archive {
 
     /// The manifest; nothing but [`Step::Learn`] is decided where there is none yet.
     fn manifest(&self) -> Result<Manifest> {
-        self.manifest.clone().ok_or_else(|| Error::new(Code::Internal, "it is not known whose archive this is"))
+        self.manifest
+            .clone()
+            .ok_or_else(|| Error::new(Code::Internal, "it is not known whose archive this is"))
     }
 
     fn claim(&self) -> Claim {

@@ -2,6 +2,7 @@
 //! real S3 server with signature checks; then every trouble that each of them can make.
 
 mod backing_up;
+mod carrying;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;

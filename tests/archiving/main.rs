@@ -7,11 +7,15 @@ mod client;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "tests/cluster shares it")]
 mod process;
+#[path = "../cluster/trio.rs"]
+#[allow(dead_code)]
+mod trio;
 #[path = "../cluster/wait.rs"]
 #[allow(dead_code)]
 mod wait;
 
 mod bucket;
+mod circle;
 mod crash;
 mod disks;
 mod group;
