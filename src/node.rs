@@ -52,7 +52,7 @@ pub use self::{
 };
 
 use crate::{
-    archive::Progress,
+    archive::{Epoch, Progress},
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
@@ -60,6 +60,7 @@ use crate::{
         elsewhere::other_members,
         enrol::enrol_own_key,
         fetch::{FetchOptions, Fetcher, Progress as FetchProgress},
+        from_archive::FromArchive,
         level::raise_feature_level,
         repair::Repairs,
         segments::{self, SaysHowItIs},
@@ -536,7 +537,11 @@ impl Node {
         };
         let elsewhere = other_members(consensus.clone(), env.network.clone());
         let repairs = Repairs::new(sealed.clone(), elsewhere, config.wal.disk_free_bytes_min);
+        let store = archiving::store(env, config, &identity);
+        let reached = store.as_ref().and_then(|store| store.as_ref().ok());
+        let from_archive = reached.map(|store| FromArchive::new(store.clone(), Epoch(identity.epoch())));
         let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
+        let fetcher = fetcher.with_archive(from_archive);
         let vitals = vitals(&consensus, &wal, fetcher.progress());
         let signs = desk.as_ref().map_or_else(Weak::new, Arc::downgrade);
         segments::serve(&*env.network, &sealed, &vitals, signs);
@@ -574,7 +579,7 @@ impl Node {
         let reader = Reader::new(consensus.clone(), state.clone());
         let stands_on = (&consensus, &state, signer.clone());
         let Archiving { progress: archive, apart: archiving, stage } =
-            Archiving::open(env, config, &identity, driver, stands_on, gauges.archive.clone())?;
+            Archiving::open(env, config, &identity, (store, driver), stands_on, gauges.archive.clone())?;
         let own_key = signer.map(|signer| signer.verifier_key().clone());
         let checkpoints = background.checkpoint.subscribe();
         let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, own_key.clone(), archive.clone());

@@ -1,10 +1,12 @@
-//! Fetches segments from a member that has them, and puts them in place one after the other.
+//! Fetches segments from the archive or a member that has them, and puts them in place one after the other.
 //!
 //! ```text
-//! list ─► parts, PARTS_AT_ONCE under way ─► segment-n.seg.part ─► sync ─► verify ─► announce ─► segment-n.seg
+//!        ┌─► the archive's object ────────┐
+//! list ──┤  it has none, or trouble       ├─► segment-n.seg.part ─► sync ─► verify ─► announce ─► segment-n.seg
+//!        └─► parts, PARTS_AT_ONCE at once ┘
 //! ```
 //!
-//! Takes the address of a leader, gives files under their final names, each of which was verified from end to end
+//! Takes the address of a leader, who says which segments there are, gives files under their final names, each of which was verified from end to end
 //! and goes on where the one before it ends. Nothing that another member says is believed: a segment that is not
 //! sound is removed, and the leader given up. A crash leaves each segment whole in its place or not at all. It does
 //! not own when segments are fetched, nor what becomes of the log.
@@ -17,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::{
+    from_archive::FromArchive,
     message::{Listed, PART_BYTES_MAX, Question, decode_list, decode_part},
     switch::Switch,
     vitals::CatchingUp,
@@ -68,6 +71,7 @@ pub struct Fetcher {
     sealed: Arc<Sealed>,
     switch: Switch,
     options: FetchOptions,
+    archive: Option<FromArchive>,
     progress: Progress,
 }
 
@@ -111,7 +115,13 @@ impl Fetcher {
     ) -> Self {
         let part_bytes = options.part_bytes.clamp(1, PART_BYTES_MAX);
         let options = FetchOptions { part_bytes, ..options };
-        Self { network, sealed, switch, options, progress: Progress::default() }
+        Self { network, sealed, switch, options, archive: None, progress: Progress::default() }
+    }
+
+    /// Asks this archive first.
+    #[must_use]
+    pub fn with_archive(self, archive: Option<FromArchive>) -> Self {
+        Self { archive, ..self }
     }
 
     /// How far [`Fetcher::fetch_all`] has come.
@@ -128,6 +138,7 @@ impl Fetcher {
     /// that goes on from here, [`Code::DiskFull`] and [`Code::Io`] of this disk. The next one may go on from there.
     pub async fn fetch_all(&self, leader: &Ahead, installed: &mut u64) -> Result<()> {
         let _ends = EndsWithIt(&self.progress);
+        let mut archive = self.archive.as_ref();
         let mut chain = Chain::new();
         for segment in self.sealed.segments().iter() {
             chain.follow(segment.summary(), &self.sealed.dir().join(file_name(segment.summary().id())))?;
@@ -141,28 +152,60 @@ impl Fetcher {
             let of = chain.segments + listed.len() as u64;
             for listed in listed {
                 self.progress.have(chain.segments, of);
-                let summary = self.fetch(leader, listed, &chain).await?;
-                let id = summary.id();
+                let (summary, from) = self.fetch(leader, &mut archive, listed, &chain).await?;
+                let (id, bytes) = (summary.id(), summary.file_bytes);
                 self.put_in_place(leader, &summary)?;
                 *installed += 1;
                 chain.follow(&summary, &self.sealed.dir().join(file_name(id)))?;
-                tracing::info!(%id, end = %chain.end_seq, bytes = summary.file_bytes, "a segment was fetched");
+                tracing::info!(%id, end = %chain.end_seq, bytes, %from, "a segment was fetched");
             }
         }
     }
 
-    /// Fetches the segment behind `chain` under its partial name, and verifies it.
-    async fn fetch(&self, leader: &Ahead, listed: Listed, chain: &Chain) -> Result<SegmentSummary> {
+    /// Fetches the segment behind `chain` under its partial name, and verifies it. An archive that does not have it has
+    /// no later one either, and one in trouble is not waited for again.
+    async fn fetch(
+        &self,
+        leader: &Ahead,
+        archive: &mut Option<&FromArchive>,
+        listed: Listed,
+        chain: &Chain,
+    ) -> Result<(SegmentSummary, String)> {
         let id = SegmentId(chain.segments);
         let (io, dir) = (self.sealed.io(), self.sealed.dir());
-        let path = dir.join(partial_name(id));
-        let doing = |what: &str| format!("{what} {}", path.display());
-        let free = io.free_bytes(dir).map_err(|e| Error::io(doing("looking for space for"), &e))?;
+        let free = io
+            .free_bytes(dir)
+            .map_err(|e| Error::io(format!("looking for space in {}", dir.display()), &e))?;
         if free.saturating_sub(self.options.free_bytes_min) < listed.file_bytes {
             let what =
                 format!("segment {id} of {} bytes would leave too little free space", listed.file_bytes);
             return Err(Error::new(Code::DiskFull, what));
         }
+        if let Some(from) = *archive {
+            match self.fetch_from(Origin::Archive(from), listed, chain).await {
+                Ok(summary) => {
+                    self.progress.add(summary.file_bytes);
+                    return Ok((summary, from.place().to_owned()));
+                }
+                Err(error) if error.code() == Code::NotFound => {
+                    tracing::debug!(%error, "the leader is asked for segments");
+                }
+                Err(error) => {
+                    let place = from.place();
+                    tracing::warn!(%error, archive = place, "the archive gives no segments: the leader is asked for them");
+                }
+            }
+            *archive = None;
+        }
+        let summary = self.fetch_from(Origin::Leader(leader), listed, chain).await?;
+        Ok((summary, format!("member {}", leader.leader)))
+    }
+
+    async fn fetch_from(&self, origin: Origin<'_>, listed: Listed, chain: &Chain) -> Result<SegmentSummary> {
+        let id = SegmentId(chain.segments);
+        let (io, dir) = (self.sealed.io(), self.sealed.dir());
+        let path = dir.join(partial_name(id));
+        let doing = |what: &str| format!("{what} {}", path.display());
         // An older one may have pages that a failed sync lost and that look clean: never write over it.
         remove(&**io, &path)?;
         let create = || {
@@ -172,7 +215,11 @@ impl Fetcher {
             Ok(file)
         };
         let file = create().map_err(|e| Error::io(doing("creating"), &e))?;
-        let fetched = match self.fill(leader, id, listed, &*file, &path).await {
+        let filled = match origin {
+            Origin::Leader(leader) => self.fill(leader, id, listed, &*file, &path).await,
+            Origin::Archive(archive) => archive.fetch(id, &listed.digest, file).await,
+        };
+        let fetched = match filled {
             Ok(()) => {
                 without_blocking_others(listed.file_bytes as usize, || self.verify(&path, listed, chain))
             }
@@ -237,6 +284,13 @@ impl Fetcher {
     async fn ask(&self, leader: &Ahead, question: Question) -> Result<Bytes> {
         ask(self.network.clone(), leader.leader, leader.address.clone(), question).await
     }
+}
+
+/// Where a segment comes from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    Archive(&'a FromArchive),
+    Leader(&'a Ahead),
 }
 
 /// Fetching may be dropped at any point, and is over then.

@@ -18,6 +18,7 @@
 //!      └─────── numbers, sizes, digests ───► fetch    one segment after the other:
 //!  segments ◄── part of n ────────────────── fetch    parts, PARTS_AT_ONCE under way ─► segment-n.seg.part
 //!      └─────── bytes ─────────────────────► fetch    ─► synced, verified, chained to the one before
+//!               the archive, where that has it ─► fetch    the same, and the leader sends nothing
 //!                                            switch   marker ─► segment-n.seg ─► the node starts again behind it
 //!
 //!  any other member                          member whose file of a segment is damaged
@@ -44,6 +45,7 @@ pub mod elsewhere;
 pub mod enrol;
 pub mod fetch;
 pub mod form;
+pub mod from_archive;
 pub mod level;
 pub mod message;
 pub mod repair;

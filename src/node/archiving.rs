@@ -43,8 +43,8 @@ impl Archiving {
         Self { progress, apart: None, stage: None }
     }
 
-    /// The archive that the configuration asks for. A store that cannot be used is said, and does not keep the node from
-    /// starting.
+    /// The archive that the configuration asks for, in its store, if there is to be one. A store that cannot be used is
+    /// said, and does not keep the node from starting.
     ///
     /// # Errors
     /// [`Code::Io`](crate::error::Code::Io) when the system has no thread left.
@@ -52,16 +52,13 @@ impl Archiving {
         env: &Env,
         config: &Config,
         identity: &Identity,
-        driver: Driver,
+        (store, driver): (Option<Result<Arc<dyn Store>, StoreError>>, Driver),
         (consensus, state, signer): (&Consensus, &Arc<State>, Option<Signer>),
         gauge: Arc<Gauge>,
     ) -> Result<Self> {
         let tiering = &config.storage.tiering;
-        // An embedded ledger is its program's to copy.
-        if !tiering.enable_auto_archival || identity.embedded {
-            return Ok(Self::off(Progress::off()));
-        }
-        let opened = store(env, config, identity).and_then(|store| {
+        let Some(store) = store else { return Ok(Self::off(Progress::off())) };
+        let opened = store.and_then(|store| {
             let cluster = LedgerId::parse(identity.cluster()).ok_or_else(|| {
                 let what =
                     format!("the cluster's id {:?} is none that an archive is known by", identity.cluster_id);
@@ -104,11 +101,20 @@ impl Archiving {
     }
 }
 
-fn store(env: &Env, config: &Config, identity: &Identity) -> Result<Arc<dyn Store>, StoreError> {
-    if config.storage.s3.bucket.is_empty() {
-        return Ok(Arc::new(DirectoryStore::new(env.io.clone(), &directory(config), identity.node_id)));
+/// The store of the archive; none for a node that archives nothing.
+pub(super) fn store(
+    env: &Env,
+    config: &Config,
+    identity: &Identity,
+) -> Option<Result<Arc<dyn Store>, StoreError>> {
+    // An embedded ledger is its program's to copy.
+    if !config.storage.tiering.enable_auto_archival || identity.embedded {
+        return None;
     }
-    bucket(config)
+    Some(match config.storage.s3.bucket.is_empty() {
+        true => Ok(Arc::new(DirectoryStore::new(env.io.clone(), &directory(config), identity.node_id))),
+        false => bucket(config),
+    })
 }
 
 fn directory(config: &Config) -> PathBuf {

@@ -223,12 +223,22 @@ fn a_restored_cluster_grows_and_whoever_leads_archives() {
     restore(&archive, &home.path().join("node1"));
     let mut nodes: Vec<Node> =
         (1..=3).map(|id| spec(home.path(), &format!("node{id}"), id, &archive).start_ready()).collect();
+    wait_archived(&nodes[0], 1_501);
     for id in [2, 3] {
         let address = &nodes[id - 1].spec.raft;
         nodes[0].post("/api/v1/cluster/nodes", &json!({ "node_id": id, "address": address })).is(200);
     }
     wait_members(&nodes.iter().collect::<Vec<_>>(), &[1, 2, 3]);
     nodes.iter().for_each(Node::wait_ready);
+    for joined in &nodes[1..] {
+        // What lies behind the link comes from the archive: the leader sends the link's segment at most.
+        let said = joined.said();
+        let fetched = |from: &str| {
+            said.lines().filter(|line| line.contains("a segment was fetched") && line.contains(from)).count()
+        };
+        let (from_archive, from_leader) = (fetched(archive.to_str().unwrap()), fetched("member 1"));
+        assert!(from_archive > 2 && from_leader <= 1, "{from_archive} {from_leader}");
+    }
     write(&nodes[0], 1_500..2_500);
     assert_eq!(wait_same_trees(&nodes.iter().collect::<Vec<_>>()), 2_501);
     wait_archived(&nodes[0], 2_501);
