@@ -23,6 +23,7 @@ mod identity;
 mod reindex;
 mod restore;
 mod signing;
+mod start_note;
 mod whole;
 
 use std::{
@@ -49,6 +50,7 @@ pub use self::{
     identity::Identity,
     reindex::{Reindexed, reindex},
     restore::{Restore, Restored},
+    start_note::StartNote,
 };
 
 use crate::{
@@ -151,12 +153,16 @@ pub struct NodeInfo {
 
 /// Whether a node can do its work, reads at least.
 fn health(consensus: &Consensus, wal: &Wal) -> Result<()> {
+    let no_quorum = |why: &str| Err(Error::new(Code::NoQuorum, why));
     if let WalHealth::Poisoned { why } = wal.health() {
         return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
     }
     match consensus.positions() {
         Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
-        Positions { leader_id: None, .. } => Err(Error::new(Code::NoQuorum, "no leader is known")),
+        Positions { leader_id: None, .. } => no_quorum("no leader is known"),
+        Positions { role: LEADER, .. } if !consensus.can_commit() => {
+            no_quorum("this node leads, and no quorum answers it")
+        }
         _ => Ok(()),
     }
 }
@@ -291,7 +297,31 @@ impl NodeInfo {
     /// # Errors
     /// Why not.
     pub fn healthy(&self) -> Result<()> {
-        health(&self.consensus, &self.wal)
+        health(&self.consensus, &self.wal).map_err(|error| match error.code() {
+            Code::NoQuorum => Error::new(Code::NoQuorum, error.message().to_owned() + &self.who_is_silent()),
+            _ => error,
+        })
+    }
+
+    /// Which voters have not been heard lately, as the end of a sentence; nothing when all have.
+    fn who_is_silent(&self) -> String {
+        let Positions { voters, members, .. } = self.positions();
+        let me = self.identity.node_id;
+        let silent = voters.into_iter().filter(|id| *id != me && self.others.newest(*id).is_none());
+        let names = silent.map(|id| match members.get(&id) {
+            Some(member) => format!("{id} at {}", member.raft_addr),
+            None => id.to_string(),
+        });
+        match names.collect::<Vec<_>>().join(", ") {
+            silent if silent.is_empty() => silent,
+            silent => format!("; not reached: member {silent}; start them, or see that they can be reached"),
+        }
+    }
+
+    /// Whether it leads, and a quorum answers it.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.consensus.can_commit()
     }
 
     /// What the other members say of themselves.
@@ -349,6 +379,15 @@ struct Build {
     sabotage: Sabotage,
 }
 
+impl Default for Build {
+    fn default() -> Self {
+        Self { level: FEATURE_LEVEL, sabotage: Sabotage::default() }
+    }
+}
+
+/// The role of a node that leads.
+const LEADER: &str = "leader";
+
 /// The role of a node whose consensus has stopped.
 const SHUTDOWN: &str = "shutdown";
 
@@ -390,8 +429,21 @@ impl Node {
         founding: Founding,
         wal_options: WalOptions,
     ) -> Result<Self> {
-        let as_build = Build { level: FEATURE_LEVEL, sabotage: Sabotage::default() };
-        Self::open(env, config, founding, wal_options, as_build).await
+        Self::start_noting(env, config, founding, wal_options, &StartNote::default()).await
+    }
+
+    /// As [`Node::start`], and `note` says what it waits for.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_noting(
+        env: Env,
+        config: &Config,
+        founding: Founding,
+        wal_options: WalOptions,
+        note: &StartNote,
+    ) -> Result<Self> {
+        Self::open(env, config, founding, (wal_options, Build::default()), note).await
     }
 
     /// As [`Node::start`], with bugs planted.
@@ -406,8 +458,8 @@ impl Node {
         wal_options: WalOptions,
         sabotage: Sabotage,
     ) -> Result<Self> {
-        let as_build = Build { level: FEATURE_LEVEL, sabotage };
-        Self::open(env, config, founding, wal_options, as_build).await
+        let as_build = Build { sabotage, ..Build::default() };
+        Self::open(env, config, founding, (wal_options, as_build), &StartNote::default()).await
     }
 
     /// As [`Node::start`], but as a build that understands no more than feature level `level`: how members of two
@@ -422,19 +474,19 @@ impl Node {
         wal_options: WalOptions,
         level: u32,
     ) -> Result<Self> {
-        let as_build = Build { level, sabotage: Sabotage::default() };
-        Self::open(env, config, founding, wal_options, as_build).await
+        let as_build = Build { level, ..Build::default() };
+        Self::open(env, config, founding, (wal_options, as_build), &StartNote::default()).await
     }
 
     async fn open(
         env: Env,
         config: &Config,
         founding: Founding,
-        wal_options: WalOptions,
-        build: Build,
+        options: (WalOptions, Build),
+        note: &StartNote,
     ) -> Result<Self> {
         let io = env.io.clone();
-        let started = Self::open_until_ready(env, config, founding, wal_options, build).await;
+        let started = Self::open_until_ready(env, config, founding, options, note).await;
         started.map_err(|error| match error.code() {
             Code::DiskFull => whole::no_room_to_start(&*io, config, &error),
             _ => error,
@@ -445,13 +497,12 @@ impl Node {
         env: Env,
         config: &Config,
         founding: Founding,
-        wal_options: WalOptions,
-        build: Build,
+        options: (WalOptions, Build),
+        note: &StartNote,
     ) -> Result<Self> {
         let started = Instant::now();
         loop {
-            let options = (wal_options.clone(), build);
-            let start = Self::try_start(&env, config, founding.clone(), options, started);
+            let start = Self::try_start(&env, config, founding.clone(), options.clone(), (started, note));
             match start.await? {
                 Started::Node(node) => return Ok(*node),
                 Started::Again(why) => tracing::info!(why, "the start begins again"),
@@ -464,8 +515,9 @@ impl Node {
         config: &Config,
         founding: Founding,
         (wal_options, Build { level, sabotage }): (WalOptions, Build),
-        started: Instant,
+        (started, note): (Instant, &StartNote),
     ) -> Result<Started> {
+        note.say("it is recovering its log");
         let data_dir = config.node.data_dir.as_path();
         let in_dir = |what: &str| format!("{what} {}", data_dir.display());
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(in_dir("creating data directory"), &e))?;
@@ -546,11 +598,15 @@ impl Node {
         let signs = desk.as_ref().map_or_else(Weak::new, Arc::downgrade);
         segments::serve(&*env.network, &sealed, &vitals, signs);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
-        let wish = tokio::select! {
+        note.say("it waits for a leader of its cluster to say what it lacks, and gets that");
+        let has_records = state.settings().is_some();
+        let patience = config.consensus.leader_patience;
+        let (is_recovered, wish) = tokio::select! {
             biased;
-            recovered = consensus.recovered() => recovered.map(|()| None)?,
+            recovered = consensus.recovered() => recovered.map(|()| (true, None))?,
             why = wal.poisoned() => return Err(Error::new(Code::Io, why)),
-            why = catch_up.wants_restart() => Some(why),
+            why = catch_up.wants_restart() => (false, Some(why)),
+            () = nobody_leads_for(patience, &consensus), if has_records => (false, None),
         };
         if let Some(why) = wish {
             catch_up.stop().await;
@@ -562,7 +618,21 @@ impl Node {
         if let Some(expected) = expected.filter(|_| consensus.positions().voters.len() == 1) {
             whole::check_records(data_dir, expected.size, state.applied())?;
         }
-        background.note_recovered();
+        let mut tasks = JoinSet::new();
+        let recovery = background.recovery();
+        if is_recovered || expected.is_some_and(|expected| state.applied() >= expected.size) {
+            recovery.note();
+        } else {
+            let consensus = consensus.clone();
+            tasks.spawn(async move {
+                if consensus.recovered().await.is_ok() {
+                    recovery.note();
+                }
+            });
+        }
+        if !is_recovered {
+            tracing::warn!("nobody leads the cluster: stale reads are served, all else waits for a quorum");
+        }
         let settings = Settings { feature_level: level, ..wanted_settings(config) };
         match state.settings() {
             None if consensus.is_leader() => propose_settings(&consensus, settings).await?,
@@ -593,7 +663,6 @@ impl Node {
             disk_is_full: background.disk_is_full.clone(),
         };
         let pipeline = Pipeline::start(config, ground, &gauges);
-        let mut tasks = JoinSet::new();
         let network = env.network.clone();
         tasks.spawn(raise_feature_level(consensus.clone(), state.clone(), network.clone(), level));
         tasks.spawn(attest_what_is_sealed(consensus.clone(), state.clone(), network.clone()));
@@ -730,13 +799,29 @@ enum Started {
     Again(String),
 }
 
+/// Waits until no leader has been known for so long, in one stretch: there is no quorum then, and what this member has is
+/// all that it will have for now.
+async fn nobody_leads_for(patience: Duration, consensus: &Consensus) {
+    loop {
+        if tokio::time::timeout(patience, consensus.led_by_other_than(consensus.id())).await.is_err()
+            && consensus.leader().is_none()
+        {
+            return;
+        }
+        tokio::time::sleep(patience / 10).await;
+    }
+}
+
 /// What the node says of itself from now on.
 fn vitals(consensus: &Consensus, wal: &Wal, progress: FetchProgress) -> Arc<SaysHowItIs> {
     let (consensus, wal) = (consensus.clone(), wal.clone());
-    Arc::new(move || Vitals {
-        trouble: health(&consensus, &wal).err().map(|error| error.message().to_owned()),
-        applied: consensus.positions().applied,
-        catching_up: progress.get(),
+    Arc::new(move || {
+        let catching_up = progress.get();
+        let trouble = match catching_up {
+            Some(_) => Some("it is far behind and fetches segments".to_owned()),
+            None => health(&consensus, &wal).err().map(|error| error.message().to_owned()),
+        };
+        Vitals { trouble, applied: consensus.positions().applied, catching_up }
     })
 }
 

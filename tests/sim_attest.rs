@@ -7,6 +7,9 @@
 //!
 //! `SIM_SEED=… cargo test --test sim_attest` plays one seed again.
 
+#[path = "common/sim_member.rs"]
+mod sim_member;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -19,12 +22,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use scribe_ledger::{
-    config::{Config, WalConfig},
-    env::{Clock, Env, Lane, Network, PeerHandler, Rng},
+    env::{Env, Lane, Network, PeerHandler, Rng},
     error::{Error, Result},
-    node::{Ended, Founding, Node},
+    node::{Ended, Node},
     proof::{checkpoint::Checkpoint, note::Note},
-    raft::Member,
     sim::{self, SimIo, SimNetwork, SimRng},
     state::{batch::Draft, settings::FEATURE_LEVEL},
     types::{NodeId, SegmentId, Seq},
@@ -32,22 +33,17 @@ use scribe_ledger::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use self::sim_member::{MemberClock, founding};
+
 const MEMBERS: [NodeId; 3] = [1, 2, 3];
 const SEEDS: u64 = 30;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As members are configured.
 const SEGMENT_BYTES: u64 = 4 << 10;
 
 /// What a copy diverges by.
 const MARK: &[u8] = b"spoil me";
-
-#[derive(Debug)]
-struct GroupClock(Instant);
-
-impl Clock for GroupClock {
-    fn now_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
-    }
-}
 
 /// The network, but one member gets other bytes than the leader sent it.
 #[derive(Debug)]
@@ -116,35 +112,18 @@ impl Group {
     }
 
     fn starting(&self, id: NodeId, level: u32) -> BoxFuture<'static, Result<Node>> {
-        let member = |id: NodeId| Member { raft_addr: format!("sim:{id}"), ..Member::default() };
-        let founding = match id {
-            1 => Founding::Group(MEMBERS.into_iter().map(|id| (id, member(id))).collect()),
-            _ => Founding::Join { cluster_id: "sim".into(), incarnation: None },
-        };
+        let founding = founding(id, MEMBERS);
         self.network.set_feature_level(id, level);
         let network = Spoiling { inner: Arc::new(self.network.link(id)), victim: self.victim.clone() };
         let env = Env {
             io: Arc::new(self.disks[id as usize - 1].clone()),
-            clock: Arc::new(GroupClock(self.started)),
+            clock: Arc::new(MemberClock { started: self.started, ahead_ms: 0 }),
             rng: Arc::new(self.rng.fork()),
             network: Arc::new(network),
         };
-        let mut config = Config::default();
-        config.node.id = id;
-        config.node.data_dir = "/ledger".into();
-        config.storage.tiering.enable_auto_archival = false;
+        let mut config = sim_member::config(id);
         // Whoever founds alone names the log after a cluster that the others have not heard of.
         config.ledger.origin = "sim".into();
-        config.wal = WalConfig {
-            file_bytes: 64 << 10,
-            group_bytes_max: 16 << 10,
-            tail_bytes_max: 16 << 10,
-            disk_free_bytes_min: 0,
-            ..WalConfig::default()
-        };
-        config.storage.segment_size = SEGMENT_BYTES;
-        config.consensus.election_timeout_ms = 300;
-        config.consensus.heartbeat_interval_ms = 50;
         let options = WalOptions::new(config.wal.clone(), Driver::Task);
         Box::pin(async move { Node::start_at_level(env, &config, founding, options, level).await })
     }

@@ -7,9 +7,11 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::tool::{document, end_of, json, loadgen, signal, start, until};
 
@@ -90,24 +92,22 @@ async fn look(node: &Node, path: &str) -> Option<Value> {
 }
 
 /// The place of the leader that all nodes name, once they do.
-async fn leader(nodes: &[Node]) -> usize {
-    loop {
-        let mut named = Vec::new();
-        for node in nodes {
-            let ready = look(node, "/health").await;
-            let answer = look(node, "/leader").await;
-            named.extend(answer.filter(|_| ready.is_some()).and_then(|answer| answer["leader_id"].as_u64()));
-        }
-        if named.len() == nodes.len() && named.iter().all(|id| *id == named[0]) {
-            return named[0] as usize - 1;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
 async fn find_leader(nodes: &[Node]) -> usize {
-    let found = tokio::time::timeout(std::time::Duration::from_secs(60), leader(nodes)).await;
-    found.expect("all name the same leader")
+    let found = async {
+        loop {
+            let mut named = Vec::new();
+            for node in nodes {
+                let ready = look(node, "/health").await;
+                let answer = look(node, "/leader").await.filter(|_| ready.is_some());
+                named.extend(answer.and_then(|answer| answer["leader_id"].as_u64()));
+            }
+            if named.len() == nodes.len() && named.iter().all(|id| *id == named[0]) {
+                return named[0] as usize - 1;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), found).await.expect("all name the same leader")
 }
 
 #[tokio::test]

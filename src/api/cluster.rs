@@ -72,12 +72,12 @@ pub async fn leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) ->
     }))
 }
 
-/// `GET /is-leader`
+/// `GET /is-leader`: whether this node leads and a quorum answers it.
 ///
 /// # Errors
 /// The problem to answer with.
 pub async fn is_leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     no_query(&parts)?;
-    let status = app.node.status();
-    json::ok(&json_value!({ "is_leader": status.leader_id == Some(status.node_id) }))
+    let (leader, me) = (app.node.leader(), app.node.status().node_id);
+    json::ok(&json_value!({ "is_leader": leader.is_some_and(|leader| leader.node_id == me) }))
 }

@@ -204,12 +204,13 @@ mod tests {
         api::{Server, Starting},
         config::LimitsConfig,
         metrics::Metrics,
+        node::StartNote,
     };
 
     /// The table says which methods a path has; its handlers decide. They have to say the same.
     #[tokio::test]
     async fn every_path_has_the_methods_of_its_row_and_no_others() {
-        let starting = Starting::new(1, "balanced");
+        let starting = Starting::new(1, "balanced", StartNote::default());
         let server = Server::new(App {
             backend: starting.clone(),
             node: Arc::new(starting),

@@ -1,7 +1,7 @@
 //! What a node answers before it can serve: alive, not ready, and why.
 //!
-//! Replaying a long log takes a while, and whoever watches the node has to tell that from a dead one. The
-//! same server runs on this stand-in until the node is open.
+//! Replaying a long log takes a while, and other nodes may have to come first; whoever watches the node has to tell that
+//! from a dead one. The same server runs on this stand-in until the node is open.
 
 use std::{future::Future, time::Duration};
 
@@ -16,32 +16,34 @@ use crate::{
     cluster::admin::Admin,
     error::{Code, Error, Result},
     metrics::MetricsSnapshot,
+    node::StartNote,
     pipeline::message::Written,
     read::{Consistency, Page, Proofs, Record, Scan, Stretch},
     state::batch::Draft,
     types::{NodeId, Seq},
 };
 
-/// A node that is still recovering.
+/// A node that does not serve yet.
 #[derive(Clone, Debug)]
 pub struct Starting {
     node_id: NodeId,
     profile: String,
     since: Instant,
+    note: StartNote,
 }
 
 impl Starting {
-    /// Node `node_id`, from now on.
+    /// Node `node_id`, from now on; `note` says what its start waits for.
     #[must_use]
-    pub fn new(node_id: NodeId, profile: &str) -> Self {
-        Self { node_id, profile: profile.into(), since: Instant::now() }
+    pub fn new(node_id: NodeId, profile: &str, note: StartNote) -> Self {
+        Self { node_id, profile: profile.into(), since: Instant::now(), note }
     }
 
     fn refusal(&self) -> Error {
         let seconds = self.since.elapsed().as_secs();
         Error::new(
             Code::Unavailable,
-            format!("the node is recovering its log, since {seconds} s: try again soon"),
+            format!("the node does not serve yet, after {seconds} s: {}", self.note.get()),
         )
         .retry_after(Duration::from_secs(1))
     }

@@ -257,7 +257,9 @@ impl NodeView for NodeInfo {
     }
 
     fn leader(&self) -> Option<MemberView> {
-        self.members().into_iter().find(|member| member.role == "leader")
+        let leader = self.members().into_iter().find(|member| member.role == "leader")?;
+        // One that no quorum answers leads nobody, and others may have another.
+        (leader.node_id != self.identity.node_id || self.leads()).then_some(leader)
     }
 }
 

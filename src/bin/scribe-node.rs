@@ -16,7 +16,7 @@ use scribe_ledger::{
     error::{Code, Error, Result},
     host::Host,
     metrics::Metrics,
-    node::{Ended, Node},
+    node::{Ended, Node, StartNote},
     types::Seq,
     wal::{Driver, WalOptions},
 };
@@ -184,12 +184,13 @@ async fn live(
     let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: limits.clone() };
     let shared = shared(listener).map_err(|e| Error::io("sharing the HTTP socket", &e));
     let (listener, listener_while_starting) = shared?;
-    let starting = Starting::new(config.node.id, &config.profile);
+    let note = StartNote::default();
+    let starting = Starting::new(config.node.id, &config.profile, note.clone());
     let starting_server = server(listener_while_starting).start(starting.clone(), Arc::new(starting));
 
     let started = tokio::select! {
         biased;
-        started = start(config, http_addr, host) => Some(started),
+        started = start(config, http_addr, host, note) => Some(started),
         () = stop.asked() => None,
     };
     starting_server.close().await;
@@ -233,6 +234,7 @@ async fn live(
     let ended = tokio::select! {
         biased;
         ended = node.ended() => Some(ended),
+        why = host.refused() => Some(Ended::Failed(why.message().to_owned())),
         cluster_id = host.adopted() => Some(Ended::Restart(format!("cluster {cluster_id} has adopted the node"))),
         () = stop.asked() => None,
     };
@@ -288,12 +290,19 @@ async fn start<'a>(
     config: &Config,
     http_addr: &str,
     host: &'a mut Option<Host>,
+    note: StartNote,
 ) -> Result<(Node, &'a mut Host)> {
     let host = match host {
         Some(host) => host,
         none => none.insert(Host::open(&real_env(), config, http_addr.to_owned()).await?),
     };
-    let founding = host.begin().await?;
+    let refused = host.refused();
+    tokio::pin!(refused);
+    let founding = tokio::select! {
+        biased;
+        why = &mut refused => return Err(why),
+        founding = host.begin(&note) => founding?,
+    };
     let (config, env) = (config.clone(), host.env());
     let (told, started) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
@@ -301,14 +310,14 @@ async fn start<'a>(
         .name("start".into())
         .spawn(move || {
             let options = WalOptions::new(config.wal.clone(), Driver::Thread);
-            let start = Node::start(env, &config, founding, options);
+            let start = Node::start_noting(env, &config, founding, options, &note);
             // Nobody listens any more when the process is to stop.
             let _ = told.send(runtime.block_on(start));
         })
         .map_err(|e| Error::io("starting a thread", &e))?;
     let node = tokio::select! {
         biased;
-        why = host.refused() => return Err(why),
+        why = refused => return Err(why),
         started = started => {
             started.unwrap_or_else(|_| Err(Error::new(Code::Internal, "starting the node panicked")))
         }

@@ -183,11 +183,14 @@ impl Admin {
                 }
                 if members.contains(&self.me) {
                     // Whoever leads then does it.
-                    let stays = positions.voters.iter().find(|voter| !members.contains(voter));
+                    let stay = positions.voters.iter().filter(|voter| !members.contains(voter));
+                    let stays = stay.max_by_key(|voter| self.consensus.is_answered_by(**voter));
                     let Some(heir) = stays else { return Ok(()) };
                     self.consensus.transfer_leadership(*heir, self.patience).await.map_err(Err)?;
                     return Err(Ok(Refusal::NotLeader { leader: Some(*heir) }));
                 }
+                let stay = positions.voters.into_iter().filter(|voter| !members.contains(voter));
+                self.check_quorum(&stay.collect()).await.map_err(Err)?;
                 self.consensus.change(Change::Remove(members)).await.map_err(Ok)
             }
             Wish::Voters(ids) => {
@@ -201,6 +204,7 @@ impl Admin {
                 if ids.is_empty() {
                     return refused(conflict("a cluster needs a voter".into()));
                 }
+                self.check_quorum(&ids).await.map_err(Err)?;
                 self.consensus.change(Change::Replace(ids)).await.map_err(Ok)
             }
             Wish::Lead(id) if id == self.me => Ok(()),
@@ -209,6 +213,23 @@ impl Admin {
             }
             Wish::Lead(id) => self.consensus.transfer_leadership(id, self.patience).await.map_err(Err),
         }
+    }
+
+    /// Refuses voters most of whom do not answer: the change could not be committed, nor could anything after it.
+    async fn check_quorum(&self, voters: &BTreeSet<NodeId>) -> Result<()> {
+        let mut silent = BTreeSet::new();
+        for voter in voters {
+            if !self.consensus.answers(*voter).await {
+                silent.insert(*voter);
+            }
+        }
+        if silent.len() * 2 < voters.len() {
+            return Ok(());
+        }
+        Err(conflict(format!(
+            "there would be no quorum: of the voters that would be left, {voters:?}, these do not answer: {silent:?}; \
+             start them, or remove them first"
+        )))
     }
 
     async fn lead_add(&self, node: Report, is_replica: bool) -> std::result::Result<(), Result<Refusal>> {
@@ -220,10 +241,7 @@ impl Admin {
             is_replica,
         };
         if self.consensus.was_removed(id) {
-            return Err(Err(conflict(format!(
-                "node id {id} was removed from this cluster and is never used again: start the node with --rejoin and \
-                 a new --node-id"
-            ))));
+            return Err(Err(conflict(was_removed(id))));
         }
         match self.consensus.member(id) {
             Some(known) if known.incarnation != 0 && known.incarnation != incarnation => {
@@ -243,8 +261,34 @@ impl Admin {
                 let member = Member { is_replica: known.is_replica, ..member };
                 self.consensus.change(Change::Add(id, member)).await.map_err(Ok)
             }
-            None => self.consensus.change(Change::Add(id, member)).await.map_err(Ok),
+            None => {
+                self.make_room_at(&member.raft_addr, id).await?;
+                self.consensus.change(Change::Add(id, member)).await.map_err(Ok)
+            }
         }
+    }
+
+    /// A member that the new node `id` answers in place of is not there any more: it leaves first, so that the cluster
+    /// does not wait for both. That is what becomes of a node whose disk was lost.
+    async fn make_room_at(&self, address: &str, id: NodeId) -> std::result::Result<(), Result<Refusal>> {
+        let members = self.consensus.positions().members;
+        let Some(old) = members.iter().find(|(_, member)| member.raft_addr == address).map(|(old, _)| *old)
+        else {
+            return Ok(());
+        };
+        if self.consensus.answers(old).await {
+            return Err(Err(conflict(format!(
+                "node {id} says that it is reached at {address}, where member {old} answers: give it another \
+                 address (network.raft_tcp_port, network.advertise_raft_addr)"
+            ))));
+        }
+        tracing::info!(
+            old,
+            new = id,
+            address,
+            "another node answers in place of a member: the member leaves"
+        );
+        self.consensus.change(Change::Remove(BTreeSet::from([old]))).await.map_err(Ok)
     }
 }
 
@@ -270,6 +314,15 @@ pub async fn promote_who_caught_up(consensus: Consensus) {
             Err(why) => tracing::debug!(?why, ?ready, "members were not made voters, it is tried again"),
         }
     }
+}
+
+/// What a node that has left is told wherever it asks.
+#[must_use]
+pub fn was_removed(id: NodeId) -> String {
+    format!(
+        "node {id} was removed from this cluster, and its id is never used again: start it with --rejoin and a new \
+         --node-id to come back"
+    )
 }
 
 fn conflict(why: String) -> Error {

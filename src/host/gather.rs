@@ -18,6 +18,7 @@ use crate::{
     },
     config::Config,
     env::{ANYBODY, Env},
+    node::StartNote,
     types::NodeId,
 };
 
@@ -55,6 +56,7 @@ impl Gather {
         me: &Me,
         wishes: Wishes,
         adoption: watch::Receiver<Option<String>>,
+        note: &StartNote,
     ) -> Decision {
         let began = Instant::now();
         let mut said = String::new();
@@ -69,6 +71,7 @@ impl Gather {
                     let why = why + &self.why_silent();
                     if why != said {
                         tracing::info!(why, "waiting for other nodes");
+                        note.say(format!("it waits for other nodes: {why}"));
                         said = why;
                     }
                 }

@@ -19,14 +19,14 @@
 mod door;
 mod gather;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
 use self::{door::Door, gather::Gather};
 use crate::{
     cluster::{
-        admin::{Admin, promote_who_caught_up},
+        admin::{Admin, promote_who_caught_up, was_removed},
         announcement::Presence,
         control::{Ask, Told, Wish, ask},
         discovery::{Discovery, DiscoverySettings},
@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     env::{Env, Network},
     error::{Code, Error, Result},
-    node::{Found, Founding, NodeInfo, abandon, claim, look},
+    node::{Found, Founding, NodeInfo, StartNote, abandon, claim, look},
     raft::{Change, Consensus, Member},
     state::settings::FEATURE_LEVEL,
     types::{NodeId, Seq},
@@ -47,6 +47,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between two tries to be added, and two looks at what the node has become.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a member that was removed keeps its connections, so that it is told on them.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// See the head of this file.
 pub struct Host {
@@ -136,23 +139,23 @@ impl Host {
         self.env.clone()
     }
 
-    /// Finds out what the node starts as, however long that takes: others may have to come first.
+    /// Finds out what the node starts as, however long that takes: others may have to come first; `note` says which.
     ///
     /// # Errors
     /// [`Code::InvalidConfig`] when waiting would not help: an id that is taken, a directory of another cluster.
-    pub async fn begin(&mut self) -> Result<Founding> {
+    pub async fn begin(&mut self, note: &StartNote) -> Result<Founding> {
         let data_dir = self.config.node.data_dir.clone();
         // What served the members before has stopped.
         self.door.shut();
         if let Some(cluster_id) = self.door.take_adoption() {
-            return self.join(cluster_id, Vec::new()).await;
+            return self.join(cluster_id, Vec::new(), note).await;
         }
         let mut found = look_apart(&self.env, &data_dir).await?;
         if let Some(old) = found
             .as_ref()
             .filter(|found| self.config.node.rejoin && found.identity.node_id != self.config.node.id)
         {
-            self.leave_as(old.identity.node_id).await?;
+            self.leave_as(old.identity.node_id, note).await?;
             abandon(&self.env, &data_dir)?;
             found = None;
         }
@@ -166,7 +169,7 @@ impl Host {
                 self.belongs(&found.identity.cluster_id, true);
                 return Ok(founding);
             }
-            return self.join(found.identity.cluster_id, Vec::new()).await;
+            return self.join(found.identity.cluster_id, Vec::new(), note).await;
         }
         let wishes = Wishes {
             bootstrap: self.config.node.bootstrap,
@@ -176,9 +179,9 @@ impl Host {
         };
         let gather = Gather::new(self.env.clone(), &self.config, &self.raft_addr(), self.discovery.as_ref());
         let adoption = self.door.adoption();
-        match gather.decide(&self.me(), wishes, adoption).await {
+        match gather.decide(&self.me(), wishes, adoption, note).await {
             Decision::Join { cluster_id, members } => {
-                self.join(cluster_id, members.into_iter().collect()).await
+                self.join(cluster_id, members.into_iter().collect(), note).await
             }
             Decision::FoundAlone | Decision::GoOn => {
                 let founding = self.alone();
@@ -224,7 +227,12 @@ impl Host {
 
     /// Makes the directory a joining node's and asks members to be added, where any are known; a leader that wanted
     /// the node adds it by itself.
-    async fn join(&mut self, cluster_id: String, members: Vec<(NodeId, Addresses)>) -> Result<Founding> {
+    async fn join(
+        &mut self,
+        cluster_id: String,
+        members: Vec<(NodeId, Addresses)>,
+        note: &StartNote,
+    ) -> Result<Founding> {
         let node = self.door.report();
         let founding = Founding::Join { cluster_id: cluster_id.clone(), incarnation: Some(node.incarnation) };
         claim(&self.env, &self.config, &founding)?;
@@ -238,9 +246,9 @@ impl Host {
         };
         // Meanwhile the node starts: the cluster may need its vote to have a leader who can count it in.
         let wish = Wish::Add { node: self.door.report(), is_replica: false };
-        let (asker, refused) = (self.asker(), self.refused.clone());
+        let (asker, refused, note) = (self.asker(), self.refused.clone(), note.clone());
         self.asking.spawn(async move {
-            if let Err(error) = asker.ask(&members, wish).await {
+            if let Err(error) = asker.ask(&members, wish, &note).await {
                 refused.send_replace(Some(error));
             }
         });
@@ -251,22 +259,31 @@ impl Host {
         Asker { network: self.env.network.clone(), me: self.door.report().addresses.raft_addr }
     }
 
-    /// Waits until the cluster has refused to count this node in, and says why.
-    pub async fn refused(&self) -> Error {
-        let mut refused = self.refused.subscribe();
-        loop {
-            let error = refused.borrow_and_update().clone();
-            if let Some(error) = error {
-                return error;
-            }
-            if refused.changed().await.is_err() {
-                std::future::pending::<()>().await;
+    /// Waits until the cluster has refused this node, and says why: it was not counted in, or it was removed, or its id
+    /// is another's. The future is good for as long as the host is.
+    pub fn refused(&self) -> impl Future<Output = Error> + Send + use<> {
+        let (mut refused, mut not_admitted) = (self.refused.subscribe(), self.transport.not_admitted());
+        async move {
+            loop {
+                if let Some(error) = refused.borrow_and_update().clone() {
+                    return error;
+                }
+                if let Some(why) = not_admitted.borrow_and_update().clone() {
+                    return Error::new(Code::Conflict, format!("the cluster refuses this node: {why}"));
+                }
+                let changed = tokio::select! {
+                    changed = refused.changed() => changed,
+                    changed = not_admitted.changed() => changed,
+                };
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }
 
     /// Has the cluster take the member out that this directory was.
-    async fn leave_as(&self, old: NodeId) -> Result<()> {
+    async fn leave_as(&self, old: NodeId, note: &StartNote) -> Result<()> {
         tracing::info!(
             old,
             new = self.config.node.id,
@@ -274,7 +291,7 @@ impl Host {
         );
         let peers: Vec<_> =
             self.config.cluster.peers.iter().map(|peer| (crate::env::ANYBODY, peer.clone())).collect();
-        self.asker().ask(&peers, Wish::Remove(vec![old])).await
+        self.asker().ask(&peers, Wish::Remove(vec![old]), note).await
     }
 
     /// The started node takes part in the cluster from here on.
@@ -291,6 +308,11 @@ impl Host {
         self.attached.spawn(promote_who_caught_up(consensus.clone()));
         let Addresses { raft_addr, http_addr } = self.door.report().addresses;
         self.attached.spawn(say_where_it_is(consensus.clone(), me, raft_addr, http_addr));
+        self.attached.spawn(part_from_the_removed(
+            consensus.clone(),
+            self.transport.clone(),
+            self.refused.clone(),
+        ));
         // A ledger that nobody has asked for and nobody has used makes way for the one that adopts the node.
         let may_make_way = !self.config.node.bootstrap && !info.identity.joined;
         let is_droppable = {
@@ -380,7 +402,7 @@ struct Asker {
 
 impl Asker {
     /// Asks one member after the other until one has fulfilled the wish; done at once when none is known.
-    async fn ask(&self, members: &[(NodeId, String)], wish: Wish) -> Result<()> {
+    async fn ask(&self, members: &[(NodeId, String)], wish: Wish, note: &StartNote) -> Result<()> {
         let others: Vec<_> = members.iter().filter(|(_, address)| *address != self.me).collect();
         let mut said = String::new();
         while !others.is_empty() {
@@ -397,6 +419,7 @@ impl Asker {
                 };
                 if why != said {
                     tracing::info!(why, "waiting for the cluster");
+                    note.say(format!("it waits for the cluster: {why}"));
                     said = why;
                 }
             }
@@ -423,13 +446,35 @@ async fn say_where_it_is(consensus: Consensus, me: NodeId, raft_addr: String, ht
     }
 }
 
+/// Ends the connections of members that are removed, once they have had time to hear of it on them; and tells this one
+/// when it is itself removed, which it may have seen in the log.
+async fn part_from_the_removed(
+    consensus: Consensus,
+    transport: Transport,
+    refused: watch::Sender<Option<Error>>,
+) {
+    let (me, mut removed) = (consensus.id(), consensus.removed());
+    loop {
+        removed.mark_unchanged();
+        if consensus.was_removed(me) {
+            refused.send_replace(Some(Error::new(Code::Conflict, was_removed(me))));
+            return;
+        }
+        transport.ask_admission_again();
+        if removed.changed().await.is_err() {
+            return;
+        }
+        if !consensus.was_removed(me) {
+            sleep(FAREWELL).await;
+        }
+    }
+}
+
 /// Whether a node that says this of itself may talk with this member.
 fn admit(consensus: &Consensus, hello: &PeerHello) -> std::result::Result<(), String> {
     let id = hello.node_id;
     if consensus.was_removed(id) {
-        return Err(format!(
-            "node {id} was removed from this cluster: start it with --rejoin and a new --node-id to come back"
-        ));
+        return Err(was_removed(id));
     }
     match consensus.member(id) {
         Some(member) if member.incarnation != 0 && member.incarnation != hello.incarnation => Err(format!(

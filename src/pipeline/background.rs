@@ -90,11 +90,10 @@ impl Background {
         Ok(Self { state, prove, seal, index, bell, recovered, checkpoint, boundaries, disk_is_full })
     }
 
-    /// Everything that was committed before the start is applied: checkpoints may be signed from there on.
-    pub fn note_recovered(&self) {
-        // The first time counts.
-        let _ = self.recovered.set(self.state.applied());
-        self.bell.ring();
+    /// Where it is noted that the start is over.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        Recovery { recovered: self.recovered.clone(), state: self.state.clone(), bell: self.bell.clone() }
     }
 
     /// Waits until one of them has stopped and says why, if there is a why.
@@ -114,5 +113,22 @@ impl Background {
         let (prove, seal) = (self.prove.stop().await, self.seal.stop().await);
         let index = self.index.stop().await;
         prove.or(seal).or(index)
+    }
+}
+
+/// Where it is noted that everything is applied that was committed before the start.
+#[derive(Debug)]
+pub struct Recovery {
+    recovered: Arc<OnceLock<Seq>>,
+    state: Arc<State>,
+    bell: Bell,
+}
+
+impl Recovery {
+    /// It is: checkpoints may be signed from what is applied now on.
+    pub fn note(&self) {
+        // The first time counts.
+        let _ = self.recovered.set(self.state.applied());
+        self.bell.ring();
     }
 }

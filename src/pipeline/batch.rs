@@ -133,7 +133,7 @@ impl Gathering {
 pub struct BatchStage {
     gathering: Gathering,
     next: Replicate,
-    /// Whether those who wait for the entries in flight were told that there is no room, and none was settled since.
+    /// Whether those who wait for the entries in flight were told not to, and none was settled since.
     given_up: bool,
     gauge: Arc<Gauge>,
 }
@@ -155,9 +155,9 @@ impl Stage for BatchStage {
                 self.gathering.inflight -= 1;
                 self.given_up = false;
             }
-            ToBatch::DiskFull(why) => {
-                self.gathering.refuse_all(&why);
-                self.next.answer_unknown();
+            ToBatch::GiveUp { refused, unknown } => {
+                self.gathering.refuse_all(&refused);
+                self.next.answer_unknown(&unknown);
                 self.given_up = true;
             }
             ToBatch::Write(write) => self.gathering.add(write, &self.gauge, Instant::now()),

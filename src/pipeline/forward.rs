@@ -22,7 +22,12 @@ use tokio::{
 
 pub use self::accept::Accept;
 use self::reply::Reply;
-use super::{entry_clock::EntryClock, full_disk::out_of_room, message::waits_for_room};
+use super::{
+    entry_clock::EntryClock,
+    full_disk::out_of_room,
+    message::{waits_for_quorum, waits_for_room},
+    no_quorum::{Lost, lost_quorum},
+};
 use crate::{
     env::{Lane, Network},
     error::{Code, Error, Result},
@@ -174,13 +179,21 @@ pub struct Proposer {
     state: Arc<State>,
     clock: Arc<EntryClock>,
     wal: Wal,
+    lost: Lost,
 }
 
 impl Proposer {
-    /// Proposes through `consensus` at `clock`'s time, and waits no longer than `wal` can be expected to have room.
+    /// Proposes through `consensus` at `clock`'s time, and waits no longer than `wal` can be expected to have room, nor
+    /// once a quorum is lost.
     #[must_use]
-    pub fn new(consensus: Consensus, state: Arc<State>, clock: Arc<EntryClock>, wal: Wal) -> Self {
-        Self { consensus, state, clock, wal }
+    pub fn new(
+        consensus: Consensus,
+        state: Arc<State>,
+        clock: Arc<EntryClock>,
+        wal: Wal,
+        lost: Lost,
+    ) -> Self {
+        Self { consensus, state, clock, wal, lost }
     }
 
     /// What became of the entry; or why it provably is in no log because this member does not lead.
@@ -199,6 +212,7 @@ impl Proposer {
             biased;
             result = result => result,
             _ = out_of_room(&self.wal) => return Ok(Err(waits_for_room())),
+            () = lost_quorum(self.lost.clone()) => return Ok(Err(waits_for_quorum())),
         };
         match result {
             Ok(Ok(outcome)) => Ok(Ok(outcome)),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    message::{ToBatch, disk_full},
+    message::{ToBatch, disk_full, waits_for_room},
     stage::Inbox,
 };
 use crate::wal::{DiskFull, Wal, WalHealth};
@@ -17,7 +17,12 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Watches `wal` until its task is ended.
 pub async fn answer_who_waits(wal: Wal, batch: Inbox<ToBatch>) {
-    while batch.send(ToBatch::DiskFull(disk_full(&out_of_room(&wal).await))).is_ok() {}
+    loop {
+        let refused = disk_full(&out_of_room(&wal).await);
+        if batch.send(ToBatch::GiveUp { refused, unknown: waits_for_room() }).is_err() {
+            return;
+        }
+    }
 }
 
 /// Waits until the log has had no room for [`GRACE`]: what waits in it may wait for hours.

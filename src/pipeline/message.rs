@@ -22,9 +22,13 @@ pub enum ToBatch {
     Write(Write),
     /// replicate → batch: an entry in flight has been answered.
     Settled,
-    /// full disk → batch: the log has had no room for some time. Whoever waits gets this error if it is in no entry
-    /// yet.
-    DiskFull(Error),
+    /// full disk, no quorum → batch: for some time nothing has got through. Whoever waits gets one of these.
+    GiveUp {
+        /// For what is in no entry yet.
+        refused: Error,
+        /// For what is in flight.
+        unknown: Error,
+    },
 }
 
 /// An admitted request.
@@ -123,6 +127,27 @@ pub fn waits_for_room() -> Error {
     )
     .retry_after(FULL_DISK_RETRY)
 }
+
+/// The refusal of a write on a leader that no quorum answers.
+#[must_use]
+pub fn no_quorum() -> Error {
+    Error::new(Code::NoQuorum, "this node leads, and no quorum answers it; nothing was written")
+        .retry_after(NO_QUORUM_RETRY)
+}
+
+/// What is told of a write that has been proposed on such a leader.
+#[must_use]
+pub fn waits_for_quorum() -> Error {
+    Error::new(
+        Code::OutcomeUnknown,
+        "the write is in the log of this node, which leads, and no quorum answers it: it may or may not come to be; \
+         retry it with the same Idempotency-Key",
+    )
+    .retry_after(NO_QUORUM_RETRY)
+}
+
+/// When members may have come back or elected another.
+const NO_QUORUM_RETRY: Duration = Duration::from_secs(1);
 
 /// When somebody may have freed some space.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(5);

@@ -33,6 +33,7 @@ mod hand_over;
 pub mod index;
 pub mod ingest;
 pub mod message;
+mod no_quorum;
 pub mod prove;
 pub mod replicate;
 pub mod room;
@@ -44,7 +45,7 @@ pub mod worker;
 use std::sync::{Arc, atomic::AtomicBool};
 
 use hdrhistogram::Histogram;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
     batch::BatchStage,
@@ -122,6 +123,7 @@ pub struct Pipeline {
     batch: Running,
     age: JoinHandle<()>,
     full_disk: JoinHandle<()>,
+    no_quorum: JoinHandle<()>,
     hand_over: JoinHandle<()>,
 }
 
@@ -159,7 +161,9 @@ impl Pipeline {
         ));
         let clock = Arc::new(EntryClock::new(clock, limits.clock_skew_max_ms));
         let unsealed = Unsealed::new(state.clone(), boundaries, disk_is_full, storage.unsealed_bytes_max);
-        let proposer = Proposer::new(consensus.clone(), state.clone(), clock.clone(), wal.clone());
+        let (lost, watch_lost) = watch::channel(false);
+        let proposer =
+            Proposer::new(consensus.clone(), state.clone(), clock.clone(), wal.clone(), watch_lost);
         let room = DiskRoom::new(wal.clone(), unsealed.clone());
         let accept = Accept::serve(&*network, proposer.clone(), unsealed.clone(), room.clone());
         let bounds = forward::Bounds {
@@ -174,9 +178,15 @@ impl Pipeline {
         let batch = BatchStage::new(pipeline.into(), replicate, gauges.batch.clone());
         let batch = stage::spawn(batch, queue);
         let full_disk = tokio::spawn(full_disk::answer_who_waits(wal.clone(), inbox.clone()));
+        let no_quorum = tokio::spawn(no_quorum::answer_who_waits(
+            consensus.clone(),
+            config.consensus.leader_patience,
+            lost,
+            inbox.clone(),
+        ));
         let ingest =
             Ingest::new(pipeline.ingest_bytes_max, wal, consensus, inbox, gauges.ingest.clone(), unsealed);
-        Self { ingest, accept, batch, age, full_disk, hand_over }
+        Self { ingest, accept, batch, age, full_disk, no_quorum, hand_over }
     }
 
     /// The entrance.
@@ -198,6 +208,7 @@ impl Pipeline {
         self.accept.close();
         let why = self.batch.stop().await;
         self.full_disk.abort();
+        self.no_quorum.abort();
         why
     }
 }

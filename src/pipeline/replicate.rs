@@ -15,11 +15,11 @@ use super::{
     entry_clock::EntryClock,
     forward::{Forward, outcome_unknown},
     gauge::{Gauge, Stay},
-    message::{Closed, InFlight, ToBatch, refuse, waits_for_room},
+    message::{Closed, InFlight, ToBatch, refuse},
     stage::Inbox,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     raft::{Consensus, Proposal, Refusal},
     runtime::without_blocking_others,
     state::{State, outcome::Outcome},
@@ -108,12 +108,12 @@ impl Replicate {
         let _ = self.0.settled.send(ToBatch::Settled);
     }
 
-    /// Answers those whose entries were proposed here and are in flight, because the log has no room for them. What
+    /// Answers those whose entries were proposed here and are in flight, because that may last: `why` says so. What
     /// becomes of the entries is settled all the same.
-    pub fn answer_unknown(&self) {
+    pub fn answer_unknown(&self, why: &Error) {
         let in_flight = std::mem::take(&mut *self.0.in_flight.lock());
         for waiting in in_flight.into_iter().filter_map(|waiting| waiting.upgrade()) {
-            waiting.lock().give_up(&waits_for_room());
+            waiting.lock().give_up(why);
         }
     }
 }

@@ -86,18 +86,36 @@ impl Heard {
         configs: &[BTreeSet<NodeId>],
         patience: Duration,
     ) -> bool {
+        let counts = |answered: &Answered| answered.term == term && answered.sent > begin;
+        self.wait_until(patience, || self.has_quorum(configs, counts)).await
+    }
+
+    /// Waits until a member has answered what was sent from now on; whether it has within `patience`.
+    pub async fn wait_for(&self, id: NodeId, patience: Duration) -> bool {
+        let begin = self.now();
+        let answers = || self.newest.lock().get(&id).is_some_and(|answered| answered.sent > begin);
+        self.wait_until(patience, answers).await
+    }
+
+    async fn wait_until(&self, patience: Duration, holds: impl Fn() -> bool) -> bool {
         let give_up = Instant::now() + patience;
         loop {
             let mut news = pin!(self.news.notified());
             // What comes between the look and the wait is news, too.
             news.as_mut().enable();
-            if self.has_quorum(configs, |answered| answered.term == term && answered.sent > begin) {
+            if holds() {
                 return true;
             }
             if timeout_at(give_up, news).await.is_err() {
                 return false;
             }
         }
+    }
+
+    /// Whether a member has answered what was sent to it in the last `patience`.
+    #[must_use]
+    pub fn has_answered_within(&self, patience: Duration, id: NodeId) -> bool {
+        self.newest.lock().get(&id).is_some_and(|answered| answered.sent.at.elapsed() < patience)
     }
 
     fn has_quorum(&self, configs: &[BTreeSet<NodeId>], counts: impl Fn(&Answered) -> bool) -> bool {
@@ -130,6 +148,8 @@ mod tests {
         assert!(!heard.within(LEASE, 5, &configs([&[1, 2, 3], &[1, 3, 4]])), "one of two configurations");
         tokio::time::advance(LEASE / 2).await;
         assert!(!heard.within(LEASE, 5, &three), "not from when the answer came");
+        assert!(!heard.has_answered_within(LEASE, 2) && heard.has_answered_within(LEASE * 2, 2));
+        assert!(!heard.has_answered_within(LEASE * 2, 3), "never");
         // An older answer that comes late changes nothing.
         let (older, newer) = (heard.now(), heard.now());
         heard.note(3, 5, newer);
@@ -153,5 +173,11 @@ mod tests {
         let (confirmed, ()) = tokio::join!(heard.wait_since(begin, 5, &three, LEASE), answer);
         assert!(confirmed);
         assert!(!heard.wait_since(begin, 6, &three, LEASE).await, "of another term");
+        assert!(!heard.wait_for(3, LEASE).await, "what was sent before does not count");
+        let answer = async {
+            tokio::task::yield_now().await;
+            heard.note(3, 5, heard.now());
+        };
+        assert!(tokio::join!(heard.wait_for(3, LEASE), answer).0);
     }
 }

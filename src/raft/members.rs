@@ -95,12 +95,22 @@ impl Consensus {
         super::member(&self.raft, id)
     }
 
-    /// Hands leadership to another voter and waits until this member does not lead any more.
+    /// Whether a member answers what this leader sends from now on, heartbeats at least.
+    pub async fn answers(&self, id: NodeId) -> bool {
+        id == self.me || self.heard.wait_for(id, self.silence_max).await
+    }
+
+    /// Hands leadership to another voter and waits until it leads.
     ///
     /// # Errors
-    /// [`Code::NoQuorum`] when the other has not taken it within `patience`; then this one may still lead.
+    /// [`Code::Conflict`] when it does not answer this leader: nothing is changed then. [`Code::NoQuorum`] when it has
+    /// not taken leadership within `patience`; then this one may still lead, or yet another.
     pub async fn transfer_leadership(&self, to: NodeId, patience: Duration) -> Result<()> {
         let refused = |why: String| Error::new(Code::NoQuorum, why).retry_after(Duration::from_millis(500));
+        if self.raft.is_leader() && !self.answers(to).await {
+            let why = format!("member {to} does not answer, so it cannot lead: leadership stays where it is");
+            return Err(Error::new(Code::Conflict, why));
+        }
         let give_up = Instant::now() + patience;
         while self.raft.is_leader() {
             let stopped = |_| refused("consensus has stopped".into());
@@ -113,7 +123,20 @@ impl Consensus {
                 return Err(refused(format!("member {to} did not take leadership over")));
             }
         }
-        Ok(())
+        loop {
+            match self.leader() {
+                Some((leader, _)) if leader == to => return Ok(()),
+                Some((leader, _)) if leader != self.me => {
+                    return Err(refused(format!("member {leader} leads now, not member {to}")));
+                }
+                _ if Instant::now() >= give_up => {
+                    return Err(refused(format!(
+                        "member {to} did not take leadership over, and nobody leads"
+                    )));
+                }
+                _ => sleep(PAUSE).await,
+            }
+        }
     }
 
     /// Leaves leadership, if it is this member's, to the voter that has most of the log; returns at once where
@@ -127,7 +150,8 @@ impl Consensus {
             .replicated
             .into_iter()
             .filter(|(id, _)| *id != self.me && positions.voters.contains(id));
-        let Some((heir, _)) = others.max_by_key(|(_, has)| *has) else { return };
+        let fitness = |(id, has): &(NodeId, u64)| (self.is_answered_by(*id), *has);
+        let Some((heir, _)) = others.max_by_key(fitness) else { return };
         if let Err(error) = self.transfer_leadership(heir, patience).await {
             tracing::warn!(%error, heir, "leadership was not handed over; the others will elect a leader");
         }

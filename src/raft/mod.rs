@@ -449,10 +449,23 @@ impl Consensus {
         answered.is_none_or(|answered| answered.elapsed() < self.silence_max)
     }
 
+    /// Whether a member answers this leader: it has, to what was sent no longer ago than others wait before they elect
+    /// somebody.
+    #[must_use]
+    pub fn is_answered_by(&self, id: NodeId) -> bool {
+        id == self.me || self.heard.has_answered_within(self.silence_max, id)
+    }
+
     /// Whether a member had this id and has left: then nobody has it any more.
     #[must_use]
     pub fn was_removed(&self, id: NodeId) -> bool {
         self.removed.borrow().contains(&id)
+    }
+
+    /// The ids of all that have left, as this member has applied them.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.removed.clone()
     }
 
     /// Who leads, by what this member knows, and where that member is reached.

@@ -127,7 +127,7 @@ fn has_all(node: &Node, numbers: std::ops::Range<u64>, links: &[(u64, u32)]) {
 fn a_ledger_is_lost_and_restored_twice_and_goes_on_in_its_archive() {
     let home = tempfile::tempdir().unwrap();
     let archive = home.path().join("archive");
-    let mut first = spec(home.path(), "first", 1, &archive).start_ready();
+    let first = spec(home.path(), "first", 1, &archive).start_ready();
     write(&first, 0..3_000);
     let status = wait_archived(&first, 3_000);
     let ledger = status["cluster_id"].as_str().unwrap().to_owned();
@@ -143,7 +143,7 @@ fn a_ledger_is_lost_and_restored_twice_and_goes_on_in_its_archive() {
         (&told["records"], &told["epoch"], &told["link_seq"]),
         (&3_000.into(), &2.into(), &3_000.into())
     );
-    let mut second = spec(home.path(), "second", 1, &archive).start_ready();
+    let second = spec(home.path(), "second", 1, &archive).start_ready();
     wait_archived(&second, 3_001);
     write(&second, 3_000..5_000);
     let status = wait_archived(&second, 5_001);
@@ -216,7 +216,7 @@ fn a_ledger_is_lost_and_restored_twice_and_goes_on_in_its_archive() {
 fn a_restored_cluster_grows_and_whoever_leads_archives() {
     let home = tempfile::tempdir().unwrap();
     let archive = home.path().join("archive");
-    let mut lost = spec(home.path(), "lost", 1, &archive).start_ready();
+    let lost = spec(home.path(), "lost", 1, &archive).start_ready();
     write(&lost, 0..1_500);
     wait_archived(&lost, 1_500);
     lost.stop();

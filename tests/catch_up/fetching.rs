@@ -102,6 +102,14 @@ pub fn fetch(
     })
 }
 
+/// What a disk may do at any of its operations.
+pub const FAILURES: [(Failure, Op); 4] = [
+    (Failure::NotDone, Op::Any),
+    (Failure::Done, Op::Any),
+    (Failure::NoSpace, Op::Write),
+    (Failure::Crash, Op::Any),
+];
+
 pub const SMALL_PARTS: FetchOptions = FetchOptions { part_bytes: 1_000, ..FetchOptions::new(0) };
 
 #[test]
@@ -110,12 +118,7 @@ fn every_operation_fails_and_nothing_half_is_ever_in_place() {
     let right = sealed(&leader).unwrap();
     let mut broken_off = 0;
     for nth in 0..120 {
-        for (failure, op) in [
-            (Failure::NotDone, Op::Any),
-            (Failure::Done, Op::Any),
-            (Failure::NoSpace, Op::Write),
-            (Failure::Crash, Op::Any),
-        ] {
+        for (failure, op) in FAILURES {
             let what = format!("{failure:?} at {nth}");
             let disk = SimIo::new(nth);
             disk.arm(Fault { op, nth, failure });

@@ -14,9 +14,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use scribe_ledger::{
     config::{Config, WalConfig},
-    env::{Clock, Env, Lane, Network, PeerHandler, Rng},
-    node::{Ended, Founding, Node},
-    raft::Member,
+    env::{Env, Lane, Network, PeerHandler, Rng},
+    node::{Ended, Node},
     segment::{BlockCache, Segment, file_name},
     sim::{SimIo, SimNetwork, SimRng},
     state::batch::Draft,
@@ -26,21 +25,14 @@ use scribe_ledger::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use super::sim_member::{self, MemberClock, founding};
+
 pub const MEMBERS: [NodeId; 3] = [1, 2, 3];
 
 /// Simulated time within which a group that can work again has to.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const DATA: &str = "/ledger";
-
-#[derive(Debug)]
-struct GroupClock(Instant);
-
-impl Clock for GroupClock {
-    fn now_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
-    }
-}
 
 /// The network, but one answer in so many of those with bytes of segments comes with a flipped bit.
 #[derive(Debug)]
@@ -64,20 +56,18 @@ impl Network for Spoiling {
         lane: Lane,
         request: Bytes,
     ) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        let is_for_segments = sim_member::is_for_segments(lane, &request);
         let answer = self.inner.call(peer, address, lane, request);
-        let spoils = lane == Lane::Fetch && self.one_in > 0 && self.rng.one_in(self.one_in);
+        let spoils = is_for_segments && self.one_in > 0 && self.rng.one_in(self.one_in);
         let (at, spoiled, fetched) = (self.rng.next_u64(), self.spoiled.clone(), self.fetched.clone());
         Box::pin(async move {
             let answer = answer.await?;
-            fetched.fetch_add(u64::from(lane == Lane::Fetch), Relaxed);
+            fetched.fetch_add(u64::from(is_for_segments), Relaxed);
             if !spoils || answer.len() < 2 {
                 return Ok(answer);
             }
             spoiled.fetch_add(1, Relaxed);
-            let mut bytes = answer.to_vec();
-            let at = 1 + (at % (bytes.len() as u64 - 1)) as usize;
-            bytes[at] ^= 1 << (at % 8);
-            Ok(bytes.into())
+            Ok(sim_member::spoiled(&answer, at))
         })
     }
 }
@@ -122,31 +112,19 @@ impl Group {
     }
 
     fn config(&self, id: NodeId) -> Config {
-        let mut config = Config::default();
-        config.node.id = id;
-        config.node.data_dir = DATA.into();
-        config.storage.tiering.enable_auto_archival = false;
+        let mut config = sim_member::config(id);
         config.wal = WalConfig {
             file_bytes: 16 << 10,
-            group_bytes_max: 16 << 10,
             tail_bytes_max: 4 << 10,
             keep_bytes: 0,
             keep_bytes_for_followers: self.keep_bytes_for_followers,
-            disk_free_bytes_min: 0,
-            ..WalConfig::default()
+            ..config.wal
         };
-        config.storage.segment_size = 4 << 10;
-        config.consensus.election_timeout_ms = 300;
-        config.consensus.heartbeat_interval_ms = 50;
         config
     }
 
     /// Starts all that do not run.
     pub async fn start_missing(&mut self) {
-        let members: BTreeMap<NodeId, Member> = MEMBERS
-            .iter()
-            .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), ..Member::default() }))
-            .collect();
         let missing = (0..3).filter(|at| self.nodes[*at].is_none());
         let starts: Vec<_> = missing
             .map(|at| {
@@ -160,15 +138,11 @@ impl Group {
                 };
                 let env = Env {
                     io: Arc::new(self.disks[at].clone()),
-                    clock: Arc::new(GroupClock(self.started)),
+                    clock: Arc::new(MemberClock { started: self.started, ahead_ms: 0 }),
                     rng: Arc::new(self.rng.fork()),
                     network: Arc::new(network),
                 };
-                let founding = if id == 1 {
-                    Founding::Group(members.clone())
-                } else {
-                    Founding::Join { cluster_id: "sim".into(), incarnation: None }
-                };
+                let founding = founding(id, MEMBERS);
                 let config = self.config(id);
                 let options = WalOptions::new(config.wal.clone(), Driver::Task);
                 let disk = self.disks[at].clone();

@@ -9,3 +9,5 @@ mod group;
 mod members;
 mod real;
 mod repairing;
+#[path = "../common/sim_member.rs"]
+mod sim_member;

@@ -17,13 +17,13 @@ use scribe_ledger::{
     error::{Code, Error, Result},
     sealed::Sealed,
     segment::{SegmentSummary, file_name},
-    sim::{self, Failure, Fault, Op, SimIo},
+    sim::{self, Fault, SimIo},
     types::{SegmentId, Seq},
 };
 use tokio::time::sleep;
 
 use super::{
-    fetching::{SMALL_PARTS, fetch, leaders_disk, open},
+    fetching::{FAILURES, SMALL_PARTS, fetch, leaders_disk, open},
     group::{DATA, sealed},
 };
 
@@ -119,12 +119,7 @@ fn every_operation_fails_and_the_file_is_the_old_one_or_the_right_one() {
     let value = open(&leader).unwrap().record(rotten(&leader, 1).1).unwrap().unwrap().value.to_vec();
     let mut failed = 0;
     for nth in 0..40 {
-        for (failure, op) in [
-            (Failure::NotDone, Op::Any),
-            (Failure::Done, Op::Any),
-            (Failure::NoSpace, Op::Write),
-            (Failure::Crash, Op::Any),
-        ] {
+        for (failure, op) in FAILURES {
             let what = format!("{failure:?} at {nth}");
             let (disk, seq) = rotten(&leader, nth);
             let (old, whole) = (bytes(&disk, ROTTEN), bytes(&leader, ROTTEN));

@@ -13,6 +13,7 @@ mod wait;
 #[allow(dead_code, reason = "tests/cluster_faults shares it")]
 mod writers;
 
+mod alone;
 mod behind;
 mod cosigned;
 mod failover;

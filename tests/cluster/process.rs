@@ -107,7 +107,7 @@ impl Spec {
                 *to.lock() += &(line + "\n");
             }
         });
-        Node { spec: self.clone(), child: Mutex::new(child), said, reader: Some(reader) }
+        Node { spec: self.clone(), child: Mutex::new(child), said, reader: Mutex::new(Some(reader)) }
     }
 
     /// Starts it and waits until it serves clients.
@@ -123,7 +123,7 @@ pub struct Node {
     pub spec: Spec,
     child: Mutex<Child>,
     said: Arc<Mutex<String>>,
-    reader: Option<thread::JoinHandle<()>>,
+    reader: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Node {
@@ -217,9 +217,9 @@ impl Node {
 
     /// Waits until the process has ended, and for all that it has logged.
     #[track_caller]
-    pub fn wait_ended(&mut self) -> Option<i32> {
+    pub fn wait_ended(&self) -> Option<i32> {
         let status = wait_for(&format!("node {} ends", self.id()), || self.ended());
-        if let Some(reader) = self.reader.take() {
+        if let Some(reader) = self.reader.lock().take() {
             reader.join().unwrap();
         }
         status.code()
@@ -232,7 +232,7 @@ impl Node {
 
     /// Stops it as an operator does, and waits.
     #[track_caller]
-    pub fn stop(&mut self) {
+    pub fn stop(&self) {
         self.terminate();
         assert_eq!(self.wait_ended(), Some(0), "node {} ends cleanly", self.id());
     }

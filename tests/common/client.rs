@@ -59,6 +59,11 @@ impl Client {
         Self { stream: BufReader::new(stream) }
     }
 
+    /// How long it waits for bytes from now on.
+    pub fn patience(&self, patience: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(patience)).unwrap();
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
@@ -141,7 +146,7 @@ impl Client {
 
     /// Whether the server has closed the connection, waiting up to `patience`.
     pub fn is_closed_within(&mut self, patience: Duration) -> bool {
-        self.stream.get_ref().set_read_timeout(Some(patience)).unwrap();
+        self.patience(patience);
         match self.stream.read(&mut [0; 64]) {
             Ok(len) => len == 0,
             Err(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),

@@ -16,6 +16,8 @@ mod checks;
 mod clients;
 mod history;
 mod planted;
+#[path = "../common/sim_member.rs"]
+mod sim_member;
 mod storm;
 mod world;
 

@@ -9,7 +9,7 @@ use scribe_ledger::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::world::{World, address};
+use crate::{sim_member::address, world::World};
 
 /// How long an administrator waits for a change.
 const PATIENCE: Duration = Duration::from_secs(3);

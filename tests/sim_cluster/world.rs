@@ -21,13 +21,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use scribe_ledger::{
-    cluster::message::Question,
     config::{Config, WalConfig},
-    env::{Clock, Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
-    node::{Ended, Founding, Node, NodeInfo},
+    env::{Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
+    node::{Ended, Node, NodeInfo},
     pipeline::ingest::Ingest,
     proof::{Hash, checkpoint::Checkpoint, note::Note},
-    raft::{Member, Sabotage},
+    raft::Sabotage,
     read::{Proofs, Reader},
     sim::{SimIo, SimNetwork, SimRng},
     types::{NodeId, Seq},
@@ -38,8 +37,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// When the simulation begins, in milliseconds since 1970.
-pub const BASE_MS: u64 = 1_700_000_000_000;
+use crate::sim_member::{self, BASE_MS, MemberClock, founding};
 
 /// Bugs to find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -211,35 +209,21 @@ impl World {
     }
 
     fn config(&self, id: NodeId) -> Config {
-        let mut config = Config::default();
-        config.node.id = id;
-        config.node.data_dir = "/ledger".into();
-        config.storage.tiering.enable_auto_archival = false;
+        let mut config = sim_member::config(id);
         // Whoever founds alone names the log after a cluster that the others have not heard of.
         config.ledger.origin = "sim".into();
         config.wal = WalConfig {
             file_bytes: 16 << 10,
-            group_bytes_max: 16 << 10,
             tail_bytes_max: 4 << 10,
             keep_bytes: 0,
             keep_bytes_for_followers: self.keep_bytes_for_followers,
-            disk_free_bytes_min: 0,
-            ..WalConfig::default()
+            ..config.wal
         };
-        config.storage.segment_size = 4 << 10;
-        config.consensus.election_timeout_ms = 300;
         config.consensus.heartbeat_interval_ms = 75;
         config.consensus.leader_patience = Duration::from_secs(1);
         config.limits.write_timeout = Duration::from_secs(2);
         config.limits.shutdown_timeout = Duration::from_millis(200);
         config
-    }
-
-    fn founding(&self, id: NodeId) -> Founding {
-        match id {
-            1 => Founding::Group((1..=self.founders).map(|id| (id, address(id))).collect()),
-            _ => Founding::Join { cluster_id: "sim".into(), incarnation: None },
-        }
     }
 
     /// Waits until a member's power is off.
@@ -262,7 +246,7 @@ impl World {
             let start = Node::start_sabotaged(
                 self.env(id, &alive),
                 &config,
-                self.founding(id),
+                founding(id, 1..=self.founders),
                 options,
                 self.planted.raft,
             );
@@ -340,25 +324,10 @@ impl World {
         };
         Env {
             io: Arc::new(Mounted { disk: self.disk(id).clone(), alive: alive.clone() }),
-            clock: Arc::new(WallClock(self.started, self.machines[&id].ahead_ms)),
+            clock: Arc::new(MemberClock { started: self.started, ahead_ms: self.machines[&id].ahead_ms }),
             rng: Arc::new(self.rng.fork()),
             network: Arc::new(cable),
         }
-    }
-}
-
-/// Where a member is reached.
-pub fn address(id: NodeId) -> Member {
-    Member { raft_addr: format!("sim:{id}"), ..Member::default() }
-}
-
-/// A clock that is somewhat ahead.
-#[derive(Debug)]
-struct WallClock(Instant, u64);
-
-impl Clock for WallClock {
-    fn now_ms(&self) -> u64 {
-        BASE_MS + self.0.elapsed().as_millis() as u64 + self.1
     }
 }
 
@@ -436,21 +405,12 @@ impl Network for Cable {
         if !self.alive.load(Acquire) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionReset.into()) });
         }
-        // Whoever fetches a segment verifies it. What members say of themselves is believed: three of them are asked.
-        let is_of_segments = lane == Lane::Fetch
-            && matches!(Question::decode(&request), Ok(Question::List(_) | Question::Part { .. }));
+        let is_for_segments = sim_member::is_for_segments(lane, &request);
         let answer = self.inner.call(peer, address, lane, request);
-        if !is_of_segments || self.spoils_one_in == 0 || !self.rng.one_in(self.spoils_one_in) {
+        if !is_for_segments || self.spoils_one_in == 0 || !self.rng.one_in(self.spoils_one_in) {
             return answer;
         }
         let at = self.rng.next_u64();
-        Box::pin(async move {
-            let mut bytes = answer.await?.to_vec();
-            if bytes.len() > 1 {
-                let at = 1 + (at % (bytes.len() as u64 - 1)) as usize;
-                bytes[at] ^= 1 << (at % 8);
-            }
-            Ok(bytes.into())
-        })
+        Box::pin(async move { Ok(sim_member::spoiled(&answer.await?, at)) })
     }
 }

@@ -32,7 +32,7 @@ async fn start(
     rng: &SimRng,
 ) -> Vec<Node> {
     let disks: Vec<Arc<dyn Io>> = disks.iter().map(|disk| Arc::new(disk.clone()) as _).collect();
-    start_on(&disks, config, network, rng, 1_700_000_000_000).await
+    start_on(&disks, config, network, rng, 0).await
 }
 
 /// Leaves a member's disk with so many free bytes.

@@ -5,6 +5,8 @@
 //! `SIM_SEED=… cargo test --test sim_group` plays one seed again.
 
 mod full;
+#[path = "../common/sim_member.rs"]
+mod sim_member;
 mod slow;
 
 use std::{
@@ -14,11 +16,11 @@ use std::{
 };
 
 use scribe_ledger::{
-    config::{Config, WalConfig},
-    env::{Clock, Env, Io, Rng},
+    config::Config,
+    env::{Env, Io, Rng},
     error::Code,
-    node::{Founding, Node},
-    raft::{Consistency, Member},
+    node::Node,
+    raft::Consistency,
     sim::{self, SimIo, SimNetwork, SimRng},
     state::batch::{Condition, Draft},
     types::{NodeId, Seq},
@@ -26,47 +28,28 @@ use scribe_ledger::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use self::sim_member::{MemberClock, config, founding};
+
 const MEMBERS: [NodeId; 3] = [1, 2, 3];
 const SEEDS: u64 = 100;
 /// Simulated time within which a group that can work again has to.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
-struct GroupClock {
-    base_ms: u64,
-    started: Instant,
-}
-
-impl Clock for GroupClock {
-    fn now_ms(&self) -> u64 {
-        self.base_ms + self.started.elapsed().as_millis() as u64
-    }
-}
-
-fn config(id: NodeId) -> Config {
-    let mut config = Config::default();
-    config.node.id = id;
-    config.node.data_dir = "/ledger".into();
-    config.storage.tiering.enable_auto_archival = false;
-    config.wal = WalConfig {
-        file_bytes: 64 << 10,
-        group_bytes_max: 16 << 10,
-        tail_bytes_max: 16 << 10,
-        disk_free_bytes_min: 0,
-        ..WalConfig::default()
-    };
-    config.storage.segment_size = 4 << 10;
-    config.consensus.election_timeout_ms = 300;
-    config.consensus.heartbeat_interval_ms = 50;
-    config
-}
-
 /// Answered writes: value and position.
 type Answered = Arc<Mutex<BTreeMap<String, Seq>>>;
 
-async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, base_ms: u64) -> Vec<Node> {
+async fn start_all(disks: &[SimIo], network: &SimNetwork, rng: &SimRng, ahead_ms: u64) -> Vec<Node> {
     let disks: Vec<Arc<dyn Io>> = disks.iter().map(|disk| Arc::new(disk.clone()) as _).collect();
-    start_on(&disks, config, network, rng, base_ms).await
+    start_on(&disks, config, network, rng, ahead_ms).await
+}
+
+/// Three members with nothing in their ledger and no trouble ahead.
+async fn three() -> (SimNetwork, Vec<Node>) {
+    let rng = SimRng::new(1);
+    let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
+    let network = SimNetwork::new(1, 0);
+    let nodes = start_all(&disks, &network, &rng, 0).await;
+    (network, nodes)
 }
 
 async fn start_on(
@@ -74,25 +57,17 @@ async fn start_on(
     config: fn(NodeId) -> Config,
     network: &SimNetwork,
     rng: &SimRng,
-    base_ms: u64,
+    ahead_ms: u64,
 ) -> Vec<Node> {
-    let group: BTreeMap<NodeId, Member> = MEMBERS
-        .iter()
-        .map(|id| (*id, Member { raft_addr: format!("sim:{id}"), ..Member::default() }))
-        .collect();
     let started = Instant::now();
     let starts = MEMBERS.iter().zip(disks).map(|(&id, disk)| {
         let env = Env {
             io: disk.clone(),
-            clock: Arc::new(GroupClock { base_ms, started }),
+            clock: Arc::new(MemberClock { started, ahead_ms }),
             rng: Arc::new(rng.fork()),
             network: Arc::new(network.link(id)),
         };
-        let founding = if id == 1 {
-            Founding::Group(group.clone())
-        } else {
-            Founding::Join { cluster_id: "sim".into(), incarnation: None }
-        };
+        let founding = founding(id, MEMBERS);
         async move {
             let config = config(id);
             let options = WalOptions::new(config.wal.clone(), Driver::Task);
@@ -158,8 +133,7 @@ fn play(seed: u64) -> (usize, Vec<u64>) {
         let runtime = sim::runtime(rng.next_u64());
         runtime.block_on(async {
             let network = SimNetwork::new(rng.next_u64(), [0, 50, 200][rng.below(3) as usize]);
-            let base_ms = 1_700_000_000_000 + life * 1_000_000;
-            let nodes = start_all(&disks, &network, &rng, base_ms).await;
+            let nodes = start_all(&disks, &network, &rng, life * 1_000_000).await;
             for round in 0..3 {
                 match (rng.below(3), leader(&nodes)) {
                     // The leader hears and is heard by nobody.
@@ -234,10 +208,7 @@ fn a_seed_is_the_same_history_every_time() {
 fn every_member_takes_writes_and_answers_linearizable_reads() {
     let runtime = sim::runtime(1);
     runtime.block_on(async {
-        let rng = SimRng::new(1);
-        let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
-        let network = SimNetwork::new(1, 0);
-        let nodes = start_all(&disks, &network, &rng, 1_700_000_000_000).await;
+        let (_network, nodes) = three().await;
         for (n, node) in nodes.iter().enumerate() {
             let value = format!("value-{n}");
             let mut draft = Draft::new();
@@ -256,10 +227,7 @@ fn every_member_takes_writes_and_answers_linearizable_reads() {
 fn a_write_refused_by_condition_is_told_so_through_a_follower() {
     let runtime = sim::runtime(1);
     runtime.block_on(async {
-        let rng = SimRng::new(1);
-        let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
-        let network = SimNetwork::new(1, 0);
-        let nodes = start_all(&disks, &network, &rng, 1_700_000_000_000).await;
+        let (_network, nodes) = three().await;
         settled(&nodes).await;
         let follower = &nodes[(leader(&nodes).unwrap() + 1) % 3];
         let put = |condition| async move {
@@ -279,10 +247,7 @@ fn a_write_refused_by_condition_is_told_so_through_a_follower() {
 fn members_that_are_cut_off_refuse_reads_and_writes() {
     let runtime = sim::runtime(1);
     runtime.block_on(async {
-        let rng = SimRng::new(1);
-        let disks: Vec<SimIo> = MEMBERS.iter().map(|_| SimIo::new(rng.next_u64())).collect();
-        let network = SimNetwork::new(1, 0);
-        let nodes = start_all(&disks, &network, &rng, 1_700_000_000_000).await;
+        let (network, nodes) = three().await;
         settled(&nodes).await;
         for at in 0..3 {
             for other in MEMBERS.into_iter().filter(|&other| other != MEMBERS[at]) {

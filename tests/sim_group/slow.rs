@@ -96,7 +96,7 @@ fn a_follower_that_cannot_write_segments_stops_taking_entries_and_nobody_waits_f
     let disks: Vec<_> = disks.collect();
     sim::runtime(1).block_on(async {
         let network = SimNetwork::new(rng.next_u64(), 0);
-        let nodes = super::start_on(&disks, config, &network, &rng, 1_700_000_000_000).await;
+        let nodes = super::start_on(&disks, config, &network, &rng, 0).await;
         let leads = leader(&nodes).unwrap();
         let slow = (leads + 1) % nodes.len();
         full[slow].store(true, Relaxed);

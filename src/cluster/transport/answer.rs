@@ -70,6 +70,9 @@ async fn hear(shared: Arc<Shared>, mut stream: TcpStream, remote: SocketAddr) {
         Err(Failure::There(them, why)) => {
             shared.peers.refused(them, remote.ip(), None, &format!("it refuses: {why}"));
         }
+        Err(Failure::NotAdmitted(them, why)) => {
+            shared.peers.refused(Some(them), remote.ip(), None, &format!("it refuses: {why}"));
+        }
         Err(Failure::Broken(error)) => tracing::debug!(%remote, %error, "a stranger did not become a peer"),
     }
 }
@@ -90,7 +93,7 @@ async fn introduce(
 
 /// A connection of a proven peer, to its end.
 async fn answer_peer(shared: Arc<Shared>, mut stream: TcpStream, peer: PeerHello, lane: Lane, line: u32) {
-    let mut seat = shared.inbound.enter(peer.node_id, line).await;
+    let mut seat = shared.inbound.enter(&peer, line).await;
     let counted = shared.peers.connected(&peer, None);
     let outbox = Outbox::new(shared.bounds.queued_bytes_max);
     let mut requests = Requests {
@@ -108,7 +111,9 @@ async fn answer_peer(shared: Arc<Shared>, mut stream: TcpStream, peer: PeerHello
     let lost = tokio::select! {
         lost = requests.handle(reader) => lost,
         lost = write_frames(&outbox, to, pings, &shared.peers.counters) => lost,
-        () = seat.told_to_leave() => Err(io::Error::other("another connection takes its place")),
+        () = seat.told_to_leave() => {
+            Err(io::Error::other("another connection takes its place, or its node has left the cluster"))
+        }
     };
     let Err(error) = lost;
     tracing::debug!(peer = peer.node_id, ?lane, %error, "a peer's connection has ended");

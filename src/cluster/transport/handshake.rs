@@ -4,13 +4,16 @@
 //!  dialer                                   answerer
 //!    │ hello ─────────────────────────────────► │   version, ids, cluster, wanted id
 //!    │ ◄───────────────────────────────── hello │   the same, from the other end
-//!    │ proof ─────────────────────────────────► │   the dialer is proven: then the hook is asked
-//!    │ ◄───────────────────────────────── proof │   the answerer is proven: then the hook is asked
-//!    │ go, and requests ──────────────────────► │
+//!    │ proof ─────────────────────────────────► │   the dialer is proven
+//!    │ ◄───────────────────────────────── proof │   the answerer is proven: then the dialer's hook is asked
+//!    │ go ────────────────────────────────────► │   the answerer's hook is asked
+//!    │ ◄──────────────────────────────────── go │
+//!    │ requests ──────────────────────────────► │
 //! ```
 //!
-//! Either end may send a refusal in place of its next message. The answerer does not read a request before the go, so
-//! a dialer that was refused knows that nothing it had to say was seen.
+//! Either end may send a refusal in place of its next message. Nothing is requested before the answerer's go, so a dialer
+//! that was refused knows that nothing it had to say was seen; and one that was refused in place of that go knows that a
+//! member has refused it.
 //!
 //! Takes a stream and who one is; gives who the other is, proven. It does not own deadlines, nor what becomes of
 //! refusals.
@@ -79,6 +82,8 @@ pub(super) enum Failure {
     Here(Option<NodeId>, String),
     /// Refused there.
     There(Option<NodeId>, String),
+    /// Refused there by whoever has proven to know the cluster's secret: by a member.
+    NotAdmitted(NodeId, String),
     /// The connection broke, or no member is at its other end.
     Broken(io::Error),
 }
@@ -123,7 +128,11 @@ where
     let peer = local.peer(&theirs);
     local.check(stream, them, (local.admission)(&peer)).await?;
     stream.write_all(&message(Kind::Go, &[])).await?;
-    Ok(peer)
+    match receive(stream, Kind::Go, them).await {
+        Ok(_) => Ok(peer),
+        Err(Failure::There(_, why)) => Err(Failure::NotAdmitted(peer.node_id, why)),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Hears whoever has connected, and says which lane and line it wants. `here` is this end of the socket.
@@ -145,11 +154,12 @@ where
     let proof = receive(stream, Kind::Proof, them).await?;
     let fits = local.secret.is_proof(&proof, Side::Dialer, &their_message, &my_message);
     local.check(stream, them, proven(fits, theirs.node_id)).await?;
-    let peer = local.peer(&theirs);
-    local.check(stream, them, (local.admission)(&peer)).await?;
     let proof = local.secret.prove(Side::Answerer, &their_message, &my_message);
     stream.write_all(&message(Kind::Proof, &proof)).await?;
     receive(stream, Kind::Go, them).await?;
+    let peer = local.peer(&theirs);
+    local.check(stream, them, (local.admission)(&peer)).await?;
+    stream.write_all(&message(Kind::Go, &[])).await?;
     Ok((peer, theirs.lane, theirs.line))
 }
 

@@ -1,4 +1,5 @@
-//! Which connections of proven peers are being answered, so that a line's new connection takes the place of its old.
+//! Which connections of proven peers are being answered, so that a line's new connection takes the place of its old,
+//! and those of a peer can be ended that is not admitted any more.
 //!
 //! A peer that has lost a connection may know it long before this node does. Requests of the old connection must not be
 //! begun after those of the new one: the new one waits until the old one is not read any more.
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::handshake::PeerHello;
 use crate::types::NodeId;
 
 /// Connections that one peer may have here; with one more, its oldest line has to go. Five lanes use ten at most, with
@@ -28,6 +30,7 @@ struct State {
 #[derive(Debug)]
 struct Held {
     serial: u64,
+    peer: PeerHello,
     /// Never sent on: it is dropped when the connection has to go.
     _leave: oneshot::Sender<()>,
     left: oneshot::Receiver<()>,
@@ -44,12 +47,13 @@ pub(super) struct Seat {
 
 impl Inbound {
     /// Takes the place of a line, once the connections that have to go for it are not read any more.
-    pub async fn enter(self: &Arc<Self>, peer: NodeId, line: u32) -> Seat {
+    pub async fn enter(self: &Arc<Self>, hello: &PeerHello, line: u32) -> Seat {
         let ((leave, told), (gone, left)) = (oneshot::channel(), oneshot::channel());
+        let peer = hello.node_id;
         let (serial, leaving) = {
             let mut state = self.0.lock();
             state.last_serial += 1;
-            let held = Held { serial: state.last_serial, _leave: leave, left };
+            let held = Held { serial: state.last_serial, peer: hello.clone(), _leave: leave, left };
             let before = state.held.insert((peer, line), held);
             let mut leaving: Vec<_> = before.into_iter().map(|held| held.left).collect();
             // Numbers grow, so the smallest is the oldest.
@@ -66,6 +70,11 @@ impl Inbound {
             let _ = left.await;
         }
         seat
+    }
+
+    /// Has the connections of those leave who are not admitted.
+    pub fn keep(&self, admitted: impl Fn(&PeerHello) -> bool) {
+        self.0.lock().held.retain(|_, held| admitted(&held.peer));
     }
 }
 
@@ -91,13 +100,19 @@ mod tests {
 
     use super::*;
 
+    fn peer(node_id: NodeId) -> PeerHello {
+        let address = ([127, 0, 0, 1], 40_000).into();
+        PeerHello { node_id, incarnation: 5, feature_level: 2, cluster_id: String::new(), address }
+    }
+
     #[tokio::test]
     async fn a_line_is_read_from_one_connection_at_a_time() {
         let inbound = Arc::new(Inbound::default());
-        let mut first = inbound.enter(1, 3).await;
-        let other = inbound.enter(2, 3).await;
+        let mut first = inbound.enter(&peer(1), 3).await;
+        let other = inbound.enter(&peer(2), 3).await;
         assert!(first.told_to_leave().now_or_never().is_none());
-        let mut second = Box::pin(inbound.enter(1, 3));
+        let one = peer(1);
+        let mut second = Box::pin(inbound.enter(&one, 3));
         assert!((&mut second).now_or_never().is_none(), "the first is still read");
         first.told_to_leave().await;
         drop(first);
@@ -108,13 +123,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_has_so_many_lines_and_no_more() {
+    async fn whoever_is_not_admitted_any_more_has_to_leave() {
         let inbound = Arc::new(Inbound::default());
+        let mut gone = inbound.enter(&peer(1), 3).await;
+        let mut stays = inbound.enter(&peer(2), 3).await;
+        inbound.keep(|peer| peer.node_id == 2);
+        gone.told_to_leave().await;
+        assert!(stays.told_to_leave().now_or_never().is_none());
+        // Its place is free, and its end does not take another's.
+        let again = inbound.enter(&peer(1), 3).await;
+        drop(gone);
+        assert_eq!(inbound.0.lock().held.len(), 2);
+        drop((again, stays));
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_so_many_lines_and_no_more() {
+        let (inbound, one) = (Arc::new(Inbound::default()), peer(1));
         let mut seats = Vec::new();
         for line in 0..LINES_MAX as u32 {
-            seats.push(inbound.enter(1, line).await);
+            seats.push(inbound.enter(&one, line).await);
         }
-        let mut more = Box::pin(inbound.enter(1, 1_000));
+        let mut more = Box::pin(inbound.enter(&one, 1_000));
         assert!((&mut more).now_or_never().is_none());
         seats.remove(0).told_to_leave().await;
         let _more = more.await;

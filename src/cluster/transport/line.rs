@@ -156,6 +156,13 @@ impl Line {
                 shared.peers.refused(them, remote.ip(), dialed, &why);
                 Err(why)
             }
+            Failure::NotAdmitted(them, why) => {
+                // Its own word for it: what this node is to the cluster does not become better by asking again.
+                shared.not_admitted.send_replace(Some(why.clone()));
+                let why = format!("it refuses: {why}");
+                shared.peers.refused(Some(them), remote.ip(), dialed, &why);
+                Err(why)
+            }
             Failure::Broken(error) => Err(error.to_string()),
         }
     }

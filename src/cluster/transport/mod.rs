@@ -116,6 +116,7 @@ struct Shared {
     /// By lane.
     handlers: RwLock<[Option<PeerHandler>; Lane::ALL.len()]>,
     admission: RwLock<Admission>,
+    not_admitted: watch::Sender<Option<String>>,
     lines: Mutex<Lines>,
     last_line: AtomicU32,
     inbound: Arc<Inbound>,
@@ -139,6 +140,7 @@ impl Transport {
             rng,
             handlers: RwLock::default(),
             admission: RwLock::new(Arc::new(|_| Ok(()))),
+            not_admitted: watch::Sender::new(None),
             lines: Mutex::new(Some(BTreeMap::new())),
             last_line: AtomicU32::new(0),
             inbound: Arc::default(),
@@ -150,9 +152,22 @@ impl Transport {
     }
 
     /// From now on `admission` is asked about every peer that has proven to know the secret, whichever end has dialed.
-    /// Connections that are open stay.
+    /// Those it refuses lose the connections that they have made.
     pub fn set_admission(&self, admission: Admission) {
         *self.0.admission.write() = admission;
+        self.ask_admission_again();
+    }
+
+    /// Ends what connections peers have made that the hook refuses by now.
+    pub fn ask_admission_again(&self) {
+        let admission = self.0.admission();
+        self.0.inbound.keep(|peer| admission(peer).is_ok());
+    }
+
+    /// Why a member has refused to talk with this node, one that has proven to be one; nothing while none has.
+    #[must_use]
+    pub fn not_admitted(&self) -> watch::Receiver<Option<String>> {
+        self.0.not_admitted.subscribe()
     }
 
     /// The peers that have been seen or called, by id.

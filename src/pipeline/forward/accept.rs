@@ -13,9 +13,10 @@ use bytes::Bytes;
 use super::{Proposer, reply::Reply};
 use crate::{
     env::{Lane, Network, PeerHandler},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     pipeline::{room::DiskRoom, unsealed::Unsealed},
     state::batch::BatchView,
+    types::NodeId,
 };
 
 /// The entrance for other members' batches. Cheap to clone; with the last clone it is gone, and holds nothing of the
@@ -43,11 +44,11 @@ impl Accept {
         let accept = Self(Arc::new(Inner { proposer, unsealed, room, is_closed: AtomicBool::new(false) }));
         let handler: PeerHandler = {
             let inner = Arc::downgrade(&accept.0);
-            Arc::new(move |_from, entry| {
+            Arc::new(move |from, entry| {
                 let inner = Weak::clone(&inner);
                 Box::pin(async move {
                     let reply = match inner.upgrade() {
-                        Some(inner) => inner.answer(entry).await,
+                        Some(inner) => inner.answer(from, entry).await,
                         None => Reply::NotLed,
                     };
                     reply.encode().map_err(io::Error::other)
@@ -65,7 +66,11 @@ impl Accept {
 }
 
 impl Inner {
-    async fn answer(&self, entry: Bytes) -> Reply {
+    async fn answer(&self, from: NodeId, entry: Bytes) -> Reply {
+        if self.proposer.consensus.was_removed(from) {
+            let why = format!("nothing was written: node {from} was removed from this cluster; ask a member");
+            return Reply::Refused(Error::new(Code::Unavailable, why));
+        }
         if self.is_closed.load(Ordering::Acquire) {
             return Reply::NotLed;
         }

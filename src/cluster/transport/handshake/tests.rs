@@ -48,7 +48,11 @@ async fn meet(dialer: &End, answerer: &End) -> (Dialed, Answered) {
 async fn refused(dialer: &End, answerer: &End, by_dialer: bool) -> String {
     let (why, same) = match meet(dialer, answerer).await {
         (Err(Failure::Here(_, why)), Err(Failure::There(_, same))) if by_dialer => (why, same),
-        (Err(Failure::There(_, why)), Err(Failure::Here(_, same))) if !by_dialer => (why, same),
+        (Err(Failure::There(_, why) | Failure::NotAdmitted(_, why)), Err(Failure::Here(_, same)))
+            if !by_dialer =>
+        {
+            (why, same)
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(why, same);
@@ -106,6 +110,26 @@ async fn either_hook_can_refuse_and_is_asked_about_the_proven_only() {
     assert_eq!(refused(&refusing(1, b"secret"), &end(2), true).await, "node 2 was removed");
     let why = refused(&end(1), &refusing(2, b"guess"), false).await;
     assert!(why.contains("another cluster secret"), "{why}");
+}
+
+#[tokio::test]
+async fn a_member_s_refusal_is_told_from_a_stranger_s() {
+    let refusing = End { admission: Arc::new(|_| Err("you left".into())), ..end(2) };
+    let (dialed, _) = meet(&end(1), &refusing).await;
+    assert!(matches!(&dialed, Err(Failure::NotAdmitted(2, why)) if why == "you left"), "{dialed:?}");
+    // Who cannot prove to know the secret says the same in place of its proof.
+    let (mut near, mut far) = tokio::io::duplex(1_024);
+    let stranger = async {
+        receive(&mut far, Kind::Hello, None).await.unwrap();
+        let hello = end(2).local().hello(1, Lane::Fetch, 4).encode().unwrap();
+        far.write_all(&hello).await.unwrap();
+        receive(&mut far, Kind::Proof, None).await.unwrap();
+        far.write_all(&refusal("you left")).await.unwrap();
+    };
+    let dialer = end(1);
+    let dialer = dialer.local();
+    let (dialed, ()) = tokio::join!(dial(&mut near, &dialer, WISH), stranger);
+    assert!(matches!(&dialed, Err(Failure::There(Some(2), why)) if why == "you left"), "{dialed:?}");
 }
 
 async fn say(stream: &mut DuplexStream, bytes: &[u8]) {
