@@ -5,6 +5,7 @@
 //! `SIM_SEED=… cargo test --test catch_up` plays one seed of the group's accidents again.
 
 mod fetching;
+mod from_archive;
 mod group;
 mod members;
 mod real;
