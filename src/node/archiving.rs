@@ -27,6 +27,9 @@ const DIR: &str = "archive";
 /// Where a segment is packed, in the data directory.
 pub(super) const STAGING_FILE: &str = "archiving.pack";
 
+/// A store that nobody has asked anything yet, or why there can be none.
+pub(super) type Opened = Result<Arc<dyn Store>, StoreError>;
+
 /// The archive of a node.
 pub(super) struct Archiving {
     /// How it fares.
@@ -52,7 +55,7 @@ impl Archiving {
         env: &Env,
         config: &Config,
         identity: &Identity,
-        (store, driver): (Option<Result<Arc<dyn Store>, StoreError>>, Driver),
+        (store, driver): (Option<Opened>, Driver),
         (consensus, state, signer): (&Consensus, &Arc<State>, Option<Signer>),
         gauge: Arc<Gauge>,
     ) -> Result<Self> {
@@ -102,11 +105,7 @@ impl Archiving {
 }
 
 /// The store of the archive; none for a node that archives nothing.
-pub(super) fn store(
-    env: &Env,
-    config: &Config,
-    identity: &Identity,
-) -> Option<Result<Arc<dyn Store>, StoreError>> {
+pub(super) fn store(env: &Env, config: &Config, identity: &Identity) -> Option<Opened> {
     // An embedded ledger is its program's to copy.
     if !config.storage.tiering.enable_auto_archival || identity.embedded {
         return None;

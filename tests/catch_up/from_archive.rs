@@ -15,7 +15,7 @@ use scribe_ledger::{
         switch::Switch,
         vitals::Vitals,
     },
-    env::{Io, OpenMode, Rng},
+    env::{Io, OpenMode},
     error::Result,
     raft::Ahead,
     sim::{self, Failure, Fault, Op, SimIo, SimNetwork, SimRng},
