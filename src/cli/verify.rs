@@ -36,10 +36,10 @@ or the disk, did not answer";
 pub(super) struct VerifyArgs {
     /// A data directory, or a copy of its segments; it may be a running node's. Without it, a server is
     /// verified.
-    #[arg(conflicts_with_all = ["url", "state", "samples"])]
+    #[arg(group = "files", conflicts_with_all = ["url", "state", "samples"])]
     dir: Option<PathBuf>,
     /// An archive to verify, without any node: a directory, or s3://bucket/prefix.
-    #[arg(long, value_name = "DIR|s3://…", conflicts_with_all = ["dir", "url", "state", "samples"])]
+    #[arg(long, value_name = "DIR|s3://…", group = "files", conflicts_with_all = ["dir", "url", "state", "samples"])]
     archive: Option<String>,
     #[command(flatten)]
     s3: place::S3Args,
@@ -48,7 +48,7 @@ pub(super) struct VerifyArgs {
     url: Option<String>,
     /// A signed checkpoint that the records of DIR or the archive have to agree with; may be given several times.
     /// Without --key, the keys are those that the ledger itself names.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "state", "samples"])]
+    #[arg(long, value_name = "FILE", requires = "files", conflicts_with_all = ["url", "state", "samples"])]
     checkpoint: Vec<PathBuf>,
     /// A key to believe, name+id+base64; may be given several times. Without it the first visit to a server
     /// believes the keys that it names, and later visits those.
@@ -72,9 +72,6 @@ pub(super) fn run<W: Write>(
     let outcome = match (&args.dir, &args.archive) {
         (Some(dir), _) => directory::verify(dir, args, printer),
         (None, Some(place)) => archive::verify(place, args, printer),
-        (None, None) if !args.checkpoint.is_empty() => {
-            Err(Failure::Usage("--checkpoint is for DIR or --archive: give one of them".to_owned()))
-        }
         (None, None) => {
             let url = args.url.as_deref().unwrap_or(server);
             let client = Client::new(url)?.with_timeout(timeout);
