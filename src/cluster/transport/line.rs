@@ -34,6 +34,7 @@ use super::{
     bounds::{backoff, payload_bytes_max},
     frame::{FrameReader, HEADER_BYTES},
     handshake::{Failure, PeerHello, Wish, dial, may_talk},
+    hello::is_double,
     link::Link,
     outbox::write_frames,
     silence::{Silence, ping_every},
@@ -157,8 +158,10 @@ impl Line {
                 Err(why)
             }
             Failure::NotAdmitted(them, why) => {
-                // Its own word for it: what this node is to the cluster does not become better by asking again.
-                shared.not_admitted.send_replace(Some(why.clone()));
+                // What this node is to the cluster does not become better by asking again.
+                if !is_double(&why) {
+                    shared.not_admitted.send_replace(Some(why.clone()));
+                }
                 let why = format!("it refuses: {why}");
                 shared.peers.refused(Some(them), remote.ip(), dialed, &why);
                 Err(why)
