@@ -16,6 +16,7 @@ mod writers;
 mod alone;
 mod behind;
 mod cosigned;
+mod draining;
 mod failover;
 mod forming;
 mod health;
