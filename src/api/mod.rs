@@ -63,6 +63,7 @@ mod verify;
 mod view;
 mod watch;
 mod watchdog;
+mod wish;
 mod write;
 
 pub use backend::{Backend, Live, Room};

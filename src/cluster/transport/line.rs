@@ -150,10 +150,10 @@ impl Line {
         match failure {
             Failure::Here(them, why) => {
                 shared.peers.refused(them, remote.ip(), dialed, &why);
-                Err(why)
+                Err(format!("{REFUSED_HERE}{why}"))
             }
             Failure::There(them, why) => {
-                let why = format!("it refuses: {why}");
+                let why = format!("{REFUSED_THERE}{why}");
                 shared.peers.refused(them, remote.ip(), dialed, &why);
                 Err(why)
             }
@@ -162,7 +162,7 @@ impl Line {
                 if !is_double(&why) {
                     shared.not_admitted.send_replace(Some(why.clone()));
                 }
-                let why = format!("it refuses: {why}");
+                let why = format!("{REFUSED_THERE}{why}");
                 shared.peers.refused(Some(them), remote.ip(), dialed, &why);
                 Err(why)
             }
@@ -244,6 +244,16 @@ where
             () = silence.next_look() => silence.look(Some(reader.bytes_read))?,
         }
     }
+}
+
+/// What goes before the reason for which a peer was not talked with.
+const REFUSED_HERE: &str = "it is refused: ";
+/// As [`REFUSED_HERE`], where the peer has said no.
+const REFUSED_THERE: &str = "it refuses: ";
+
+/// Whether this is why a call has failed: somebody is there, and one of both says no.
+pub fn is_refused(why: &str) -> bool {
+    why.contains(REFUSED_HERE) || why.contains(REFUSED_THERE)
 }
 
 fn not_connected(why: &str) -> io::Error {

@@ -66,6 +66,7 @@ pub use self::{
     bounds::Bounds,
     handshake::{Admission, PeerHello},
     hello::is_of_another_cluster,
+    line::is_refused,
     peers::PeerStatus,
 };
 use self::{
