@@ -74,9 +74,9 @@ fn configure(args: &NodeArgs) -> Result<Option<Config>> {
 }
 
 fn init_logging(config: &Config) -> Result<()> {
-    // openraft tells its life at level info, and warns at every heartbeat that a member does not take, which the
-    // transport says once; that is for whoever asks with `openraft=info`.
-    let filter = EnvFilter::try_new(format!("openraft=error,{}", config.logging.level)).map_err(|e| {
+    // openraft calls errors what is ordinary, a member that is away or another leader, and says so at every heartbeat. We
+    // say it once, and what ends consensus as well: the rest is for whoever asks with `openraft=info`.
+    let filter = EnvFilter::try_new(format!("openraft=off,{}", config.logging.level)).map_err(|e| {
         Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level))
     })?;
     let logging = tracing_subscriber::fmt()

@@ -26,3 +26,4 @@ mod rejoining;
 mod rolling;
 mod rotten;
 mod strangers;
+mod told;

@@ -117,13 +117,18 @@ impl Line {
         let (failures, why) = match self.connect(&shared).await {
             Err(why) => (failures.saturating_add(1), format!("{} is not connected: {why}", self.name())),
             Ok((stream, peer)) => {
+                // Whoever was told that it is away is told that it is not.
+                if self.lane == Lane::Urgent && failures > 0 {
+                    let again = if self.was_connected.load(Relaxed) { " again" } else { "" };
+                    tracing::info!("{} is connected{again}", self.name());
+                }
                 let lost = self.converse(&shared, &link, stream, &peer).await;
                 (1, format!("{} was lost: {lost}", self.name()))
             }
         };
         match (self.lane, failures) {
             // Once for all lanes, and once for all tries.
-            (Lane::Urgent, 1) => tracing::warn!("{why}"),
+            (Lane::Urgent, 1) => tracing::info!("{why}"),
             (lane, _) => tracing::debug!(?lane, "{why}"),
         }
         let until = Instant::now() + backoff(&shared.bounds, failures, shared.rng.next_u64());
