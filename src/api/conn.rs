@@ -11,7 +11,6 @@
 //! A connection that has not sent a byte costs a small task and no buffers.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -24,7 +23,7 @@ use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
 use hyper::{
     Request, Version,
-    body::{Frame, Incoming, SizeHint},
+    body::Incoming,
     header::{CONNECTION, HeaderValue},
     service::service_fn,
 };
@@ -43,8 +42,9 @@ use super::{
     limit::Limiter,
     problem::Problem,
     route::is_probe,
-    watch::{EVENT_END, Endless},
-    watchdog::{Answering, IDLE_TIMEOUTS, Sending, Signs, TICKS, Verdict, Watchdog},
+    sent::Sent,
+    watch::Endless,
+    watchdog::{Answering, IDLE_TIMEOUTS, Signs, TICKS, Verdict, Watchdog},
 };
 use crate::error::Code;
 
@@ -192,18 +192,11 @@ async fn answer<B: Backend>(
     let is_http2 = request.version() == Version::HTTP_2;
     let chunk_bytes_max = if is_http2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
     let mut response = answer_or_limit(shared, peer, request).await;
-    if signs.is_stopping() && !is_http2 {
+    if (B::IS_STAND_IN || signs.is_stopping()) && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let endless = response.extensions().get::<Endless>().is_some();
-    response.map(|body| Sent {
-        body,
-        chunk_bytes_max,
-        rest: Bytes::new(),
-        sending: answering.sending(endless),
-        between_events: true,
-        stopped: None,
-    })
+    response.map(|body| Sent::new(body, chunk_bytes_max, answering.sending(endless)))
 }
 
 async fn answer_or_limit<B: Backend>(
@@ -390,79 +383,6 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
         io::Result::Ok(())
     })
     .await;
-}
-
-/// The body of an answer, which leaves a sign for as long as it is not sent. One that waits for more to say (a watch)
-/// is at a place where it may end, and does when the node stops; one that never waits, because there is so much to
-/// say, ends behind a whole event.
-struct Sent {
-    body: Body,
-    /// Most bytes handed over at once. HTTP/2 takes a chunk whole when its window has room for a byte of it, and
-    /// this body would end long before the client has it; HTTP/1 knows from its socket.
-    chunk_bytes_max: usize,
-    /// The rest of a chunk.
-    rest: Bytes,
-    sending: Sending,
-    /// Whether what was sent ends with a whole event; of no meaning unless it is a stream of them.
-    between_events: bool,
-    /// Resolves when the node stops, once the body has had to wait.
-    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl Sent {
-    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { stopped, sending, .. } = self;
-        let stopped = stopped.get_or_insert_with(|| {
-            let signs = Arc::clone(sending.signs());
-            Box::pin(async move { signs.stopped().await })
-        });
-        stopped.as_mut().poll(cx)
-    }
-}
-
-impl hyper::body::Body for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let mut chunk = std::mem::take(&mut self.rest);
-        if chunk.is_empty() {
-            let Self { sending, between_events, .. } = &*self;
-            if *between_events && sending.is_endless() && sending.signs().is_stopping() {
-                return Poll::Ready(None);
-            }
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
-            self.sending.waits(frame.is_pending());
-            if frame.is_pending() {
-                return self.poll_stopped(cx).map(|()| None);
-            }
-            match ready!(frame).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => {
-                    self.between_events = data.ends_with(EVENT_END);
-                    chunk = data;
-                }
-                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-        if chunk.len() > self.chunk_bytes_max {
-            self.rest = chunk.split_off(self.chunk_bytes_max);
-        }
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, hint) = (self.rest.len() as u64, self.body.size_hint());
-        hint.exact().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + rest))
-    }
 }
 
 /// A socket that leaves signs of what happens on it.

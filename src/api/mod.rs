@@ -55,6 +55,7 @@ mod receipt;
 mod route;
 mod scan;
 mod segments;
+mod sent;
 pub mod serve;
 mod starting;
 mod status;
