@@ -176,7 +176,7 @@ pub async fn init<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, body
     no_query(&parts)?;
     let parse = |body: &[u8]| match body.trim_ascii().is_empty() {
         true => Ok(()),
-        false => wish::any(body).map(drop),
+        false => wish::parse(body).map(drop),
     };
     read(&app, &parts, body, parse).await?;
     app.backend.admin()?;

@@ -30,7 +30,7 @@ fn id_of(value: &Value) -> Option<NodeId> {
 ///
 /// # Errors
 /// 400 with line and column.
-pub(super) fn any(body: &[u8]) -> Result<Value, Problem> {
+pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| malformed(format!("the body is not JSON: {error}")))
 }
 
@@ -39,7 +39,7 @@ pub(super) fn any(body: &[u8]) -> Result<Value, Problem> {
 /// # Errors
 /// 400 that says which one is none.
 pub(super) fn ids(body: &[u8]) -> Result<Vec<NodeId>, Problem> {
-    let Value::Array(items) = any(body)? else {
+    let Value::Array(items) = parse(body)? else {
         return Err(malformed("the JSON body is not an array of node ids, as in [1,2,3]"));
     };
     let id = |(at, item): (usize, &Value)| {
@@ -58,7 +58,7 @@ impl Object {
     /// # Errors
     /// 400 for anything else.
     pub fn read(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
-        let Value::Object(fields) = any(body)? else {
+        let Value::Object(fields) = parse(body)? else {
             return Err(malformed(format!("the JSON body is not an object with {}", quoted(known))));
         };
         match fields.keys().find(|name| !known.contains(&name.as_str())) {

@@ -56,7 +56,7 @@ fn write_until_told_to_stop(name: &str, node: &Node, written: &AtomicUsize) -> V
 #[test]
 fn requests_that_have_begun_are_answered_and_no_write_is_left_in_doubt() {
     for stops_leader in [true, false] {
-        let mut trio = Trio::start(&[]);
+        let trio = Trio::start(&[]);
         let place = if stops_leader { trio.leader() } else { trio.followers()[0] };
         let node = &trio.nodes[place];
         let open = || connect(node.spec.http, PATIENCE).unwrap();
