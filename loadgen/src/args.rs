@@ -372,7 +372,8 @@ pub struct VerifyArgs {
     /// The file that was loaded; its keys are distinct.
     #[arg(required_unless_present = "journal")]
     pub file: Option<PathBuf>,
-    /// Instead of a file: the journal of a run, whose every acknowledged write is looked for.
+    /// Instead of a file: the journal of a run, whose every acknowledged write is looked for, always by linearizable
+    /// reads; --consistency, --connections, --first-seq and --in-order are for a file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "first_seq", "in_order", "connections", "consistency"])]
     pub journal: Option<PathBuf>,
     /// The server [default: http://127.0.0.1:8001; of a journal the one it was written for].
@@ -405,5 +406,20 @@ mod tests {
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    /// What a journal refuses was once not to be read anywhere.
+    #[test]
+    fn what_does_not_go_with_a_journal_is_told() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("verify").unwrap().render_long_help().to_string();
+        let journal = help.split("--journal").nth(1).unwrap().split("--url").next().unwrap();
+        for flag in
+            [&["--consistency", "stale"][..], &["--connections", "2"], &["--first-seq", "1"], &["--in-order"]]
+        {
+            let refused = [&["scribe-loadgen", "verify", "--journal", "j"], flag].concat();
+            assert!(Cli::command().try_get_matches_from(refused).is_err(), "{flag:?}");
+            assert!(journal.contains(flag[0]), "{journal}");
+        }
     }
 }

@@ -10,7 +10,6 @@ use axum::{
     extract::{Path, State},
 };
 use hyper::{StatusCode, http::request::Parts};
-use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json as json_value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -21,6 +20,7 @@ use super::{
     json,
     problem::Problem,
     query::no_query,
+    wish::{self, Object, parse_id},
 };
 use crate::{
     cluster::control::Wish,
@@ -37,59 +37,32 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long another node's HTTP server has to say where its node traffic is.
 const HTTP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A node's id as people write it: 2, `"2"` or `"node2"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Id(NodeId);
-
-fn parse_id(text: &str) -> Option<NodeId> {
-    text.strip_prefix("node").unwrap_or(text).parse().ok().filter(|id| *id > 0)
-}
-
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let id = match Value::deserialize(deserializer)? {
-            Value::Number(number) => number.as_u64().filter(|id| *id > 0),
-            Value::String(text) => parse_id(&text),
-            _ => None,
-        };
-        id.map(Self)
-            .ok_or_else(|| D::Error::custom("a node id is a positive integer, also as \"2\" or \"node2\""))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddNode {
-    node_id: Id,
-    address: String,
-    #[serde(default)]
-    learner: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddLearner {
-    node_id: Id,
-    rpc_addr: String,
-    /// Known from the node itself; accepted because others' scripts send it.
-    #[serde(default, rename = "api_addr")]
-    _api_addr: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Transfer {
-    to: Id,
-}
-
 /// `POST /api/v1/cluster/nodes`
 ///
 /// # Errors
 /// The problem to answer with.
 pub async fn add_node<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, body: Body) -> Reply {
     no_query(&parts)?;
-    let AddNode { node_id: Id(id), address, learner } = read(&app, &parts, body).await?;
-    add(&app, id, &address, learner).await
+    let parse = |body: &[u8]| {
+        let fields = Object::read(body, &["node_id", "address", "learner"])?;
+        Ok((fields.id("node_id")?, fields.address("address")?.to_owned(), fields.flag("learner")?))
+    };
+    let (id, address, is_replica) = read(&app, &parts, body, parse).await?;
+    let admin = app.backend.admin()?;
+    if is_replica && admin.votes(id) {
+        let why = format!(
+            "node {id} is a member that votes, and does not become a read replica: remove it, and add it as one with \
+             an id of its own"
+        );
+        return Err(Problem::new(Code::Conflict, why));
+    }
+    if !is_replica && admin.is_replica(id) {
+        let why = format!(
+            "node {id} is a read replica and stays one: POST /change-membership with it among the voters makes it vote"
+        );
+        return Err(Problem::new(Code::Conflict, why));
+    }
+    add(&app, id, &address, is_replica).await
 }
 
 /// `POST /add-learner`: as [`add_node`], but the member does not vote until `/change-membership` says so.
@@ -98,25 +71,49 @@ pub async fn add_node<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, 
 /// The problem to answer with.
 pub async fn add_learner<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, body: Body) -> Reply {
     no_query(&parts)?;
-    let AddLearner { node_id: Id(id), rpc_addr, .. } = read(&app, &parts, body).await?;
+    let parse = |body: &[u8]| {
+        let fields = Object::read(body, &["node_id", "rpc_addr", "api_addr"])?;
+        // Known from the node itself; accepted because others' scripts send it.
+        fields.ignored_text("api_addr")?;
+        Ok((fields.id("node_id")?, fields.address("rpc_addr")?.to_owned()))
+    };
+    let (id, rpc_addr) = read(&app, &parts, body, parse).await?;
     add(&app, id, &rpc_addr, true).await
 }
 
 async fn add<B: Backend>(app: &App<B>, id: NodeId, address: &str, is_replica: bool) -> Reply {
     let admin = app.backend.admin()?;
-    match admin.add(id, address, is_replica).await {
+    let changed = match admin.add(id, address, is_replica).await {
         // Nobody speaks the members' protocol there: it may be the node's HTTP server.
-        Err(error) if error.code() == Code::Unavailable => {
-            let raft_addr = ask_http(id, address).await.map_err(|_| error)?;
-            admin.add(id, &raft_addr, is_replica).await?;
-        }
+        Err(error) if error.code() == Code::Unavailable => match ask_http(id, address).await {
+            Ok(raft_addr) => admin.add(id, &raft_addr, is_replica).await?,
+            Err(_) => return Err(nobody_there(admin.address(id), id, address, &error)),
+        },
         result => result?,
-    }
+    };
     let is_done = is_replica || admin.votes_within(id, CATCH_UP_PATIENCE).await;
     let status = if is_done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut reply = members(app, id)?;
+    let mut reply = members(app, id, changed)?;
     *reply.status_mut() = status;
     Ok(reply)
+}
+
+/// What whoever wants to add a node is told when none answers; `member` is where a member of that id is reached.
+fn nobody_there(member: Option<String>, id: NodeId, address: &str, error: &Error) -> Problem {
+    match member {
+        Some(member) => Problem::new(
+            Code::Conflict,
+            format!(
+                "node id {id} is taken by the member at {member}, and nobody answers at {address}: add a new node under \
+                 a new id, or start the member there first if it has moved"
+            ),
+        ),
+        None => Problem::unreachable(format!(
+            "no node answers at {address}, so node {id} was not added: start it there with this cluster's secret, and \
+             give its raft address ({})",
+            error.message()
+        )),
+    }
 }
 
 /// `DELETE /api/v1/cluster/nodes/{id}`
@@ -132,8 +129,11 @@ pub async fn remove_node<B: Backend>(
     let id = parse_id(&id).ok_or_else(|| {
         Problem::new(Code::Malformed, format!("{id:?} is no node id: a positive integer, also as \"node2\""))
     })?;
-    app.backend.admin()?.fulfil(Wish::Remove(vec![id])).await?;
-    members(&app, id)
+    let changed = app.backend.admin()?.remove(id).await?;
+    // It has left, which this member may have yet to hear when it has handed leadership over to remove itself.
+    let mut members = app.node.members();
+    members.retain(|member| member.node_id != id);
+    json::ok(&json_value!({ "node_id": id, "changed": changed, "members": members }))
 }
 
 /// `POST /api/v1/cluster/transfer-leader`
@@ -142,9 +142,11 @@ pub async fn remove_node<B: Backend>(
 /// The problem to answer with.
 pub async fn transfer_leader<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, body: Body) -> Reply {
     no_query(&parts)?;
-    let Transfer { to: Id(id) } = read(&app, &parts, body).await?;
-    app.backend.admin()?.fulfil(Wish::Lead(id)).await?;
-    members(&app, id)
+    let id = read(&app, &parts, body, |body| Object::read(body, &["to"])?.id("to")).await?;
+    let admin = app.backend.admin()?;
+    let changed = !admin.leads(id);
+    admin.fulfil(Wish::Lead(id)).await?;
+    members(&app, id, changed)
 }
 
 /// `POST /change-membership`: these are the voters from now on, and nobody else.
@@ -157,38 +159,46 @@ pub async fn change_membership<B: Backend>(
     body: Body,
 ) -> Reply {
     no_query(&parts)?;
-    let voters: Vec<Id> = read(&app, &parts, body).await?;
-    let voters: Vec<NodeId> = voters.into_iter().map(|Id(id)| id).collect();
+    let voters = read(&app, &parts, body, wish::ids).await?;
     let first = voters.first().copied().unwrap_or_default();
-    app.backend.admin()?.fulfil(Wish::Voters(voters)).await?;
-    members(&app, first)
+    let admin = app.backend.admin()?;
+    let changed = !admin.are_the_voters(&voters);
+    admin.fulfil(Wish::Voters(voters)).await?;
+    members(&app, first, changed)
 }
 
-/// `POST /init`: a node has its ledger from its start, so this only says who is in it. The body does not matter.
+/// `POST /init`: a node has its ledger from its start, so this only says who is in it. What the body says does not
+/// matter, as long as it is JSON or nothing.
 ///
 /// # Errors
 /// The problem to answer with.
-pub async fn init<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
+pub async fn init<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts, body: Body) -> Reply {
     no_query(&parts)?;
+    let parse = |body: &[u8]| match body.trim_ascii().is_empty() {
+        true => Ok(()),
+        false => wish::parse(body).map(drop),
+    };
+    read(&app, &parts, body, parse).await?;
     app.backend.admin()?;
-    members(&app, app.node.status().node_id)
+    members(&app, app.node.status().node_id, false)
 }
 
-fn members<B: Backend>(app: &App<B>, id: NodeId) -> Reply {
-    json::ok(&json_value!({ "node_id": id, "members": app.node.members() }))
+/// Who belongs to the cluster now; `changed` says whether the call had anything to do.
+fn members<B: Backend>(app: &App<B>, id: NodeId, changed: bool) -> Reply {
+    json::ok(&json_value!({ "node_id": id, "changed": changed, "members": app.node.members() }))
 }
 
-async fn read<B: Backend, T: serde::de::DeserializeOwned>(
+async fn read<B: Backend, T>(
     app: &App<B>,
     parts: &Parts,
     body: Body,
+    parse: impl FnOnce(&[u8]) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     let mut body = RequestBody::new(body, &parts.headers, app.limits.read_timeout);
     let read = async {
         identity_only(&parts.headers)?;
         let bytes = body.collect(BYTES_MAX, |_| Ok(())).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::new(Code::Malformed, format!("the JSON body is wrong: {error}")))
+        parse(&bytes)
     };
     match read.await {
         Ok(read) => Ok(read),
@@ -220,18 +230,4 @@ async fn ask_http(id: NodeId, address: &str) -> Result<String> {
     let member = members.iter().find(|member| member["node_id"].as_u64() == Some(id)).ok_or_else(nobody)?;
     let raft_addr = member["raft_addr"].as_str().filter(|address| !address.is_empty()).ok_or_else(nobody)?;
     Ok(raft_addr.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_written_in_several_ways() {
-        for (text, id) in
-            [("2", Some(2)), ("\"2\"", Some(2)), ("\"node2\"", Some(2)), ("0", None), ("\"x\"", None)]
-        {
-            assert_eq!(serde_json::from_str::<Id>(text).ok(), id.map(Id), "{text}");
-        }
-    }
 }

@@ -19,6 +19,10 @@ use crate::{
 
 /// Writes and reads, as the handlers use them.
 pub trait Backend: Send + Sync + 'static {
+    /// Whether another server is about to take this one's place: connections end with their first answer then, so that
+    /// no client sends a request on one that was kept just when its server goes.
+    const IS_STAND_IN: bool = false;
+
     /// Room for one request.
     type Permit: Room;
 

@@ -4,10 +4,13 @@
 //! preface), and ends it when the client is too slow, when it is idle for long, or when the node stops. It
 //! does not answer requests: [`Server`] does.
 //!
+//! A stop cuts no request in two. From its beginning every answer of HTTP/1.1 says `Connection: close`; a connection
+//! on which nothing has come has [`LAST_REQUEST_WITHIN`] for a request that is on its way, and is closed then unless
+//! the first byte of one is there. HTTP/2 says GOAWAY, which names the last request that is answered.
+//!
 //! A connection that has not sent a byte costs a small task and no buffers.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -20,7 +23,8 @@ use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
 use hyper::{
     Request, Version,
-    body::{Frame, Incoming, SizeHint},
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -38,8 +42,9 @@ use super::{
     limit::Limiter,
     problem::Problem,
     route::is_probe,
-    watch::{EVENT_END, Endless},
-    watchdog::{Answering, IDLE_TIMEOUTS, Sending, Signs, TICKS, Verdict, Watchdog},
+    sent::Sent,
+    watch::Endless,
+    watchdog::{Answering, IDLE_TIMEOUTS, Signs, TICKS, Verdict, Watchdog},
 };
 use crate::error::Code;
 
@@ -85,13 +90,25 @@ pub(super) async fn run<B: Backend>(
     mut stop: watch::Receiver<Stop>,
 ) {
     let read_timeout = shared.read_timeout;
-    let http2 = tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop != Stop::Run) => return,
-        http2 = timeout(read_timeout * IDLE_TIMEOUTS, begins_with_http2(&stream, read_timeout)) => match http2 {
-            Ok(Ok(http2)) => http2,
-            _ => return,
-        },
+    let mut stream = stream;
+    let http2 = loop {
+        let last_request = async {
+            // Without a sender there is no server left to serve for.
+            let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
+            sleep(LAST_REQUEST_WITHIN).await;
+        };
+        tokio::select! {
+            biased;
+            http2 = timeout(read_timeout * IDLE_TIMEOUTS, begins_with_http2(&stream, read_timeout)) => match http2 {
+                Ok(Ok(http2)) => break http2,
+                _ => return,
+            },
+            () = last_request => match look_for_unread(stream) {
+                Ok((waiting, true)) if *stop.borrow() != Stop::Cut => stream = waiting,
+                Ok((silent, _)) => return close(silent).await,
+                Err(_) => return,
+            },
+        }
     };
     // Boxed so that the connections that never come this far stay small.
     if http2 {
@@ -108,12 +125,41 @@ async fn next_stop(stop: &mut watch::Receiver<Stop>, draining: bool) -> Stop {
     stop.wait_for(further).await.map_or(Stop::Cut, |stop| *stop)
 }
 
-/// How long clients have, when the node stops, to take the last events of a stream. Those that do not read would
-/// otherwise hold up the stop for as long as it may take.
-const STREAM_ENDS_WITHIN: Duration = Duration::from_millis(200);
+/// How long a client has, when the node stops, for the request that it may be sending on a connection that was kept.
+/// The answer tells it that there is no other; one that has none to send sees the end before it has.
+///
+/// For as long clients may take the last events of a stream. Those that do not read would otherwise hold up the stop
+/// for as long as it may take.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(200);
 
-fn looks_at_streams() -> Interval {
-    interval_at(Instant::now() + STREAM_ENDS_WITHIN, STREAM_ENDS_WITHIN)
+/// How long a connection that was ended by a stop is kept for its client to see the end, and not a reset: what
+/// it sends meanwhile is read and not looked at.
+const SEES_THE_END_WITHIN: Duration = Duration::from_millis(200);
+
+fn looks_while_draining() -> Interval {
+    interval_at(Instant::now() + LAST_REQUEST_WITHIN, LAST_REQUEST_WITHIN)
+}
+
+/// Whether the client has sent what nobody has read. Asks the system itself: the runtime may not have heard yet.
+fn look_for_unread(stream: TcpStream) -> io::Result<(TcpStream, bool)> {
+    let stream = stream.into_std()?;
+    let is_unread = match stream.peek(&mut [0]) {
+        Ok(len) => len > 0,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) => return Err(error),
+    };
+    Ok((TcpStream::from_std(stream)?, is_unread))
+}
+
+/// Says the end to a client whose last request has been answered.
+async fn close(mut stream: TcpStream) {
+    let _ = timeout(SEES_THE_END_WITHIN, async {
+        stream.shutdown().await?;
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
 }
 
 /// Looks at the first bytes and leaves them where they are.
@@ -143,18 +189,14 @@ async fn answer<B: Backend>(
     request: Request<Incoming>,
 ) -> hyper::Response<Sent> {
     let answering = Answering::begin(signs);
-    let chunk_bytes_max =
-        if request.version() == Version::HTTP_2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
-    let response = answer_or_limit(shared, peer, request).await;
+    let is_http2 = request.version() == Version::HTTP_2;
+    let chunk_bytes_max = if is_http2 { HTTP2_SEND_BYTES_MAX } else { usize::MAX };
+    let mut response = answer_or_limit(shared, peer, request).await;
+    if (B::IS_STAND_IN || signs.is_stopping()) && !is_http2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let endless = response.extensions().get::<Endless>().is_some();
-    response.map(|body| Sent {
-        body,
-        chunk_bytes_max,
-        rest: Bytes::new(),
-        sending: answering.sending(endless),
-        between_events: true,
-        stopped: None,
-    })
+    response.map(|body| Sent::new(body, chunk_bytes_max, answering.sending(endless)))
 }
 
 async fn answer_or_limit<B: Backend>(
@@ -191,7 +233,6 @@ async fn run_http1<B: Backend>(
             Ok::<_, std::convert::Infallible>(answer(shared, signs, peer, request).await)
         }
     });
-    let io = TokioIo::new(Watched { stream, signs: Arc::clone(&signs) });
     let mut builder = hyper::server::conn::http1::Builder::new();
     // A client may close its sending half and wait for the answer. hyper's `pipeline_flush` is off for good: with
     // it, hyper's buffer has no bound, and what stands behind a request keeps its answer back, for ever if that
@@ -201,28 +242,46 @@ async fn run_http1<B: Backend>(
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX);
-    let mut conn = builder.serve_connection(io, service);
+    let watched = |stream, unread| TokioIo::new(Watched { stream, unread, signs: Arc::clone(&signs) });
+    let mut conn = builder.serve_connection(watched(stream, Bytes::new()), service.clone());
     let mut ticks = interval_at(Instant::now() + tick, tick);
     let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
-    let mut looks = looks_at_streams();
+    let mut looks = looks_while_draining();
     let slow_head = loop {
         tokio::select! {
             biased;
             // Errors here are the client's: it went away or sent no HTTP, which hyper has answered.
-            _ = &mut conn => return,
+            ended = &mut conn => {
+                if draining && ended.is_ok() {
+                    close(conn.into_parts().io.into_inner().stream).await;
+                }
+                return;
+            }
             stop = next_stop(&mut stop, draining) => {
                 if stop == Stop::Cut {
                     return;
                 }
                 draining = true;
                 looks.reset();
+                // Not hyper's graceful shutdown, which closes a kept connection although a request is on its way there.
                 signs.stop();
-                Pin::new(&mut conn).graceful_shutdown();
             }
-            _ = looks.tick(), if draining => if signs.only_streams() {
-                return;
-            },
+            _ = looks.tick(), if draining => {
+                if signs.only_streams() {
+                    return;
+                }
+                if signs.is_idle() {
+                    let parts = conn.into_parts();
+                    match look_for_unread(parts.io.into_inner().stream) {
+                        Ok((silent, false)) if parts.read_buf.is_empty() => return close(silent).await,
+                        Ok((stream, _)) => {
+                            conn = builder.serve_connection(watched(stream, parts.read_buf), service.clone());
+                        }
+                        Err(_) => return,
+                    }
+                }
+            }
             _ = ticks.tick() => match watchdog.tick(&signs) {
                 Verdict::KeepGoing => {}
                 Verdict::SlowHead => break true,
@@ -254,7 +313,7 @@ async fn run_http2<B: Backend>(
             Ok::<_, std::convert::Infallible>(answer(shared, signs, peer, request).await)
         }
     });
-    let io = TokioIo::new(Watched { stream, signs: Arc::clone(&signs) });
+    let io = TokioIo::new(Watched { stream, unread: Bytes::new(), signs: Arc::clone(&signs) });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -270,7 +329,7 @@ async fn run_http2<B: Backend>(
     let mut ticks = interval_at(Instant::now() + tick, tick);
     let mut watchdog = Watchdog::new(shared.read_timeout);
     let mut draining = false;
-    let mut looks = looks_at_streams();
+    let mut looks = looks_while_draining();
     loop {
         tokio::select! {
             biased;
@@ -326,82 +385,11 @@ pub(super) async fn say_and_close(mut stream: TcpStream, problem: &Problem) {
     .await;
 }
 
-/// The body of an answer, which leaves a sign for as long as it is not sent. One that waits for more to say (a watch)
-/// is at a place where it may end, and does when the node stops; one that never waits, because there is so much to
-/// say, ends behind a whole event.
-struct Sent {
-    body: Body,
-    /// Most bytes handed over at once. HTTP/2 takes a chunk whole when its window has room for a byte of it, and
-    /// this body would end long before the client has it; HTTP/1 knows from its socket.
-    chunk_bytes_max: usize,
-    /// The rest of a chunk.
-    rest: Bytes,
-    sending: Sending,
-    /// Whether what was sent ends with a whole event; of no meaning unless it is a stream of them.
-    between_events: bool,
-    /// Resolves when the node stops, once the body has had to wait.
-    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl Sent {
-    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { stopped, sending, .. } = self;
-        let stopped = stopped.get_or_insert_with(|| {
-            let signs = Arc::clone(sending.signs());
-            Box::pin(async move { signs.stopped().await })
-        });
-        stopped.as_mut().poll(cx)
-    }
-}
-
-impl hyper::body::Body for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let mut chunk = std::mem::take(&mut self.rest);
-        if chunk.is_empty() {
-            let Self { sending, between_events, .. } = &*self;
-            if *between_events && sending.is_endless() && sending.signs().is_stopping() {
-                return Poll::Ready(None);
-            }
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
-            self.sending.waits(frame.is_pending());
-            if frame.is_pending() {
-                return self.poll_stopped(cx).map(|()| None);
-            }
-            match ready!(frame).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => {
-                    self.between_events = data.ends_with(EVENT_END);
-                    chunk = data;
-                }
-                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-        if chunk.len() > self.chunk_bytes_max {
-            self.rest = chunk.split_off(self.chunk_bytes_max);
-        }
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, hint) = (self.rest.len() as u64, self.body.size_hint());
-        hint.exact().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + rest))
-    }
-}
-
 /// A socket that leaves signs of what happens on it.
 struct Watched {
     stream: TcpStream,
+    /// What was read from it before and comes first.
+    unread: Bytes,
     signs: Arc<Signs>,
 }
 
@@ -411,6 +399,12 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let now = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(now));
+            self.signs.head_begun.store(true, Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {

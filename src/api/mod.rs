@@ -55,6 +55,7 @@ mod receipt;
 mod route;
 mod scan;
 mod segments;
+mod sent;
 pub mod serve;
 mod starting;
 mod status;
@@ -63,6 +64,7 @@ mod verify;
 mod view;
 mod watch;
 mod watchdog;
+mod wish;
 mod write;
 
 pub use backend::{Backend, Live, Room};

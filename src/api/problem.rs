@@ -78,6 +78,17 @@ impl Problem {
         )
     }
 
+    /// 503: another node, which the call is about, does not answer.
+    #[must_use]
+    pub fn unreachable(detail: impl Into<String>) -> Self {
+        Self::http(
+            "unreachable",
+            "The other node does not answer",
+            StatusCode::SERVICE_UNAVAILABLE,
+            detail.into(),
+        )
+    }
+
     /// 501: the body is wrapped in a transfer coding beside `chunked`. What follows it cannot be found.
     #[must_use]
     pub fn transfer_coding() -> Self {

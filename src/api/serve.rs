@@ -78,6 +78,22 @@ pub async fn serve<B: Backend>(app: App<B>, listener: TcpListener, stop: impl Fu
     });
     let (stopper, stopping) = watch::channel(Stop::Run);
     let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX));
+    let take_in = |stream: TcpStream, peer: SocketAddr| {
+        metrics.connections.accepted.fetch_add(1, Relaxed);
+        // Answers are small and are waited for.
+        let _ = stream.set_nodelay(true);
+        if metrics.connections.open.load(Relaxed) >= limits.max_connections {
+            metrics.connections.refused.fetch_add(1, Relaxed);
+            turn_away(stream, &refusals);
+            return;
+        }
+        let counted = Counted::new(&metrics);
+        let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
+        tokio::spawn(async move {
+            conn::run(shared, stream, peer, stopping).await;
+            drop(counted);
+        });
+    };
     let mut stop = pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
@@ -91,23 +107,13 @@ pub async fn serve<B: Backend>(app: App<B>, listener: TcpListener, stop: impl Fu
                 }
             },
         };
-        metrics.connections.accepted.fetch_add(1, Relaxed);
-        // Answers are small and are waited for.
-        let _ = stream.set_nodelay(true);
-        if metrics.connections.open.load(Relaxed) >= limits.max_connections {
-            metrics.connections.refused.fetch_add(1, Relaxed);
-            turn_away(stream, &refusals);
-            continue;
-        }
-        let counted = Counted::new(&metrics);
-        let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
-        tokio::spawn(async move {
-            conn::run(shared, stream, peer, stopping).await;
-            drop(counted);
-        });
+        take_in(stream, peer);
     }
-    // From here on new connections are refused by the system.
-    drop(listener);
+    // Who is connected, as far as the system is concerned, may be sending a request already. From here on new
+    // connections are refused by the system, unless there is another handle of the socket.
+    for (stream, peer) in waiting(listener) {
+        take_in(stream, peer);
+    }
     drop(stopping);
     let _ = stopper.send(Stop::Drain);
     // Each connection holds a receiver; none is left when all are done.
@@ -120,6 +126,17 @@ pub async fn serve<B: Backend>(app: App<B>, listener: TcpListener, stop: impl Fu
         let _ = stopper.send(Stop::Cut);
     }
     finished
+}
+
+/// The connections that wait to be accepted, at most as many as can; closes the listener.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accepted = std::iter::from_fn(|| listener.accept().ok()).take(BACKLOG as usize);
+    let ready = |(stream, peer): (std::net::TcpStream, SocketAddr)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    };
+    accepted.filter_map(ready).collect()
 }
 
 async fn after_failed_accept(error: &io::Error) {

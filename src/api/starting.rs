@@ -64,6 +64,8 @@ impl Room for NoRoom {
 }
 
 impl Backend for Starting {
+    const IS_STAND_IN: bool = true;
+
     type Permit = NoRoom;
 
     fn permit(&self, _bytes: usize) -> Result<NoRoom> {

@@ -244,11 +244,10 @@ impl NodeView for NodeInfo {
             },
             lag: match *id == self.identity.node_id {
                 true => Some(positions.committed.saturating_sub(positions.applied)),
-                // A leader knows what the others have; everybody what they said last.
+                // A leader knows what the others have; everybody what they lacked when they spoke last.
                 false => {
-                    positions.replicated.get(id).map(|has| positions.proposed.saturating_sub(*has)).or_else(
-                        || Some(positions.committed.saturating_sub(self.others().newest(*id)?.applied)),
-                    )
+                    let has = positions.replicated.get(id);
+                    has.map(|has| positions.proposed.saturating_sub(*has)).or_else(|| self.others().lag(*id))
                 }
             },
             catching_up: self.others().newest(*id).and_then(|vitals| vitals.catching_up),

@@ -69,6 +69,12 @@ impl Signs {
         all == self.endless.load(Relaxed) && (all > 0 || self.was_endless.load(Relaxed))
     }
 
+    /// Whether nothing is under way and nothing of another request has come.
+    pub fn is_idle(&self) -> bool {
+        let busy = self.answering.load(Relaxed) + self.sending.load(Relaxed);
+        busy == 0 && !self.head_begun.load(Relaxed) && !self.write_blocked.load(Relaxed)
+    }
+
     /// Waits for [`Signs::stop`].
     pub async fn stopped(&self) {
         // Made before the look: a stop in between is not missed.

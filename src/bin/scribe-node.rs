@@ -74,9 +74,9 @@ fn configure(args: &NodeArgs) -> Result<Option<Config>> {
 }
 
 fn init_logging(config: &Config) -> Result<()> {
-    // openraft tells its life at level info, and warns at every heartbeat that a member does not take, which the
-    // transport says once; that is for whoever asks with `openraft=info`.
-    let filter = EnvFilter::try_new(format!("openraft=error,{}", config.logging.level)).map_err(|e| {
+    // openraft calls errors what is ordinary, a member that is away or another leader, and says so at every heartbeat. We
+    // say it once, and what ends consensus as well: the rest is for whoever asks with `openraft=info`.
+    let filter = EnvFilter::try_new(format!("openraft=off,{}", config.logging.level)).map_err(|e| {
         Error::new(Code::InvalidConfig, format!("logging.level = {:?}: {e}", config.logging.level))
     })?;
     let logging = tracing_subscriber::fmt()
@@ -135,10 +135,14 @@ async fn serve(config: &Config) -> Result<()> {
     let mut listener = listener;
     let ended = loop {
         let (for_later, now) = shared(listener).map_err(io("sharing the HTTP socket"))?;
+        let mut for_later = Some(for_later);
         let http = Http { listener: now, bound, metrics: metrics.clone(), limits: config.limits.clone() };
-        match live(config, http, &http_addr, &mut host, &mut stop).await {
+        match live(config, http, &http_addr, &mut host, &mut stop, &mut for_later).await {
             Ok(After::Stop) => break Ok(()),
-            Ok(After::Restart) => listener = for_later,
+            Ok(After::Restart) => match for_later {
+                Some(for_later) => listener = for_later,
+                None => break Ok(()),
+            },
             Err(error) => break Err(error),
         }
     };
@@ -172,13 +176,16 @@ impl Stop {
     }
 }
 
-/// Starts the node, serves clients, and stops it, when that is asked or when it does not go on.
+/// Starts the node, serves clients, and stops it, when that is asked or when it does not go on. `for_later` keeps the
+/// clients' port for another life: it is given up first when there is none, or clients would go on to connect to a node
+/// that answers nobody.
 async fn live(
     config: &Config,
     http: Http,
     http_addr: &str,
     host: &mut Option<Host>,
     stop: &mut Stop,
+    for_later: &mut Option<TcpListener>,
 ) -> Result<After> {
     let Http { listener, bound, metrics, limits } = http;
     let server = |listener| HttpServer { listener, metrics: metrics.clone(), limits: limits.clone() };
@@ -193,13 +200,22 @@ async fn live(
         started = start(config, http_addr, host, note) => Some(started),
         () = stop.asked() => None,
     };
-    starting_server.close().await;
-    let Some(started) = started else {
-        // As after a crash: whatever the start was doing, the next one does it again.
-        tracing::info!("stopped while starting");
-        return Ok(After::Stop);
+    let (node, host) = match started {
+        Some(Ok(started)) => {
+            starting_server.close().await;
+            started
+        }
+        over => {
+            drop((for_later.take(), listener));
+            starting_server.close().await;
+            if let Some(Err(error)) = over {
+                return Err(error);
+            }
+            // As after a crash: whatever the start was doing, the next one does it again.
+            tracing::info!("stopped while starting");
+            return Ok(After::Stop);
+        }
     };
-    let (node, host) = started?;
     let info = node.info();
     let data_dir = config.node.data_dir.as_path();
     if is_in_memory(data_dir) {
@@ -242,6 +258,9 @@ async fn live(
         Some(Ended::Failed(why)) => tracing::error!(why, "the node cannot go on; it stops"),
         Some(Ended::Restart(why)) => tracing::info!(why, "the node starts again"),
         None => tracing::info!("stopping: no new connections, requests under way are finished"),
+    }
+    if !matches!(ended, Some(Ended::Restart(_))) {
+        drop(for_later.take());
     }
     host.detach().await;
     if !server.close().await {

@@ -28,8 +28,8 @@ Exit codes:
   0  verified
   1  wrong: something is damaged, missing, or not what was signed
   2  the arguments make no sense, or DIR holds no ledger, or the place no archive
-  3  cannot tell yet: what is there is whole, but a checkpoint covers records that are not sealed in DIR; or a server, \
-or the disk, did not answer";
+  3  cannot tell yet: what is there is whole, but a checkpoint is newer: it covers records that are not sealed in DIR, \
+where perhaps none is; or a server, or the disk, did not answer";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]

@@ -16,12 +16,12 @@ use tokio::time::{Instant, sleep};
 use super::{
     control::{Ask, Told, Wish, ask},
     form::Report,
-    transport::is_of_another_cluster,
+    transport::{is_of_another_cluster, is_refused},
 };
 use crate::{
     env::Network,
     error::{Code, Error, Result},
-    raft::{Change, Consensus, Member, Refusal},
+    raft::{Change, Consensus, Consistency, Member, Refusal},
     types::NodeId,
 };
 
@@ -57,15 +57,18 @@ impl Admin {
         Self { consensus, network, cluster_id: cluster_id.into(), me, patience }
     }
 
-    /// Adds the node that answers at an address; `expected` is the id it is to have.
+    /// Adds the node that answers at an address; `expected` is the id it is to have. Whether there was anything to do.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when nobody answers there; [`Code::Conflict`] when it is not the node expected, has a
-    /// ledger of its own, or its id was used before; those of [`Admin::fulfil`].
-    pub async fn add(&self, expected: NodeId, address: &str, is_replica: bool) -> Result<()> {
+    /// ledger of its own or another secret, or its id was used before; those of [`Admin::fulfil`].
+    pub async fn add(&self, expected: NodeId, address: &str, is_replica: bool) -> Result<bool> {
+        if self.consensus.was_removed(expected) {
+            return Err(conflict(was_removed(expected)));
+        }
         let known = self.consensus.member(expected);
         if known.is_some_and(|member| member.raft_addr == address || member.http_addr == address) {
-            return Ok(());
+            return Ok(false);
         }
         let who = ask(&*self.network, crate::env::ANYBODY, address, &Ask::Who, ANSWER_PATIENCE).await;
         let who = who.map_err(|error| match is_of_another_cluster(error.message()) {
@@ -73,6 +76,9 @@ impl Admin {
                 "node {expected} has records of its own: start it on an empty data directory ({})",
                 error.message()
             )),
+            false if is_refused(error.message()) => {
+                conflict(format!("node {expected} was not added: {}", error.message()))
+            }
             false => error,
         })?;
         let Told::Me(mut node) = who else { return Err(unexpected(address)) };
@@ -98,7 +104,56 @@ impl Admin {
                 }
             }
         }
-        self.fulfil(Wish::Add { node, is_replica }).await
+        self.fulfil(Wish::Add { node, is_replica }).await.map(|()| true)
+    }
+
+    /// Takes a member out. Whether there was anything to do: it may have left before.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when nobody ever had the id; those of [`Admin::fulfil`].
+    pub async fn remove(&self, id: NodeId) -> Result<bool> {
+        if !self.is_member(id) {
+            // This member may have yet to hear of it.
+            self.consensus.read_barrier(Consistency::Linearizable).await?;
+        }
+        match (self.is_member(id), self.consensus.was_removed(id)) {
+            (true, _) => self.fulfil(Wish::Remove(vec![id])).await.map(|()| true),
+            (false, true) => Ok(false),
+            (false, false) => Err(Error::new(
+                Code::NotFound,
+                format!("node {id} is no member of this cluster, and never was"),
+            )),
+        }
+    }
+
+    /// Whether a node is a member that votes.
+    #[must_use]
+    pub fn votes(&self, id: NodeId) -> bool {
+        self.consensus.positions().voters.contains(&id)
+    }
+
+    /// Whether a node is a member that never votes by itself.
+    #[must_use]
+    pub fn is_replica(&self, id: NodeId) -> bool {
+        self.consensus.member(id).is_some_and(|member| member.is_replica) && !self.votes(id)
+    }
+
+    /// Whether a node leads, by what is known here.
+    #[must_use]
+    pub fn leads(&self, id: NodeId) -> bool {
+        self.consensus.leader().is_some_and(|(leader, _)| leader == id)
+    }
+
+    /// Whether these are the voters, in any order.
+    #[must_use]
+    pub fn are_the_voters(&self, ids: &[NodeId]) -> bool {
+        BTreeSet::from_iter(ids) == BTreeSet::from_iter(&self.consensus.positions().voters)
+    }
+
+    /// Where other members reach one.
+    #[must_use]
+    pub fn address(&self, id: NodeId) -> Option<String> {
+        self.consensus.member(id).map(|member| member.raft_addr)
     }
 
     /// Whether a node is a member.
@@ -111,7 +166,7 @@ impl Admin {
     pub async fn votes_within(&self, id: NodeId, patience: Duration) -> bool {
         let give_up = Instant::now() + patience;
         loop {
-            if self.consensus.positions().voters.contains(&id) {
+            if self.votes(id) {
                 return true;
             }
             if Instant::now() >= give_up {
@@ -310,7 +365,7 @@ pub async fn promote_who_caught_up(consensus: Consensus) {
             continue;
         }
         match consensus.change(Change::Promote(ready.clone())).await {
-            Ok(()) => tracing::info!(?ready, "members that have caught up vote from now on"),
+            Ok(()) => tracing::debug!(?ready, "members that have caught up vote from now on"),
             Err(why) => tracing::debug!(?why, ?ready, "members were not made voters, it is tried again"),
         }
     }

@@ -20,7 +20,7 @@ use super::message::Question;
 use crate::{
     env::{Lane, Network},
     error::{Code, Error, Result},
-    raft::{Consensus, Member},
+    raft::{Consensus, Member, Positions},
     types::NodeId,
 };
 
@@ -76,6 +76,8 @@ impl Vitals {
 struct Heard {
     /// Its last words.
     vitals: Option<Vitals>,
+    /// Entries that were known here to be committed when it was asked, and that it had not applied when it answered.
+    lag: u64,
     /// When it spoke, or was asked for the first time.
     at: Instant,
 }
@@ -104,12 +106,22 @@ impl Others {
         others.get(&id).filter(|heard| heard.at.elapsed() < SILENCE_MAX)?.vitals.clone()
     }
 
-    /// Notes an answer, or that there was none.
-    fn note(&self, id: NodeId, answer: Option<Vitals>) {
+    /// How many entries a member lacked when it was last heard of, unless that was long ago: of those that this member
+    /// knew to be committed then, because it has heard of others since.
+    #[must_use]
+    pub fn lag(&self, id: NodeId) -> Option<u64> {
+        let others = self.0.lock();
+        let heard = others.get(&id).filter(|heard| heard.at.elapsed() < SILENCE_MAX)?;
+        heard.vitals.is_some().then_some(heard.lag)
+    }
+
+    /// Notes an answer, or that there was none, to a question that was asked when so many entries were `committed`.
+    fn note(&self, id: NodeId, committed: u64, answer: Option<Vitals>) {
         let mut others = self.0.lock();
-        let heard = others.entry(id).or_insert_with(|| Heard { vitals: None, at: Instant::now() });
-        if answer.is_some() {
-            *heard = Heard { vitals: answer, at: Instant::now() };
+        let heard = others.entry(id).or_insert_with(|| Heard { vitals: None, lag: 0, at: Instant::now() });
+        if let Some(vitals) = answer {
+            let lag = committed.saturating_sub(vitals.applied);
+            *heard = Heard { vitals: Some(vitals), lag, at: Instant::now() };
         }
     }
 
@@ -122,10 +134,10 @@ impl Others {
 /// Asks all other members, again and again, until its task is ended.
 pub async fn keep_asking(me: NodeId, consensus: Consensus, network: Arc<dyn Network>, others: Others) {
     loop {
-        let members = consensus.positions().members;
+        let Positions { members, committed, .. } = consensus.positions();
         let asked = members.iter().filter(|(id, _)| **id != me).map(|(id, member)| {
             let (network, others) = (&network, &others);
-            async move { others.note(*id, ask(&**network, *id, member).await) }
+            async move { others.note(*id, committed, ask(&**network, *id, member).await) }
         });
         join_all(asked).await;
         others.keep(&members);
@@ -169,16 +181,23 @@ mod tests {
     async fn silence_is_no_good_sign() {
         let others = Others::default();
         assert_eq!(others.is_healthy(2), None, "never asked");
-        others.note(2, None);
+        others.note(2, 9, None);
         assert_eq!(others.is_healthy(2), None, "asked just now");
-        others.note(3, Some(Vitals { applied: 5, ..Vitals::default() }));
-        others.note(4, Some(Vitals { trouble: Some("no leader is known".into()), ..Vitals::default() }));
+        others.note(3, 9, Some(Vitals { applied: 5, ..Vitals::default() }));
+        others.note(4, 0, Some(Vitals { trouble: Some("no leader is known".into()), ..Vitals::default() }));
         assert_eq!((others.is_healthy(3), others.is_healthy(4)), (Some(true), Some(false)));
         assert_eq!(others.newest(3).map(|vitals| vitals.applied), Some(5));
+        assert_eq!(
+            (others.lag(2), others.lag(3), others.lag(4), others.lag(7)),
+            (None, Some(4), Some(0), None)
+        );
+        // It has seen more than this member had when it asked.
+        others.note(3, 9, Some(Vitals { applied: 11, ..Vitals::default() }));
+        assert_eq!(others.lag(3), Some(0));
         sleep(SILENCE_MAX).await;
-        others.note(3, None);
+        others.note(3, 20, None);
         assert_eq!((others.is_healthy(2), others.is_healthy(3)), (Some(false), Some(false)));
-        assert_eq!(others.newest(3), None);
+        assert_eq!((others.newest(3), others.lag(3)), (None, None));
         others.keep(&BTreeMap::from([(3, Member::default())]));
         assert_eq!((others.is_healthy(2), others.is_healthy(3)), (None, Some(false)));
     }

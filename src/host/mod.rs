@@ -313,6 +313,7 @@ impl Host {
             self.transport.clone(),
             self.refused.clone(),
         ));
+        self.attached.spawn(consensus.clone().tell_changes());
         // A ledger that nobody has asked for and nobody has used makes way for the one that adopts the node.
         let may_make_way = !self.config.node.bootstrap && !info.identity.joined;
         let is_droppable = {

@@ -15,7 +15,7 @@ use openraft::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Consensus, Refusal};
+use super::{Consensus, Refusal, words};
 use crate::{
     error::{Code, Error, Result},
     types::NodeId,
@@ -85,7 +85,7 @@ impl Consensus {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
                 Refusal::NotLeader { leader: forward.leader_id }
             }
-            other => Refusal::Unknown(other.to_string()),
+            other => Refusal::Unknown(words::of_change(&other)),
         })
     }
 

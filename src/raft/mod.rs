@@ -26,6 +26,8 @@ mod responder;
 mod rpc;
 mod sabotage;
 pub mod state_machine;
+mod tell;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -327,7 +329,7 @@ impl Consensus {
                 Some(Err(ClientWriteError::ForwardToLeader(leader))) => {
                     Err(Refusal::NotLeader { leader: leader.leader_id })
                 }
-                Some(Err(other)) => Err(Refusal::Unknown(other.to_string())),
+                Some(Err(other)) => Err(Refusal::Unknown(words::of_write(&other))),
                 None => Err(Refusal::Unknown("consensus stopped while the entry was on its way".into())),
             });
         });
@@ -378,7 +380,7 @@ impl Consensus {
                 "entry {} is not applied here yet: this member is behind",
                 index.index
             ))),
-            Err(error) => Err(unconfirmed(&error)),
+            Err(_) => Err(unconfirmed(&words::STOPPED)),
         }
     }
 

@@ -32,6 +32,7 @@ use super::{
     rpc::{Reply, Request},
     standing,
     state_machine::StateMachine,
+    words,
 };
 use crate::{
     env::{Lane, Network},
@@ -159,7 +160,7 @@ impl Inner {
                 Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                     Err((forward.leader_id, "no leader is known".into()))
                 }
-                Err(error) => Err((None, error.to_string())),
+                Err(error) => Err((None, words::of_read(&error))),
             }
         })
     }

@@ -29,7 +29,7 @@ fn a_follower_and_then_the_leader_are_removed_and_their_ids_are_not_used_again()
     assert_eq!(trio.nodes[leaves].wait_ended(), Some(1));
     // It is gone already.
     remove(leader, &leaver_id.to_string()).is(200);
-    remove(leader, "77").is(200);
+    remove(leader, "77").is_problem(404, "not-found");
     remove(leader, "zero").is_problem(400, "malformed");
     writers.wait_more(50);
 

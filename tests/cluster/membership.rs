@@ -98,6 +98,75 @@ fn the_same_by_the_names_that_scripts_of_others_use() {
 }
 
 #[test]
+fn what_cannot_be_done_is_refused_with_its_reason() {
+    const SECRET: (&str, &str) = ("CLUSTER_SECRET", "the members' secret");
+    let trio = Trio::start(&[SECRET]);
+    let node = &trio.nodes[0];
+    let home = trio.home.path();
+    let nodes = "/api/v1/cluster/nodes";
+
+    for (body, says) in [
+        (json!({ "node_id": 4, "address": "nowhere" }), "\"address\" is \"nowhere\""),
+        (json!({ "node_id": 4, "address": "127.0.0.1:99999" }), "\"address\""),
+        (json!({ "node_id": "four", "address": "127.0.0.1:9" }), "\"node_id\" is \"four\""),
+        (json!({ "node_id": 4 }), "\"address\" is missing"),
+        (json!([4, "127.0.0.1:9", false]), "not an object"),
+    ] {
+        let refused = node.post(nodes, &body).is_problem(400, "malformed");
+        assert!(detail(&refused).contains(says) && !detail(&refused).contains("struct"), "{refused}");
+    }
+    node.post("/api/v1/cluster/transfer-leader", &json!([2])).is_problem(400, "malformed");
+    node.post("/add-learner", &json!([4, "127.0.0.1:9"])).is_problem(400, "malformed");
+    node.post("/change-membership", &json!({ "voters": [1] })).is_problem(400, "malformed");
+    node.call("POST", "/init", &[], b"{broken").is_problem(400, "malformed");
+    node.call("POST", "/init", &[], b"").is(200);
+
+    // Nobody there.
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let refused = add(node, 4, &nobody).is_problem(503, "unreachable");
+    assert!(detail(&refused).contains(&nobody) && detail(&refused).contains("start it there"), "{refused}");
+    // An id that is taken, whether the stranger answers or not.
+    let refused = add(node, 2, &nobody).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("node id 2 is taken"), "{refused}");
+    let mut double = Spec::new(home, 2).with(&[SECRET]);
+    double.dir = home.join("double");
+    let double = double.start_ready();
+    let refused = add(node, 2, &double.spec.raft).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("belongs to another member"), "{refused}");
+    // Another secret, and another cluster.
+    let thief = Spec::new(home, 5).with(&[("CLUSTER_SECRET", "a guess")]).start_ready();
+    let refused = add(node, 5, &thief.spec.raft).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("another cluster secret"), "{refused}");
+    let other = Spec::new(home, 6).flags(&["--bootstrap"]).with(&[SECRET]).start_ready();
+    other.put("mine", "stays");
+    let refused = add(node, 6, &other.spec.raft).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("records of its own"), "{refused}");
+
+    // What is so already is said to be no change.
+    let again = add(node, 2, &trio.nodes[1].spec.raft).is(200).json();
+    assert_eq!((&again["node_id"], &again["changed"]), (&json!(2), &json!(false)), "{again}");
+    let replica = json!({ "node_id": 2, "address": trio.nodes[1].spec.raft, "learner": true });
+    let refused = node.post(nodes, &replica).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("votes"), "{refused}");
+    let unknown = node.call("DELETE", "/api/v1/cluster/nodes/9", &[], b"").is_problem(404, "not-found");
+    assert!(detail(&unknown).contains("node 9"), "{unknown}");
+
+    // The leader removes itself, and is not in its own answer; its id is gone for good.
+    let leader = &trio.nodes[trio.leader()];
+    let rest: Vec<&Node> = trio.nodes.iter().filter(|other| other.id() != leader.id()).collect();
+    let path = format!("{nodes}/{}", leader.id());
+    let left = leader.call("DELETE", &path, &[], b"").is(200).json();
+    assert_eq!(left["changed"], true);
+    let listed = left["members"].as_array().unwrap();
+    assert!(listed.len() == 2 && listed.iter().all(|member| member["node_id"] != leader.id()), "{left}");
+    wait_members(&rest, &rest.iter().map(|node| node.id()).collect::<Vec<_>>());
+    let again = rest[0].call("DELETE", &path, &[], b"").is(200).json();
+    assert_eq!(again["changed"], false);
+    let refused = add(rest[1], leader.id(), &leader.spec.raft).is_problem(409, "conflict");
+    assert!(detail(&refused).contains("was removed"), "{refused}");
+}
+
+#[test]
 fn leadership_is_handed_to_who_is_asked_for() {
     let trio = Trio::start(&[]);
     let nodes: Vec<_> = trio.nodes.iter().collect();

@@ -271,6 +271,26 @@ fn a_checkpoint_of_what_is_not_sealed_yet_proves_nothing_yet() {
     exits_with(&with("table"), 1);
 }
 
+/// It was once told as wrong use is: a ledger that is younger than its first segment does not say who signs for it.
+#[test]
+fn a_checkpoint_of_a_ledger_of_which_nothing_is_sealed_proves_nothing_yet() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, fresh) = (home.path().join("data"), home.path().join("fresh"));
+    for name in ["wal", "segments"] {
+        fs::create_dir_all(dir.join(name)).unwrap();
+    }
+    let signer = Signer::from_seed("log", &[1; 32]).unwrap();
+    let key = signer.verifier_key().to_string();
+    fs::write(&fresh, note(&signer, 7, Hash::of(b"not known yet"))).unwrap();
+    let (dir, fresh) = (dir.to_str().unwrap(), fresh.to_str().unwrap());
+    for keys in [&[][..], &["--key", &key]] {
+        let output = scribe(&[&["verify", dir, "--checkpoint", fresh], keys].concat());
+        exits_with(&output, 3);
+        assert!(stderr(&output).contains("cannot tell yet"), "{}", stderr(&output));
+    }
+    exits_with(&scribe(&["verify", dir]), 0);
+}
+
 #[test]
 fn a_directory_in_the_place_of_a_segment_is_named() {
     let built = Built::new();

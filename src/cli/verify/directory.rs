@@ -38,6 +38,9 @@ pub(super) fn verify<W: Write>(
         Some(notes) => (notes, Vec::new()),
         None => {
             let named = keys_named_by(plan.boundary());
+            if named.is_empty() && !args.checkpoint.is_empty() && plan.records() == 0 {
+                return Err(Failure::Undecided(nothing_sealed(dir)));
+            }
             if named.is_empty() && !args.checkpoint.is_empty() {
                 let what = format!("{} does not say who signs for it: give --key", dir.display());
                 return Err(Failure::Usage(what));
@@ -69,6 +72,16 @@ pub(super) fn cannot_tell(report: &Report) -> String {
         report.records,
         report.root,
         ahead.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// As [`cannot_tell`], where not even the signers of a checkpoint can be told.
+fn nothing_sealed(dir: &Path) -> String {
+    format!(
+        "cannot tell yet: no record is sealed in {}, so the checkpoint covers more than is here, and who signs for the \
+         ledger is not said. Records are sealed after storage.segment_age_max at most: verify them again later, or a \
+         newer copy. If they do not come, they were taken away",
+        dir.display()
     )
 }
 

@@ -87,7 +87,7 @@ async fn introduce(
         return Err(refuse(stream, None, why).await);
     }
     let here = stream.local_addr()?;
-    let admission = shared.admission();
+    let admission = shared.admission_of_dialers();
     answer(stream, &shared.local(&admission, remote), here).await
 }
 

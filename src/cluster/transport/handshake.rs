@@ -43,6 +43,8 @@ pub struct PeerHello {
     pub node_id: NodeId,
     /// Which life of a node with this id it is.
     pub incarnation: u64,
+    /// Which process it is, of those on the same directory or on copies of it.
+    pub life: u64,
     /// Newest formats that it can read.
     pub feature_level: u32,
     /// The cluster it belongs to; empty if it belongs to none yet.
@@ -57,6 +59,7 @@ pub type Admission = Arc<dyn Fn(&PeerHello) -> Result<(), String> + Send + Sync>
 /// Who one is, at one end of one connection.
 pub(super) struct Local<'a> {
     pub identity: Identity,
+    pub life: u64,
     pub cluster_id: String,
     pub secret: &'a Secret,
     pub rng: &'a dyn Rng,
@@ -170,8 +173,8 @@ impl Local<'_> {
             word.copy_from_slice(&self.rng.next_u64().to_le_bytes());
         }
         let Identity { node_id, incarnation, feature_level } = self.identity;
-        let (has_secret, cluster_id) = (self.secret.is_some(), self.cluster_id.clone());
-        Hello { nonce, node_id, wanted, incarnation, feature_level, lane, line, has_secret, cluster_id }
+        let (has_secret, cluster_id, life) = (self.secret.is_some(), self.cluster_id.clone(), self.life);
+        Hello { nonce, node_id, wanted, incarnation, life, feature_level, lane, line, has_secret, cluster_id }
     }
 
     fn encode(&self, hello: &Hello) -> Result<Vec<u8>, Failure> {
@@ -183,6 +186,7 @@ impl Local<'_> {
         PeerHello {
             node_id: theirs.node_id,
             incarnation: theirs.incarnation,
+            life: theirs.life,
             feature_level: theirs.feature_level,
             cluster_id: theirs.cluster_id.clone(),
             address: self.remote,

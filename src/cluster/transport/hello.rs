@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  "SCRB" │ u16 version │ u8 kind │ u16 length │ body, `length` bytes ≤ 1 KiB     integers little-endian
-//!                          1 hello     nonce[32] │ u64 node id │ u64 wanted id │ u64 incarnation │ u32 feature level
-//!                                      │ u8 lane │ u32 line │ u8 has a secret │ u8 length │ cluster id
+//!                          1 hello     nonce[32] │ u64 node id │ u64 wanted id │ u64 incarnation │ u64 life
+//!                                      │ u32 feature level │ u8 lane │ u32 line │ u8 has a secret │ u8 length │ cluster id
 //!                          2 proof     32 bytes, or none without a secret
 //!                          3 go        nothing
 //!                          4 refusal   why, UTF-8
@@ -32,7 +32,7 @@ pub(super) const HEADER_BYTES: usize = 9;
 pub(super) const BODY_BYTES_MAX: usize = 1 << 10;
 
 /// Bytes of a hello before the cluster id.
-const FIXED_BYTES: usize = 32 + 3 * 8 + 4 + 1 + 4 + 1 + 1;
+const FIXED_BYTES: usize = 32 + 4 * 8 + 4 + 1 + 4 + 1 + 1;
 
 /// Longest cluster id.
 const CLUSTER_ID_BYTES_MAX: usize = 255;
@@ -95,6 +95,8 @@ pub(super) struct Hello {
     /// Whom one wants to talk to, or [`ANYBODY`].
     pub wanted: NodeId,
     pub incarnation: u64,
+    /// Tells processes apart that run on the same directory, or on copies of it.
+    pub life: u64,
     pub feature_level: u32,
     pub lane: Lane,
     /// Tells the dialer's connections apart: a new one with the same number takes the place of the old one.
@@ -115,6 +117,7 @@ impl Hello {
         body.put_u64_le(self.node_id);
         body.put_u64_le(self.wanted);
         body.put_u64_le(self.incarnation);
+        body.put_u64_le(self.life);
         body.put_u32_le(self.feature_level);
         body.put_u8(self.lane as u8);
         body.put_u32_le(self.line);
@@ -131,7 +134,8 @@ impl Hello {
         }
         let mut nonce = [0; 32];
         body.copy_to_slice(&mut nonce);
-        let (node_id, wanted, incarnation) = (body.get_u64_le(), body.get_u64_le(), body.get_u64_le());
+        let (node_id, wanted) = (body.get_u64_le(), body.get_u64_le());
+        let (incarnation, life) = (body.get_u64_le(), body.get_u64_le());
         let feature_level = body.get_u32_le();
         let lane = *Lane::ALL.get(usize::from(body.get_u8()))?;
         let line = body.get_u32_le();
@@ -145,7 +149,18 @@ impl Hello {
             return None;
         }
         let cluster_id = String::from_utf8(body.to_vec()).ok()?;
-        Some(Self { nonce, node_id, wanted, incarnation, feature_level, lane, line, has_secret, cluster_id })
+        Some(Self {
+            nonce,
+            node_id,
+            wanted,
+            incarnation,
+            life,
+            feature_level,
+            lane,
+            line,
+            has_secret,
+            cluster_id,
+        })
     }
 }
 
@@ -180,6 +195,20 @@ pub(super) fn object(dialer: &Hello, answerer: &Hello, address: &str) -> Result<
 
 const BELONGS: &str = "belongs to cluster";
 
+/// Why a process is refused whose node is connected from another one.
+pub(super) fn runs_twice(id: NodeId, other: std::net::SocketAddr) -> String {
+    format!(
+        "{TWICE} {id} is connected from {other}: two run on one data directory and a copy of it; stop one of them"
+    )
+}
+
+const TWICE: &str = "another process of node";
+
+/// Whether this is why two nodes do not talk: it passes where the other process has ended and its connections have not.
+pub(super) fn is_double(why: &str) -> bool {
+    why.starts_with(TWICE)
+}
+
 /// Whether this is why two nodes do not talk: refusals are texts, also on the wire.
 pub fn is_of_another_cluster(why: &str) -> bool {
     why.contains(BELONGS)
@@ -192,12 +221,23 @@ mod tests {
     use super::*;
 
     fn any_hello() -> impl Strategy<Value = Hello> {
-        let ids = (1..=u64::MAX, any::<u64>(), any::<u64>(), any::<u32>());
+        let ids = (1..=u64::MAX, any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
         let rest = (0..Lane::ALL.len(), any::<u32>(), any::<bool>(), "[!-~]{0,255}");
         (any::<[u8; 32]>(), ids, rest).prop_map(|(nonce, ids, (lane, line, has_secret, cluster_id))| {
-            let (node_id, wanted, incarnation, feature_level) = ids;
+            let (node_id, wanted, incarnation, life, feature_level) = ids;
             let lane = Lane::ALL[lane];
-            Hello { nonce, node_id, wanted, incarnation, feature_level, lane, line, has_secret, cluster_id }
+            Hello {
+                nonce,
+                node_id,
+                wanted,
+                incarnation,
+                life,
+                feature_level,
+                lane,
+                line,
+                has_secret,
+                cluster_id,
+            }
         })
     }
 
@@ -245,6 +285,7 @@ mod tests {
             node_id,
             wanted: 2,
             incarnation: 7,
+            life: 9,
             feature_level: 1,
             lane: Lane::Control,
             line: 4,

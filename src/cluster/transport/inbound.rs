@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::handshake::PeerHello;
+use super::{handshake::PeerHello, hello::runs_twice};
 use crate::types::NodeId;
 
 /// Connections that one peer may have here; with one more, its oldest line has to go. Five lanes use ten at most, with
@@ -72,6 +72,19 @@ impl Inbound {
         seat
     }
 
+    /// Whether no other process of the peer's node is connected: two on copies of one directory would both vote.
+    ///
+    /// # Errors
+    /// Why this one cannot be.
+    pub fn check_sole(&self, hello: &PeerHello) -> Result<(), String> {
+        let state = self.0.lock();
+        let mut held = state.held.range((hello.node_id, 0)..=(hello.node_id, u32::MAX)).map(|(_, held)| held);
+        match held.find(|held| held.peer.life != hello.life) {
+            Some(other) => Err(runs_twice(hello.node_id, other.peer.address)),
+            None => Ok(()),
+        }
+    }
+
     /// Has the connections of those leave who are not admitted.
     pub fn keep(&self, admitted: impl Fn(&PeerHello) -> bool) {
         self.0.lock().held.retain(|_, held| admitted(&held.peer));
@@ -102,7 +115,7 @@ mod tests {
 
     fn peer(node_id: NodeId) -> PeerHello {
         let address = ([127, 0, 0, 1], 40_000).into();
-        PeerHello { node_id, incarnation: 5, feature_level: 2, cluster_id: String::new(), address }
+        PeerHello { node_id, incarnation: 5, life: 7, feature_level: 2, cluster_id: String::new(), address }
     }
 
     #[tokio::test]
@@ -135,6 +148,19 @@ mod tests {
         drop(gone);
         assert_eq!(inbound.0.lock().held.len(), 2);
         drop((again, stays));
+    }
+
+    #[tokio::test]
+    async fn a_node_is_one_process_at_a_time() {
+        let inbound = Arc::new(Inbound::default());
+        let other = PeerHello { life: 8, ..peer(1) };
+        let seat = inbound.enter(&peer(1), 3).await;
+        inbound.check_sole(&peer(1)).unwrap();
+        inbound.check_sole(&PeerHello { life: 8, ..peer(2) }).unwrap();
+        let why = inbound.check_sole(&other).unwrap_err();
+        assert!(super::super::hello::is_double(&why) && why.contains("127.0.0.1:40000"), "{why}");
+        drop(seat);
+        inbound.check_sole(&other).unwrap();
     }
 
     #[tokio::test]

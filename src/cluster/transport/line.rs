@@ -34,6 +34,7 @@ use super::{
     bounds::{backoff, payload_bytes_max},
     frame::{FrameReader, HEADER_BYTES},
     handshake::{Failure, PeerHello, Wish, dial, may_talk},
+    hello::is_double,
     link::Link,
     outbox::write_frames,
     silence::{Silence, ping_every},
@@ -116,13 +117,18 @@ impl Line {
         let (failures, why) = match self.connect(&shared).await {
             Err(why) => (failures.saturating_add(1), format!("{} is not connected: {why}", self.name())),
             Ok((stream, peer)) => {
+                // Whoever was told that it is away is told that it is not.
+                if self.lane == Lane::Urgent && failures > 0 {
+                    let again = if self.was_connected.load(Relaxed) { " again" } else { "" };
+                    tracing::info!("{} is connected{again}", self.name());
+                }
                 let lost = self.converse(&shared, &link, stream, &peer).await;
                 (1, format!("{} was lost: {lost}", self.name()))
             }
         };
         match (self.lane, failures) {
             // Once for all lanes, and once for all tries.
-            (Lane::Urgent, 1) => tracing::warn!("{why}"),
+            (Lane::Urgent, 1) => tracing::info!("{why}"),
             (lane, _) => tracing::debug!(?lane, "{why}"),
         }
         let until = Instant::now() + backoff(&shared.bounds, failures, shared.rng.next_u64());
@@ -149,17 +155,19 @@ impl Line {
         match failure {
             Failure::Here(them, why) => {
                 shared.peers.refused(them, remote.ip(), dialed, &why);
-                Err(why)
+                Err(format!("{REFUSED_HERE}{why}"))
             }
             Failure::There(them, why) => {
-                let why = format!("it refuses: {why}");
+                let why = format!("{REFUSED_THERE}{why}");
                 shared.peers.refused(them, remote.ip(), dialed, &why);
                 Err(why)
             }
             Failure::NotAdmitted(them, why) => {
-                // Its own word for it: what this node is to the cluster does not become better by asking again.
-                shared.not_admitted.send_replace(Some(why.clone()));
-                let why = format!("it refuses: {why}");
+                // What this node is to the cluster does not become better by asking again.
+                if !is_double(&why) {
+                    shared.not_admitted.send_replace(Some(why.clone()));
+                }
+                let why = format!("{REFUSED_THERE}{why}");
                 shared.peers.refused(Some(them), remote.ip(), dialed, &why);
                 Err(why)
             }
@@ -241,6 +249,16 @@ where
             () = silence.next_look() => silence.look(Some(reader.bytes_read))?,
         }
     }
+}
+
+/// What goes before the reason for which a peer was not talked with.
+const REFUSED_HERE: &str = "it is refused: ";
+/// As [`REFUSED_HERE`], where the peer has said no.
+const REFUSED_THERE: &str = "it refuses: ";
+
+/// Whether this is why a call has failed: somebody is there, and one of both says no.
+pub fn is_refused(why: &str) -> bool {
+    why.contains(REFUSED_HERE) || why.contains(REFUSED_THERE)
 }
 
 fn not_connected(why: &str) -> io::Error {

@@ -66,6 +66,7 @@ pub use self::{
     bounds::Bounds,
     handshake::{Admission, PeerHello},
     hello::is_of_another_cluster,
+    line::is_refused,
     peers::PeerStatus,
 };
 use self::{
@@ -109,6 +110,7 @@ pub struct Transport(Arc<Shared>);
 /// What the connections share.
 struct Shared {
     identity: Identity,
+    life: u64,
     cluster_id: watch::Receiver<String>,
     secret: Secret,
     bounds: Bounds,
@@ -134,6 +136,7 @@ impl Transport {
         let Setup { identity, cluster_id, secret, bounds, rng } = setup;
         let shared = Arc::new(Shared {
             identity,
+            life: rng.next_u64(),
             cluster_id,
             secret: Secret::new(secret.as_deref()),
             bounds,
@@ -280,10 +283,20 @@ impl Shared {
         Arc::clone(&self.admission.read())
     }
 
+    /// The hook for those that have connected themselves.
+    fn admission_of_dialers(&self) -> Admission {
+        let (admission, inbound) = (self.admission(), Arc::clone(&self.inbound));
+        Arc::new(move |peer| {
+            admission(peer)?;
+            inbound.check_sole(peer)
+        })
+    }
+
     /// This node at one end of a connection with `remote`.
     fn local<'a>(&'a self, admission: &'a Admission, remote: SocketAddr) -> Local<'a> {
         Local {
             identity: self.identity,
+            life: self.life,
             cluster_id: self.cluster_id.borrow().clone(),
             secret: &self.secret,
             rng: &*self.rng,

@@ -206,6 +206,7 @@ mod tests {
         PeerHello {
             node_id,
             incarnation: 5,
+            life: 7,
             feature_level: 2,
             cluster_id: String::new(),
             address: ([127, 0, 0, 1], 40_000).into(),

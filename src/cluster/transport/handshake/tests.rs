@@ -23,6 +23,7 @@ impl End {
     fn local(&self) -> Local<'_> {
         Local {
             identity: Identity { node_id: self.node_id, incarnation: 10, feature_level: 3 },
+            life: 7,
             cluster_id: self.cluster_id.into(),
             secret: &self.secret,
             rng: &self.rng,
@@ -65,6 +66,7 @@ async fn members_get_to_know_each_other() {
     let expected = |node_id| PeerHello {
         node_id,
         incarnation: 10,
+        life: 7,
         feature_level: 3,
         cluster_id: "c".into(),
         address: ADDRESS,
