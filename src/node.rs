@@ -585,6 +585,7 @@ impl Node {
         });
         let options = FetchOptions {
             skip_verification: sabotage.skip_verification,
+            bytes_per_sec: config.cluster.catch_up_bytes_per_sec,
             ..FetchOptions::new(config.wal.disk_free_bytes_min)
         };
         let elsewhere = other_members(consensus.clone(), env.network.clone());

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::{
-    fetch::fill,
+    fetch::{Pace, fill},
     message::{Question, decode_list},
     repair::{Elsewhere, SegmentSource},
 };
@@ -70,7 +70,10 @@ impl SegmentSource for OtherMember {
                 None => return Err(Error::new(Code::NotFound, "it has not sealed it yet")),
             }
             let from = (self.id, self.address.as_str());
-            fill(&self.network, from, id, (wanted.file_bytes, PART_BYTES), (file, path), &|_| ()).await
+            // Readers wait for it.
+            let pace = Pace::new(u64::MAX);
+            fill(&self.network, from, id, (wanted.file_bytes, PART_BYTES), (file, path), (&pace, &|_| ()))
+                .await
         })
     }
 }

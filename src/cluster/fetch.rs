@@ -16,7 +16,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     from_archive::FromArchive,
@@ -28,7 +28,7 @@ use crate::{
     env::{File, Lane, Network, OpenMode},
     error::{Code, Error, Result},
     raft::Ahead,
-    runtime::without_blocking_others,
+    runtime::{behind_others, without_blocking_others},
     sealed::Sealed,
     segment::{BlockCache, Segment, SegmentSummary, file_name, partial_name, remove},
     state::boundary,
@@ -38,6 +38,9 @@ use crate::{
 
 /// Parts of a segment that are under way at once.
 const PARTS_AT_ONCE: usize = 4;
+
+/// Bytes after which what was written is synced.
+const SYNC_BYTES: usize = 4 << 20;
 
 /// How long one answer may take, and how often it is asked for.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -51,16 +54,18 @@ pub struct FetchOptions {
     pub part_bytes: u32,
     /// Free space to leave on the disk: the log needs it more.
     pub free_bytes_min: u64,
+    /// How fast they are taken: whoever gives them has other work, and so has a disk that both may share.
+    pub bytes_per_sec: u64,
     /// The planted bug: puts segments in place as they came.
     #[doc(hidden)]
     pub skip_verification: bool,
 }
 
 impl FetchOptions {
-    /// Large parts, and this much free space.
+    /// Large parts as fast as they come, and this much free space.
     #[must_use]
     pub const fn new(free_bytes_min: u64) -> Self {
-        Self { part_bytes: 1 << 20, free_bytes_min, skip_verification: false }
+        Self { part_bytes: 1 << 20, free_bytes_min, bytes_per_sec: u64::MAX, skip_verification: false }
     }
 }
 
@@ -221,7 +226,8 @@ impl Fetcher {
         };
         let fetched = match filled {
             Ok(()) => {
-                without_blocking_others(listed.file_bytes as usize, || self.verify(&path, listed, chain))
+                let (this, chain, path) = (self.clone(), chain.clone(), path.clone());
+                behind_others(move || this.verify(&path, listed, &chain)).await.flatten()
             }
             Err(error) => Err(error),
         };
@@ -243,8 +249,9 @@ impl Fetcher {
     ) -> Result<()> {
         let from = (leader.leader, leader.address.as_str());
         let (bytes, part_bytes) = (listed.file_bytes, self.options.part_bytes);
+        let pace = Pace::new(self.options.bytes_per_sec);
         let told = |bytes| self.progress.add(bytes);
-        fill(&self.network, from, id, (bytes, part_bytes), (file, path), &told).await?;
+        fill(&self.network, from, id, (bytes, part_bytes), (file, path), (&pace, &told)).await?;
         without_blocking_others(listed.file_bytes as usize, || file.sync())
             .map_err(|e| Error::io(format!("syncing {}", path.display()), &e))
     }
@@ -303,7 +310,8 @@ impl Drop for EndsWithIt<'_> {
 }
 
 /// Writes all of a segment's file of so many bytes, as a member gives it in parts of `part_bytes`;
-/// `told` hears of the bytes of each.
+/// `told` hears of the bytes of each, which `pace` then waits for. Syncs it from time to time, lest a sync of all of it at once holds up
+/// what others write to the disk.
 ///
 /// # Errors
 /// [`Code::Unavailable`] when it does not answer, [`Code::Malformed`] for another answer, and those of the file.
@@ -313,7 +321,7 @@ pub(super) async fn fill(
     id: SegmentId,
     (file_bytes, part_bytes): (u64, u32),
     (file, path): (&dyn File, &Path),
-    told: &(dyn Fn(u64) + Sync),
+    (pace, told): (&Pace, &(dyn Fn(u64) + Sync)),
 ) -> Result<()> {
     let step = u64::from(part_bytes);
     let questions = (0..file_bytes.div_ceil(step)).map(|number| {
@@ -326,13 +334,50 @@ pub(super) async fn fill(
         async move { decode_part(&answer.await?, bytes).map(|part| (offset, part)) }
     };
     let mut parts = stream::iter(questions).map(ask).buffered(PARTS_AT_ONCE);
+    let mut unsynced = 0;
     while let Some(part) = parts.next().await {
         let (offset, part) = part?;
-        without_blocking_others(part.len(), || file.write_at(&part, offset))
+        unsynced += part.len();
+        let is_due = unsynced >= SYNC_BYTES;
+        let write = || {
+            file.write_at(&part, offset)?;
+            if is_due { file.sync() } else { Ok(()) }
+        };
+        without_blocking_others(if is_due { unsynced } else { part.len() }, write)
             .map_err(|e| Error::io(format!("writing {}", path.display()), &e))?;
+        if is_due {
+            unsynced = 0;
+        }
         told(part.len() as u64);
+        pace.wait(part.len() as u64).await;
     }
     Ok(())
+}
+
+/// Keeps to so many bytes a second, over the time since it was made.
+pub(super) struct Pace {
+    bytes_per_sec: u64,
+    /// When the bytes so far should have taken until.
+    due: Mutex<Instant>,
+}
+
+impl Pace {
+    /// From now on.
+    pub fn new(bytes_per_sec: u64) -> Self {
+        Self { bytes_per_sec, due: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until so many more bytes are due.
+    async fn wait(&self, bytes: u64) {
+        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_sec as f64);
+        let due = {
+            let mut due = self.due.lock();
+            // Time that was lost is not made up for: that would be a burst.
+            *due = (*due).max(Instant::now()) + takes;
+            *due
+        };
+        sleep_until(due).await;
+    }
 }
 
 /// Asks until there is an answer, for a while.
@@ -356,5 +401,24 @@ async fn ask(
             return Err(Error::new(Code::Unavailable, what));
         }
         sleep(TRY_AGAIN_AFTER).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_come_no_faster_than_they_may_and_lost_time_is_not_made_up_for() {
+        let (begun, pace) = (Instant::now(), Pace::new(1_000));
+        pace.wait(500).await;
+        pace.wait(250).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(750));
+        sleep(Duration::from_secs(10)).await;
+        pace.wait(1_000).await;
+        pace.wait(1_000).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(12_750));
+        Pace::new(u64::MAX).wait(1 << 30).await;
+        assert!(begun.elapsed() < Duration::from_millis(12_752), "timers tick in milliseconds");
     }
 }

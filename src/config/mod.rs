@@ -232,6 +232,8 @@ pub struct ClusterConfig {
     pub peers: Vec<String>,
     /// Nodes that have to find each other before they found a cluster together; 1 = one founds alone. Default 1.
     pub bootstrap_expect: usize,
+    /// How fast this node takes segments from another member, in bytes a second, while it is far behind. Default 64 MiB.
+    pub catch_up_bytes_per_sec: u64,
     pub discovery: DiscoveryConfig,
 }
 
@@ -490,6 +492,7 @@ impl Default for ClusterConfig {
             secret: Secret::default(),
             peers: Vec::new(),
             bootstrap_expect: 1,
+            catch_up_bytes_per_sec: 64 << 20,
             discovery: DiscoveryConfig::default(),
         }
     }

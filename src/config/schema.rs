@@ -574,6 +574,12 @@ pub static KEYS: &[Key] = &[
          those with peers or discovery join it."
     ),
     key!(
+        cluster.catch_up_bytes_per_sec,
+        size(64 * KIB, 1_024 * GIB),
+        "How fast this node takes segments from another member while it is far behind, in bytes a second: less slows \
+         that member and a shared disk less, more is done sooner."
+    ),
+    key!(
         cluster.discovery.enabled,
         Kind::Bool,
         "Whether this node announces itself and listens for others."

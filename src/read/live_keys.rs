@@ -13,7 +13,12 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-use crate::{error::Result, runtime::give_way_to_others, state::State, types::Seq};
+use crate::{
+    error::Result,
+    runtime::{Priority, give_way_to_others},
+    state::State,
+    types::Seq,
+};
 
 /// A ledger of at most this many records is counted by whoever asks, within milliseconds.
 const COUNTED_AT_ONCE: u64 = 50_000;
@@ -77,7 +82,7 @@ impl LiveKeys {
         if is_due && !self.0.counting.swap(true, Ordering::AcqRel) {
             let inner = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("count-keys".into()).spawn(move || {
-                give_way_to_others();
+                give_way_to_others(Priority::Lowest);
                 inner.count();
                 inner.counting.store(false, Ordering::Release);
             });

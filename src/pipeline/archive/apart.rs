@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     error::{Code, Error, Result},
-    runtime::give_way_to_others,
+    runtime::{Priority, give_way_to_others},
     wal::Driver,
 };
 
@@ -54,7 +54,7 @@ impl Apart {
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let run = move || {
-            give_way_to_others();
+            give_way_to_others(Priority::Lowest);
             // An error means that nobody is left to stop it, which is the same.
             let _ = runtime.block_on(stopped);
             drop(runtime);
