@@ -207,6 +207,17 @@ pub trait Network: Debug + Send + Sync {
         None
     }
 
+    /// Why `peer` is not talked with, here or there, since it was last connected.
+    fn refusal(&self, peer: NodeId) -> Option<String> {
+        let _ = peer;
+        None
+    }
+
+    /// Why a member has refused this node for good: it was removed, or its id is another's.
+    fn expulsion(&self) -> Option<String> {
+        None
+    }
+
     /// What has gone over its connections; nothing where there are none.
     fn traffic(&self) -> Traffic {
         Traffic::default()

@@ -31,7 +31,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -159,11 +159,12 @@ fn health(consensus: &Consensus, wal: &Wal) -> Result<()> {
     }
     match consensus.positions() {
         Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
+        _ if consensus.is_led() => Ok(()),
+        Positions { role: LEADER, .. } => no_quorum("this node leads, and no quorum answers it"),
+        Positions { leader_id: Some(leader), .. } => no_quorum(&format!(
+            "no leader is known: the last was member {leader}, which is not heard any more"
+        )),
         Positions { leader_id: None, .. } => no_quorum("no leader is known"),
-        Positions { role: LEADER, .. } if !consensus.can_commit() => {
-            no_quorum("this node leads, and no quorum answers it")
-        }
-        _ => Ok(()),
     }
 }
 
@@ -308,9 +309,10 @@ impl NodeInfo {
         let Positions { voters, members, .. } = self.positions();
         let me = self.identity.node_id;
         let silent = voters.into_iter().filter(|id| *id != me && self.others.newest(*id).is_none());
-        let names = silent.map(|id| match members.get(&id) {
-            Some(member) => format!("{id} at {}", member.raft_addr),
-            None => id.to_string(),
+        let names = silent.map(|id| {
+            let address = members.get(&id).map_or("?", |member| &member.raft_addr);
+            let why = self.network.refusal(id).map_or_else(String::new, |why| format!(" ({why})"));
+            format!("{id} at {address}{why}")
         });
         match names.collect::<Vec<_>>().join(", ") {
             silent if silent.is_empty() => silent,
@@ -318,10 +320,10 @@ impl NodeInfo {
         }
     }
 
-    /// Whether it leads, and a quorum answers it.
+    /// Whether somebody leads who can, this node or another.
     #[must_use]
-    pub fn leads(&self) -> bool {
-        self.consensus.can_commit()
+    pub fn is_led(&self) -> bool {
+        self.consensus.is_led()
     }
 
     /// What the other members say of themselves.
@@ -595,7 +597,8 @@ impl Node {
         let from_archive = reached.map(|store| FromArchive::new(store.clone(), Epoch(identity.epoch())));
         let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
         let fetcher = fetcher.with_archive(from_archive);
-        let vitals = vitals(&consensus, &wal, fetcher.progress());
+        let serves = Arc::<AtomicBool>::default();
+        let vitals = vitals(&consensus, &wal, fetcher.progress(), serves.clone());
         let signs = desk.as_ref().map_or_else(Weak::new, Arc::downgrade);
         segments::serve(&*env.network, &sealed, &vitals, signs);
         let catch_up = CatchUp::start(fetcher, consensus.too_far_ahead());
@@ -698,6 +701,7 @@ impl Node {
             clock: env.clock.clone(),
             started,
         };
+        serves.store(true, Relaxed);
         Ok(Started::Node(Box::new(Self {
             info,
             pipeline,
@@ -803,23 +807,28 @@ enum Started {
 /// Waits until no leader has been known for so long, in one stretch: there is no quorum then, and what this member has is
 /// all that it will have for now.
 async fn nobody_leads_for(patience: Duration, consensus: &Consensus) {
-    loop {
-        if tokio::time::timeout(patience, consensus.led_by_other_than(consensus.id())).await.is_err()
-            && consensus.leader().is_none()
-        {
-            return;
+    let mut since = Instant::now();
+    while since.elapsed() < patience {
+        tokio::time::sleep(patience / 20).await;
+        if consensus.is_led() {
+            since = Instant::now();
         }
-        tokio::time::sleep(patience / 10).await;
     }
 }
 
 /// What the node says of itself from now on.
-fn vitals(consensus: &Consensus, wal: &Wal, progress: FetchProgress) -> Arc<SaysHowItIs> {
+fn vitals(
+    consensus: &Consensus,
+    wal: &Wal,
+    progress: FetchProgress,
+    serves: Arc<AtomicBool>,
+) -> Arc<SaysHowItIs> {
     let (consensus, wal) = (consensus.clone(), wal.clone());
     Arc::new(move || {
         let catching_up = progress.get();
         let trouble = match catching_up {
             Some(_) => Some("it is far behind and fetches segments".to_owned()),
+            None if !serves.load(Relaxed) => Some("it does not serve yet".to_owned()),
             None => health(&consensus, &wal).err().map(|error| error.message().to_owned()),
         };
         Vitals { trouble, applied: consensus.positions().applied, catching_up }

@@ -258,7 +258,7 @@ impl NodeView for NodeInfo {
     fn leader(&self) -> Option<MemberView> {
         let leader = self.members().into_iter().find(|member| member.role == "leader")?;
         // One that no quorum answers leads nobody, and others may have another.
-        (leader.node_id != self.identity.node_id || self.leads()).then_some(leader)
+        self.is_led().then_some(leader)
     }
 }
 

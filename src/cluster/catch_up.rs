@@ -5,9 +5,13 @@
 //! attempt, of the same leader or another, goes on from there. It does not own files or checks (`fetch`), nor the
 //! start (`node`).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::fetch::Fetcher;
 use crate::{
@@ -17,6 +21,9 @@ use crate::{
 
 /// How long it rests after an attempt that brought nothing. A leader goes on saying that it is ahead.
 const REST: Duration = Duration::from_secs(1);
+
+/// After this an attempt that goes on to fail is told again.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(300);
 
 /// The task.
 #[derive(Debug)]
@@ -58,22 +65,24 @@ impl Drop for CatchUp {
 }
 
 async fn run(fetcher: Fetcher, mut ahead: TooFarAhead, wish: watch::Sender<Option<String>>) {
+    let mut said = Said::default();
     while ahead.changed().await.is_ok() {
         let Some(leader) = ahead.borrow_and_update().clone() else { continue };
         let Ahead { leader: id, boundary, .. } = &leader;
-        tracing::info!(
-            leader = id,
-            entry = boundary.index.0,
-            "the leader's log begins behind ours: fetching segments"
-        );
+        if said.is_news(&format!("begins behind {id}")) {
+            let entry = boundary.index.0;
+            tracing::info!(leader = id, entry, "the leader's log begins behind ours: fetching segments");
+        }
         let mut installed = 0;
         let fetched = tokio::select! {
             biased;
             () = another_leads(&mut ahead, &leader) => Err(Error::new(Code::Unavailable, "another member leads now")),
             fetched = fetcher.fetch_all(&leader, &mut installed) => fetched,
         };
-        if let Err(error) = fetched {
-            tracing::warn!(%error, installed, leader = id, "fetching segments broke off");
+        if let Err(error) = fetched
+            && said.is_news(error.message())
+        {
+            tracing::warn!(%error, installed, leader = id, "fetching segments broke off; it is tried again");
         }
         if installed > 0 {
             wish.send_replace(Some(format!("it begins again behind {installed} segments of member {id}")));
@@ -85,11 +94,39 @@ async fn run(fetcher: Fetcher, mut ahead: TooFarAhead, wish: watch::Sender<Optio
     }
 }
 
+/// What was said lately: attempts that fail alike, again and again, are not told each time.
+#[derive(Default)]
+struct Said(BTreeMap<String, Instant>);
+
+impl Said {
+    fn is_news(&mut self, what: &str) -> bool {
+        self.0.retain(|_, said| said.elapsed() < SAID_AGAIN_AFTER);
+        let is_news = !self.0.contains_key(what);
+        if is_news {
+            self.0.insert(what.to_owned(), Instant::now());
+        }
+        is_news
+    }
+}
+
 /// Waits until another member says that it is ahead.
 async fn another_leads(ahead: &mut TooFarAhead, than: &Ahead) {
     let another =
         ahead.wait_for(|now| now.as_ref().is_some_and(|now| now.leader != than.leader)).await.is_ok();
     if !another {
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_is_said_once_in_a_while() {
+        let mut said = Said::default();
+        assert!(said.is_news("no room") && !said.is_news("no room") && said.is_news("no answer"));
+        tokio::time::advance(SAID_AGAIN_AFTER).await;
+        assert!(said.is_news("no room") && !said.is_news("no room"));
     }
 }

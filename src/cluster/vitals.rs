@@ -28,7 +28,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Of a member that has been silent for so long nobody says that it is well.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -91,6 +91,10 @@ impl Forward {
                 Fate::Ended(result) => return result,
                 Fate::NotLed(why) => why,
             };
+            if let Some(why) = self.network.expulsion() {
+                let why = format!("nothing was written: this node is refused: {why}; ask a member");
+                return Err(Error::new(Code::Unavailable, why));
+            }
             if Instant::now() >= give_up {
                 return Err(Error::new(Code::NoQuorum, format!("{why}; nothing was written"))
                     .retry_after(Duration::from_millis(200)));

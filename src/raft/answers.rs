@@ -8,7 +8,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use openraft::{Raft, async_runtime::watch::WatchReceiver};
+use openraft::{Raft, async_runtime::watch::WatchReceiver, raft::AppendEntriesResponse};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     TypeConfig,
     behind::Behind,
+    heard::Heard,
     read_index::ReadIndex,
     rpc::{Reply, Request},
     state_machine::{Replica, StateMachine},
@@ -33,6 +34,7 @@ struct Ground {
     reads: ReadIndex,
     behind: Behind,
     replica: Arc<dyn Replica>,
+    heard: Arc<Heard>,
     /// Held by whoever waits for room, so that entries go on in the order they came.
     room: Mutex<()>,
     lease_end: Option<Instant>,
@@ -47,11 +49,11 @@ pub fn serve(
     raft: &Raft<TypeConfig, StateMachine>,
     reads: &ReadIndex,
     behind: Behind,
-    replica: Arc<dyn Replica>,
+    (replica, heard): (Arc<dyn Replica>, Arc<Heard>),
     lease_end: Option<Instant>,
 ) {
-    let ground =
-        Ground { raft: raft.clone(), reads: reads.clone(), behind, replica, room: Mutex::new(()), lease_end };
+    let (raft, reads) = (raft.clone(), reads.clone());
+    let ground = Ground { raft, reads, behind, replica, heard, room: Mutex::new(()), lease_end };
     let handler = handler(Arc::new(ground));
     network.serve(Lane::Urgent, handler.clone());
     network.serve(Lane::Append, handler);
@@ -85,7 +87,11 @@ fn handler(ground: Arc<Ground>) -> PeerHandler {
                     if !append.entries.is_empty() {
                         ground.wait_for_room().await?;
                     }
-                    Reply::Append(raft.append_entries(append).await.map_err(|e| failed(&e))?)
+                    let answer = raft.append_entries(append).await.map_err(|e| failed(&e))?;
+                    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                        ground.heard.note_leader();
+                    }
+                    Reply::Append(answer)
                 }
                 Request::TransferLeader(ask) => {
                     let taken = raft.handle_transfer_leader(ask).await.map_err(|e| failed(&e))?;

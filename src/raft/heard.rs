@@ -46,13 +46,21 @@ pub struct Heard {
     moments: AtomicU64,
     newest: Mutex<BTreeMap<NodeId, Answered>>,
     news: Notify,
+    /// When a leader was last heard by this member, who follows it.
+    leader: Mutex<Option<Instant>>,
 }
 
 impl Heard {
     /// Of this member; nothing so far.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        Self { me, moments: AtomicU64::default(), newest: Mutex::default(), news: Notify::new() }
+        Self {
+            me,
+            moments: AtomicU64::default(),
+            newest: Mutex::default(),
+            news: Notify::new(),
+            leader: Mutex::default(),
+        }
     }
 
     /// Now, after every moment before.
@@ -69,6 +77,17 @@ impl Heard {
         *known = answered.max(*known);
         drop(newest);
         self.news.notify_waiters();
+    }
+
+    /// This member has heard the leader that it follows.
+    pub fn note_leader(&self) {
+        *self.leader.lock() = Some(Instant::now());
+    }
+
+    /// Whether it has in the last `patience`.
+    #[must_use]
+    pub fn leader_within(&self, patience: Duration) -> bool {
+        self.leader.lock().is_some_and(|heard| heard.elapsed() < patience)
     }
 
     /// Whether a quorum of each of these configurations has answered in `term` what was sent in the last `lease`.
@@ -139,6 +158,9 @@ mod tests {
     async fn a_lease_counts_from_what_was_sent_and_is_of_its_term() {
         let (heard, three) = (Heard::new(1), configs([&[1, 2, 3]]));
         assert!(!heard.within(LEASE, 5, &three), "alone");
+        assert!(!heard.leader_within(LEASE), "never");
+        heard.note_leader();
+        assert!(heard.leader_within(LEASE));
         assert!(heard.within(LEASE, 5, &configs([&[1]])), "it is the quorum");
         let sent = heard.now();
         tokio::time::advance(LEASE / 2).await;
@@ -148,6 +170,7 @@ mod tests {
         assert!(!heard.within(LEASE, 5, &configs([&[1, 2, 3], &[1, 3, 4]])), "one of two configurations");
         tokio::time::advance(LEASE / 2).await;
         assert!(!heard.within(LEASE, 5, &three), "not from when the answer came");
+        assert!(!heard.leader_within(LEASE));
         assert!(!heard.has_answered_within(LEASE, 2) && heard.has_answered_within(LEASE * 2, 2));
         assert!(!heard.has_answered_within(LEASE * 2, 3), "never");
         // An older answer that comes late changes nothing.

@@ -194,8 +194,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // The membership that is now newest may be another one; Raft's metrics tell in time, and until
         // then reads go the long way.
         self.sole_voter.store(false, Ordering::Release);
-        if last.map(|id| id.index) >= self.wal.state().last.map(|id| id.index.0) {
+        let WalState { last: end, committed, .. } = self.wal.state();
+        if last.map(|id| id.index) >= end.map(|id| id.index.0) {
             return Ok(());
+        }
+        // A leader has all that was ever committed. One that has not was elected by members who had lost what they had
+        // answered for, and following it would give this member's clients another history.
+        if let Some(committed) =
+            committed.min(end).filter(|known| last.map(|id| id.index) < Some(known.index.0))
+        {
+            return Err(io::Error::other(format!(
+                "the leader has other entries from {} on, of which this member knows that they were committed up to {}: a \
+                 member's directory was taken back to an older state, and records that were answered are missing from it; \
+                 this directory has them. Keep it, look which member was taken back, and start from the directories that \
+                 were not",
+                last.map_or(0, |id| id.index + 1),
+                committed.index
+            )));
         }
         self.durably(|done| self.wal.truncate_after(last.map(codec::to_wal_id), done)).await
     }

@@ -277,7 +277,7 @@ impl Consensus {
         let (behind, too_far_ahead) = Behind::new(wal.clone());
         let reads = ReadIndex::new(raft.clone(), env.network.clone(), heard.clone(), patience, sabotage);
         let lease_end = waits_for_lease.then(|| Instant::now() + longest_lease);
-        answers::serve(&*env.network, &raft, &reads, behind, replica, lease_end);
+        answers::serve(&*env.network, &raft, &reads, behind, (replica, heard.clone()), lease_end);
         if let Some(end) = lease_end {
             tokio::spawn(stand_for_election_from(raft.clone(), end));
         }
@@ -451,6 +451,17 @@ impl Consensus {
         answered.is_none_or(|answered| answered.elapsed() < self.silence_max)
     }
 
+    /// Whether somebody leads who can: this member with a quorum that answers it, or another that was heard no longer ago
+    /// than members wait before they stand for election.
+    #[must_use]
+    pub fn is_led(&self) -> bool {
+        match self.raft.server_metrics().borrow_watched().current_leader {
+            None => false,
+            Some(leader) if leader == self.me => self.can_commit(),
+            Some(_) => self.heard.leader_within(self.silence_max),
+        }
+    }
+
     /// Whether a member answers this leader: it has, to what was sent no longer ago than others wait before they elect
     /// somebody.
     #[must_use]
@@ -500,7 +511,7 @@ impl Consensus {
         while roles.changed().await.is_ok() {}
         match &self.raft.metrics().borrow_watched().running_state {
             Err(openraft::errors::Fatal::Stopped) | Ok(()) => None,
-            Err(fatal) => Some(fatal.to_string()),
+            Err(fatal) => Some(words::of_fatal(fatal)),
         }
     }
 

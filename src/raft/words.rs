@@ -1,6 +1,6 @@
 //! What openraft says when it says no, in words for whoever asked: its own name its types, for its developers.
 
-use openraft::errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, LinearizableReadError, RaftError};
 
 use super::TypeConfig;
 
@@ -45,5 +45,32 @@ pub(super) fn of_read(error: &RaftError<TypeConfig, LinearizableReadError<TypeCo
         }
         RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => "no leader is known".into(),
         RaftError::Fatal(_) => STOPPED.into(),
+    }
+}
+
+/// Why this member has stopped: our own error where one of our parts failed, which openraft wraps into what it was about.
+pub(super) fn of_fatal(fatal: &Fatal<TypeConfig>) -> String {
+    unwrapped(&fatal.to_string())
+}
+
+fn unwrapped(said: &str) -> String {
+    const WRAPPED: &str = "std::io::error::Error: ";
+    said.rsplit_once(WRAPPED).map_or(said, |(_, ours)| ours).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use openraft::{StorageError, errors::ErrorSource, impls::BoxedErrorSource};
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_ours_is_said_as_it_was_made() {
+        let ours = io::Error::other("segment 5 has diverged: move it away");
+        let error = StorageError::write_logs(BoxedErrorSource::from_error(&ours));
+        assert_eq!(of_fatal(&Fatal::StorageError(error)), "segment 5 has diverged: move it away");
+        assert_eq!(of_fatal(&Fatal::Panicked), Fatal::<TypeConfig>::Panicked.to_string());
     }
 }

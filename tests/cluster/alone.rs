@@ -77,6 +77,44 @@ fn a_leader_that_nobody_answers_any_more_says_so_and_lets_nobody_wait() {
 }
 
 #[test]
+fn a_follower_that_lost_the_others_says_so_too() {
+    let mut trio = Trio::start(&[("CONSENSUS_LEADER_PATIENCE", "1s")]);
+    trio.nodes[0].put("key", "value");
+    trio.wait_same_trees();
+    let (leader, [away, left]) = (trio.leader(), trio.followers());
+    // Its system goes on to take what is sent to it, so that nothing is refused.
+    trio.nodes[leader].pause();
+    trio.nodes[away].kill();
+    let node = &trio.nodes[left];
+    wait_until("it says that there is no quorum", || {
+        node.try_call("GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 503)
+    });
+    node.get("/readyz").is_problem(503, "no-quorum");
+    node.get("/cluster/leader").is_problem(503, "no-quorum");
+    node.get("/key?consistency=stale").is(200);
+    trio.nodes[leader].go_on();
+    trio.nodes[left].wait_ready();
+}
+
+#[test]
+fn a_member_that_is_refused_says_why_and_serves_what_it_has() {
+    let settings = [("CONSENSUS_LEADER_PATIENCE", "1s"), ("CLUSTER_SECRET", "the members' secret")];
+    let trio = Trio::start(&settings);
+    let at = trio.followers()[0];
+    trio.nodes[0].put("key", "value");
+    trio.wait_same_trees();
+    trio.nodes[at].stop();
+    let other = trio.nodes[at].spec.clone().with(&[("CLUSTER_SECRET", "another one")]).start();
+    wait_until("it serves stale reads", || {
+        other.try_call("GET", "/key?consistency=stale", &[], b"").is_ok_and(|answer| answer.status == 200)
+    });
+    wait_until("it says why it is refused", || {
+        let ready = other.get("/readyz");
+        ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("another cluster secret")
+    });
+}
+
+#[test]
 fn leadership_is_not_given_to_the_dead_and_the_last_quorum_is_not_removed() {
     let mut trio = Trio::start(&[]);
     let leader = trio.leader();

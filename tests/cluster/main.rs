@@ -26,4 +26,5 @@ mod rejoining;
 mod rolling;
 mod rotten;
 mod strangers;
+mod taken_back;
 mod told;

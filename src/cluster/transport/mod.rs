@@ -261,6 +261,14 @@ impl Network for Transport {
         self.0.peers.feature_level(peer)
     }
 
+    fn refusal(&self, peer: NodeId) -> Option<String> {
+        self.0.peers.refusal(peer)
+    }
+
+    fn expulsion(&self) -> Option<String> {
+        self.0.not_admitted.borrow().clone()
+    }
+
     fn traffic(&self) -> Traffic {
         self.0.peers.counters.read()
     }

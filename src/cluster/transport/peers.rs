@@ -155,6 +155,11 @@ impl Peers {
         self.known.lock().values().cloned().collect()
     }
 
+    /// Why a peer was refused, here or there, since it was last connected.
+    pub fn refusal(&self, node_id: NodeId) -> Option<String> {
+        self.known.lock().get(&node_id)?.last_refusal.clone()
+    }
+
     /// The feature level of a peer that is connected.
     pub fn feature_level(&self, node_id: NodeId) -> Option<u32> {
         let known = self.known.lock();
@@ -223,6 +228,7 @@ mod tests {
         peers.refused(None, IP, Some((2, "two:9001")), "another cluster");
         assert_eq!(peers.list()[0].last_refusal.as_deref(), Some("another cluster"));
         assert_eq!((peers.list()[0].seen, peers.list()[0].connections), (None, 0));
+        assert_eq!((peers.refusal(2), peers.refusal(3)), (Some("another cluster".into()), None));
 
         let connections = [peers.connected(&peer(2), None), peers.connected(&peer(2), Some("two:9002"))];
         let status = peers.list().remove(0);

@@ -1,0 +1,42 @@
+//! A member whose directory is taken back to an older state has forgotten what it answered for. Raft cannot always keep a
+//! quorum of such members from going on without it; whoever remembers does not follow them.
+
+use std::{fs, process::Command};
+
+use super::trio::{Trio, common_leader};
+
+#[test]
+fn who_has_what_others_have_lost_stops_instead_of_following_them() {
+    let mut trio = Trio::start(&[]);
+    let keeps = trio.leader();
+    let [away, taken_back] = trio.followers();
+    trio.nodes[keeps].put("first", "value");
+    trio.wait_same_trees();
+    let older = trio.home.path().join("older");
+    let dir = trio.nodes[taken_back].spec.dir.clone();
+    trio.nodes[taken_back].stop();
+    assert!(Command::new("cp").arg("-r").args([&dir, &older]).status().unwrap().success());
+    trio.nodes[taken_back].restart();
+    trio.nodes[away].kill();
+    for n in 0..20 {
+        trio.nodes[keeps].put(&format!("answered{n}"), "value");
+    }
+    trio.nodes[keeps].kill();
+    trio.nodes[taken_back].kill();
+
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&older, &dir).unwrap();
+    for at in [away, taken_back] {
+        trio.nodes[at] = trio.nodes[at].spec.start();
+    }
+    common_leader(&[&trio.nodes[away], &trio.nodes[taken_back]]);
+    trio.nodes[away].put("after", "value");
+    trio.nodes[away].get("/answered7").is(404);
+
+    trio.nodes[keeps] = trio.nodes[keeps].spec.start();
+    trio.nodes[keeps].wait_says("a member's directory was taken back to an older state");
+    assert_eq!(trio.nodes[keeps].wait_ended(), Some(1));
+    let said = trio.nodes[keeps].said();
+    assert!(!said.contains("StorageError") && !said.contains("LogId"), "{said}");
+    trio.nodes[away].put("the others", "go on");
+}
