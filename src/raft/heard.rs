@@ -46,6 +46,10 @@ pub struct Heard {
     moments: AtomicU64,
     newest: Mutex<BTreeMap<NodeId, Answered>>,
     news: Notify,
+    /// Of each follower, the leader's term and the last entry that it has said to have on disk in that term.
+    kept: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    /// Those that were found to lack some of it.
+    lost: Mutex<BTreeSet<NodeId>>,
     /// When a leader was last heard by this member, who follows it.
     leader: Mutex<Option<Instant>>,
 }
@@ -59,6 +63,8 @@ impl Heard {
             moments: AtomicU64::default(),
             newest: Mutex::default(),
             news: Notify::new(),
+            kept: Mutex::default(),
+            lost: Mutex::default(),
             leader: Mutex::default(),
         }
     }
@@ -77,6 +83,24 @@ impl Heard {
         *known = answered.max(*known);
         drop(newest);
         self.news.notify_waiters();
+    }
+
+    /// A follower has said in `term` that it has the entries up to `index` on disk.
+    pub fn note_kept(&self, follower: NodeId, term: u64, index: u64) {
+        let mut kept = self.kept.lock();
+        let known = kept.entry(follower).or_default();
+        *known = (term, index).max(*known);
+    }
+
+    /// Whether a follower has said in `term` that it has the entry at `index`.
+    #[must_use]
+    pub fn has_kept(&self, follower: NodeId, term: u64, index: u64) -> bool {
+        self.kept.lock().get(&follower).is_some_and(|(of, last)| *of == term && *last >= index)
+    }
+
+    /// A follower lacks what it had said to have; whether that is news.
+    pub fn is_first_loss(&self, follower: NodeId) -> bool {
+        self.lost.lock().insert(follower)
     }
 
     /// This member has heard the leader that it follows.
@@ -173,6 +197,10 @@ mod tests {
         assert!(!heard.leader_within(LEASE));
         assert!(!heard.has_answered_within(LEASE, 2) && heard.has_answered_within(LEASE * 2, 2));
         assert!(!heard.has_answered_within(LEASE * 2, 3), "never");
+        heard.note_kept(2, 5, 7);
+        heard.note_kept(2, 5, 6);
+        assert!(heard.has_kept(2, 5, 7) && !heard.has_kept(2, 5, 8) && !heard.has_kept(2, 6, 1));
+        assert!(!heard.has_kept(3, 5, 0));
         // An older answer that comes late changes nothing.
         let (older, newer) = (heard.now(), heard.now());
         heard.note(3, 5, newer);

@@ -24,7 +24,7 @@ use openraft::{
 };
 
 use super::{
-    Member, Payload, TypeConfig, Vote,
+    LogId, Member, Payload, TypeConfig, Vote,
     behind::{self, CatchUp},
     heard::Heard,
     rpc::{Reply, Request},
@@ -141,12 +141,47 @@ impl Peer {
                         AppendEntriesResponse::PartialSuccess(up_to) => *up_to == last,
                         _ => true,
                     };
+                    check_kept(&heard, id, term, &reply, (previous, last))?;
                     Ok((reply.into_stream_result(previous, last.or(previous)), is_whole))
                 }
                 _ => Err(unexpected(id)),
             }
         })
     }
+}
+
+/// Notes what a follower has taken, and takes for no answer that it lacks what it had: openraft counts on followers that
+/// forget nothing, and a leader must not come to harm by one whose directory was taken back to an older state. What that
+/// follower says it has counts no more while this leader leads.
+fn check_kept(
+    heard: &Heard,
+    id: NodeId,
+    term: u64,
+    reply: &AppendEntriesResponse<TypeConfig>,
+    (previous, last): (Option<LogId>, Option<LogId>),
+) -> Result<(), RPCError<TypeConfig>> {
+    let kept = match reply {
+        AppendEntriesResponse::Success => last.or(previous),
+        AppendEntriesResponse::PartialSuccess(up_to) => *up_to,
+        AppendEntriesResponse::HigherVote(_) => None,
+        AppendEntriesResponse::Conflict => {
+            let lost = previous.filter(|previous| heard.has_kept(id, term, previous.index));
+            let Some(lost) = lost else { return Ok(()) };
+            let why = format!(
+                "member {id} lacks entry {}, which it had said to have: its directory was taken back to an older state; \
+                 remove it, and let it come back with --rejoin and a new --node-id",
+                lost.index
+            );
+            if heard.is_first_loss(id) {
+                tracing::error!("{why}");
+            }
+            return Err(Unreachable::from_string(why).into());
+        }
+    };
+    if let Some(kept) = kept {
+        heard.note_kept(id, term, kept.index);
+    }
+    Ok(())
 }
 
 /// The answer to one append, and whether all of it was taken.
@@ -181,11 +216,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self
-            .send(Lane::Append, Request::Append(rpc), RPCTypes::AppendEntries, option.hard_ttl())
-            .await?
-        {
-            Reply::Append(reply) => Ok(reply),
+        let patience = option.hard_ttl();
+        let (term, ends) = (rpc.vote.leader_id.term, (rpc.prev_log_id, rpc.entries.last().map(|e| e.log_id)));
+        match self.send(Lane::Append, Request::Append(rpc), RPCTypes::AppendEntries, patience).await? {
+            Reply::Append(reply) => {
+                check_kept(&self.heard, self.id, term, &reply, ends)?;
+                Ok(reply)
+            }
             _ => Err(unexpected(self.id)),
         }
     }

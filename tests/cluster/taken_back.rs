@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use super::trio::{Trio, common_leader};
+use super::trio::{Trio, common_leader, wait_voters};
 
 #[test]
 fn who_has_what_others_have_lost_stops_instead_of_following_them() {
@@ -39,4 +39,40 @@ fn who_has_what_others_have_lost_stops_instead_of_following_them() {
     let said = trio.nodes[keeps].said();
     assert!(!said.contains("StorageError") && !said.contains("LogId"), "{said}");
     trio.nodes[away].put("the others", "go on");
+}
+
+#[test]
+fn a_leader_is_not_harmed_by_a_follower_that_was_taken_back() {
+    let mut trio = Trio::start(&[]);
+    let leads = trio.leader();
+    let [taken_back, stays] = trio.followers();
+    trio.nodes[leads].put("first", "value");
+    trio.wait_same_trees();
+    let older = trio.home.path().join("older");
+    let dir = trio.nodes[taken_back].spec.dir.clone();
+    trio.nodes[taken_back].stop();
+    assert!(Command::new("cp").arg("-r").args([&dir, &older]).status().unwrap().success());
+    trio.nodes[taken_back].restart();
+    for n in 0..20 {
+        trio.nodes[leads].put(&format!("answered{n}"), "value");
+    }
+    trio.wait_same_trees();
+    trio.nodes[taken_back].kill();
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&older, &dir).unwrap();
+    trio.nodes[taken_back] = trio.nodes[taken_back].spec.start();
+    let id = trio.nodes[taken_back].id();
+    trio.nodes[leads].wait_says(&format!("member {id} lacks entry"));
+    trio.nodes[leads].put("after", "value");
+    assert_eq!(common_leader(&[&trio.nodes[leads], &trio.nodes[stays]]), trio.nodes[leads].id());
+
+    // It comes back as the message says.
+    trio.nodes[taken_back].kill();
+    let mut spec = trio.nodes[taken_back].spec.clone();
+    spec.id = 4;
+    let four = spec.flags(&["--rejoin"]).start_ready();
+    let mut ids = vec![trio.nodes[leads].id(), trio.nodes[stays].id(), 4];
+    ids.sort();
+    wait_voters(&trio.nodes[leads], &ids);
+    four.get("/answered7").is(200);
 }
