@@ -45,7 +45,7 @@ use self::{
     identity::{Claim, Fresh},
 };
 pub use self::{
-    backup::{BackedUp, backup},
+    backup::{BackedUp, Backup, backup},
     claim::{Found, abandon, claim, look},
     identity::Identity,
     reindex::{Reindexed, reindex},
@@ -654,9 +654,9 @@ impl Node {
         let stands_on = (&consensus, &state, signer.clone());
         let Archiving { progress: archive, apart: archiving, stage } =
             Archiving::open(env, config, &identity, (store, driver), stands_on, gauges.archive.clone())?;
-        let own_key = signer.map(|signer| signer.verifier_key().clone());
+        let own_key = signer.as_ref().map(|signer| signer.verifier_key().clone());
         let checkpoints = background.checkpoint.subscribe();
-        let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, own_key.clone(), archive.clone());
+        let proofs = Proofs::new(state.clone(), tree.clone(), checkpoints, signer, archive.clone());
         let ground = Ground {
             clock: env.clock.clone(),
             wal: wal.clone(),

@@ -488,3 +488,54 @@ fn the_command_line_follows_the_ledger() {
     }
     assert!(child.wait().unwrap().success());
 }
+
+/// What a copy of the ledger is made of: files that are the same for ever, whole or in parts, and a signature under
+/// where they end.
+#[test]
+fn segments_are_served_as_they_lie_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { segment_size: Some(SMALL_SEGMENTS), ..Setup::default() };
+    let server = node::start_in(dir.path(), &setup);
+    let mut client = server.client();
+    for n in 0..10 {
+        write_batch(&mut client, n * 100, 100);
+    }
+    let manifest = wait_for_segments(&mut client, 3);
+    let keys = keys(&mut client);
+    for row in &manifest[..3] {
+        let (id, digest) = (row["id"].as_u64().unwrap(), row["digest"].as_str().unwrap());
+        let path = format!("/api/v1/segments/{id}/file");
+        let on_disk = std::fs::read(dir.path().join(format!("segments/segment-{id:020}.seg"))).unwrap();
+        let whole = client.get(&path).is(200);
+        assert!(whole.body == on_disk);
+        assert_eq!(whole.header("etag"), Some(&*format!("\"{digest}\"")));
+        assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+        let size = on_disk.len();
+        assert_eq!(row["bytes"].as_u64(), Some(size as u64));
+        let head = client.call("HEAD", &path, &[], b"").is(200);
+        assert_eq!(head.header("content-length"), Some(&*size.to_string()));
+
+        let part = client.call("GET", &path, &[("Range", "bytes=100-2099")], b"").is(206);
+        assert!(part.body == on_disk[100..2_100]);
+        assert_eq!(part.header("content-range"), Some(&*format!("bytes 100-2099/{size}")));
+        let end = client.call("GET", &path, &[("Range", "bytes=-64")], b"").is(206);
+        assert!(end.body == on_disk[size - 64..]);
+        let same = [("Range", "bytes=0-0"), ("If-Range", whole.header("etag").unwrap())];
+        assert_eq!(client.call("GET", &path, &same, b"").is(206).body, on_disk[..1]);
+        let other = [("Range", "bytes=0-0"), ("If-Range", "\"another\"")];
+        assert_eq!(client.call("GET", &path, &other, b"").is(200).body.len(), size);
+        let behind = format!("bytes={size}-");
+        client.call("GET", &path, &[("Range", &behind)], b"").is_problem(416, "range-not-satisfiable");
+
+        let note = client.get(&format!("/api/v1/segments/{id}/checkpoint")).is(200);
+        assert_eq!(note.header("content-type"), Some("text/plain; charset=utf-8"));
+        let signed = Checkpoint::open(&Note::parse(&note.body).unwrap(), &keys).unwrap().0;
+        assert_eq!(Some(signed.size()), row["end_seq"].as_u64());
+        assert_eq!(*signed.root(), hash(&row["root"]));
+    }
+    for what in ["file", "checkpoint"] {
+        client.get(&format!("/api/v1/segments/999999/{what}")).is_problem(404, "not-found");
+        client.get(&format!("/api/v1/segments/one/{what}")).is_problem(400, "malformed");
+        client.get(&format!("/api/v1/segments/0/{what}?x=1")).is_problem(400, "malformed");
+    }
+}

@@ -195,10 +195,20 @@ pub enum Part {
 /// as RFC 9110, section 14.2 allows or demands; so is a range whose `If-Range` names another version.
 #[must_use]
 pub fn range(headers: &HeaderMap, seq: Seq, len: usize) -> Part {
+    range_if(headers, |tag| names(tag, seq), len)
+}
+
+/// As [`range`], of bytes whose entity tag is this text in quotes.
+#[must_use]
+pub fn range_of(headers: &HeaderMap, opaque: &str, len: usize) -> Part {
+    range_if(headers, |tag| tag.opaque == opaque.as_bytes(), len)
+}
+
+fn range_if(headers: &HeaderMap, is_named: impl Fn(Tag<'_>) -> bool, len: usize) -> Part {
     let Some(range) = headers.get(RANGE) else { return Part::Whole };
     if let Some(only_if) = headers.get(IF_RANGE) {
         let same = tags(only_if.as_bytes(), &IF_RANGE)
-            .is_ok_and(|tags| matches!(tags[..], [tag] if !tag.weak && names(tag, seq)));
+            .is_ok_and(|tags| matches!(tags[..], [tag] if !tag.weak && is_named(tag)));
         if !same {
             return Part::Whole;
         }

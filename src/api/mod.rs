@@ -54,6 +54,7 @@ mod query;
 mod receipt;
 mod route;
 mod scan;
+mod segment_file;
 mod segments;
 mod sent;
 pub mod serve;

@@ -20,7 +20,8 @@ use hyper::{
 
 use super::{
     App, Reply, administer, backend::Backend, batch, body::RequestBody, cluster, history, kv, names,
-    problem::Problem, proofs, query::percent_decode, scan, segments, status, tiles, verify, watch,
+    problem::Problem, proofs, query::percent_decode, scan, segment_file, segments, status, tiles, verify,
+    watch,
 };
 use crate::{error::Code, types::is_reserved_segment};
 
@@ -49,6 +50,8 @@ pub(super) fn table<B: Backend>() -> Vec<Row<B>> {
         row("/api/v1/records/{seq}", GET, get(kv::record::<B>)),
         row("/api/v1/watch", GET, get(watch::get::<B>)),
         row("/api/v1/segments", GET, get(segments::get::<B>)),
+        row("/api/v1/segments/{id}/file", GET, get(segment_file::get::<B>)),
+        row("/api/v1/segments/{id}/checkpoint", GET, get(segment_file::checkpoint::<B>)),
         row("/api/v1/proofs/inclusion/{seq}", GET, get(proofs::inclusion::<B>)),
         row("/api/v1/proofs/consistency", GET, get(proofs::consistency::<B>)),
         row("/api/v1/keys", GET, get(proofs::keys::<B>)),

@@ -1,6 +1,8 @@
 //! `scribe backup`: what a node has sealed → a copy of it.
 
-use std::{io::Write, path::PathBuf};
+mod server;
+
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -10,40 +12,73 @@ use super::{
     print::{Format, Printer},
     verify::failure,
 };
-use crate::{env::real::real_env, error::Code, node};
+use crate::{
+    client::Client,
+    env::real::real_env,
+    error::{Code, Error},
+    node,
+    proof::key::VerifierKey,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
-    /// The data directory of a node, which may run.
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    /// The data directory of a node, which may run, instead of a server to ask.
+    #[arg(long, value_name = "DIR", conflicts_with = "key")]
+    data_dir: Option<PathBuf>,
     /// Where the copy is: a directory of its own, empty at first.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    /// A key to believe the server's checkpoint by, name+id+base64; may be given several times. Without it, those that
+    /// the ledger itself names.
+    #[arg(long, value_name = "VKEY")]
+    key: Vec<VerifierKey>,
 }
 
-pub(super) fn run<W: Write>(args: &BackupArgs, printer: &mut Printer<W>) -> Result<(), Failure> {
-    if !args.data_dir.is_dir() {
-        return Err(Failure::Usage(format!("{} is not a directory", args.data_dir.display())));
-    }
-    let done =
-        node::backup(&real_env().io, &args.data_dir, &args.to).map_err(|error| match error.code() {
-            Code::InvalidConfig => Failure::Usage(error.to_string()),
-            Code::Io => Failure::Failed(error.to_string()),
-            _ => failure(error),
-        })?;
+pub(super) fn run<W: Write>(
+    args: &BackupArgs,
+    server: &str,
+    timeout: Duration,
+    printer: &mut Printer<W>,
+) -> Result<(), Failure> {
+    let (done, covered) = match &args.data_dir {
+        Some(dir) if !dir.is_dir() => {
+            return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
+        }
+        Some(dir) => (node::backup(&real_env().io, dir, &args.to).map_err(failed)?, None),
+        None => {
+            let client = Client::new(server)?.with_timeout(timeout);
+            super::runtime()?.block_on(server::copy(&client, args))?
+        }
+    };
     let node::BackedUp { segments, copied, copied_bytes, end_seq } = done;
     let to = args.to.display();
     match printer.format() {
-        Format::Table => printer.text(&format!(
-            "{to} has {end_seq} records in {segments} segments; {copied} of them are new, {copied_bytes} bytes\n  \
-             prove it good: scribe verify {to}\n  \
-             not copied: records that are not sealed yet, and the signing key\n"
-        )),
+        Format::Table => {
+            let covered = match covered {
+                Some(size) => format!("checkpoint: signed, of {size} records, in {to}/checkpoint"),
+                None if args.data_dir.is_some() => "checkpoint: none, for nobody was asked to sign".to_owned(),
+                None => "checkpoint: none that could be held against the ledger's own keys".to_owned(),
+            };
+            printer.text(&format!(
+                "{to} has {end_seq} records in {segments} segments; {copied} of them are new, {copied_bytes} bytes\n  \
+                 {covered}\n  \
+                 prove it good: scribe verify {to}\n  \
+                 not copied: records that are not sealed yet, and the signing key\n"
+            ))
+        }
         Format::Json => printer.document(&json!({
             "backed_up": true, "records": end_seq.0, "segments": segments, "copied": copied,
-            "copied_bytes": copied_bytes
+            "copied_bytes": copied_bytes, "checkpoint": covered
         })),
     }
     .map_err(Failure::from)
+}
+
+/// Why a copy was not made; what has been copied stays, and the next run goes on with it.
+fn failed(error: Error) -> Failure {
+    match error.code() {
+        Code::InvalidConfig => Failure::Usage(error.to_string()),
+        Code::Io => Failure::Failed(error.to_string()),
+        _ => failure(error),
+    }
 }

@@ -82,7 +82,7 @@ enum Command {
     Call(Call),
     /// Check a ledger without believing its server: files in DIR, an archive, or a running node from visit to visit.
     Verify(verify::VerifyArgs),
-    /// Copy what a node has sealed, whether it runs or not; the next time only what is new.
+    /// Copy what a node has sealed, of a running one over HTTP or of a data directory; the next time only what is new.
     Backup(backup::BackupArgs),
     /// Build the index of a stopped node anew from its segments.
     Reindex(reindex::ReindexArgs),
@@ -275,7 +275,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             runtime()?.block_on(ask(&client, &mut printer, call))?;
         }
         Command::Verify(args) => verify::run(&args, &cli.server, cli.timeout, &mut printer)?,
-        Command::Backup(args) => backup::run(&args, &mut printer)?,
+        Command::Backup(args) => backup::run(&args, &cli.server, cli.timeout, &mut printer)?,
         Command::Restore(args) => restore::run(&args, &mut printer)?,
         Command::Reindex(args) => reindex::run(&args, &mut printer)?,
     }

@@ -21,7 +21,7 @@ pub mod error;
 mod path;
 mod watch;
 
-use std::{error::Error as _, future::Future, time::Duration};
+use std::{error::Error as _, future::Future, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -347,6 +347,25 @@ impl Client {
     /// As [`ClientError`] says.
     pub async fn get_bytes(&self, path: &str) -> Result<Bytes, ClientError> {
         Ok(self.send(Method::GET, path, HeaderMap::new(), Bytes::new()).await?.body)
+    }
+
+    /// A part of an answer that never changes, such as a segment's file: these bytes of it and no others. `path` as in
+    /// [`Client::get_json`].
+    ///
+    /// # Errors
+    /// [`BAD_ANSWER`] when other bytes come; otherwise as [`ClientError`] says.
+    pub async fn get_part(&self, path: &str, part: Range<u64>) -> Result<Bytes, ClientError> {
+        let mut headers = HeaderMap::new();
+        let bytes = format!("bytes={}-{}", part.start, part.end.saturating_sub(1));
+        headers.extend(HeaderValue::try_from(bytes).ok().map(|bytes| (header::RANGE, bytes)));
+        let answer = self.send(Method::GET, path, headers, Bytes::new()).await?;
+        let begins = format!("bytes {}-", part.start);
+        let is_it = answer.header(&header::CONTENT_RANGE).is_some_and(|range| range.starts_with(&begins));
+        if is_it && answer.body.len() as u64 == part.end - part.start {
+            return Ok(answer.body);
+        }
+        let what = format!("{} sent other bytes of {path} than were asked for", self.authority);
+        Err(ClientError::local(BAD_ANSWER, what))
     }
 
     async fn read(&self, method: Method, path: &str, options: &ReadOptions) -> Result<Answer, ClientError> {

@@ -1,13 +1,16 @@
 //! Copying what a node has sealed, beside it while it runs.
 //!
 //! ```text
-//! data_dir/segments ─► one that the copy has: the same digest?        one that it has not: .part ─► verified ─► its name
+//! a segment of the original ─► one that the copy has: the same digest?     one that it has not: .part ─► verified ─► its name
 //! ```
 //!
-//! Sealed segments never change and never go, so nothing has to be stopped or locked, and a copy that has been made
-//! before only gets what is new. What is not sealed yet, the signing key and the index are left out. Takes two
-//! directories, gives how much was copied; it does not own whether the ledger is whole: `scribe verify` says that of
-//! the copy, as of the original.
+//! Sealed segments never change, so nothing has to be stopped or locked, and a copy that has been made before only gets
+//! what is new; they are taken in order, so that a copy is the beginning of a ledger whenever it breaks off. What is not
+//! sealed yet, the signing key and the index are left out. A signed checkpoint may lie beside the segments.
+//!
+//! Takes a directory to copy into, and segments of whoever has them: [`backup`] those of a directory, `scribe backup`
+//! those of a server. It does not own whether the ledger is whole: `scribe verify` says that of the copy, as of the
+//! original.
 
 use std::{
     collections::BTreeSet,
@@ -17,14 +20,18 @@ use std::{
 
 use crate::{
     archive::object::unpack,
-    env::{Io, OpenMode},
+    env::{File, Io, OpenMode},
     error::{Code, Error, Result},
-    segment::{BlockCache, Segment, file_name, is_unfinished, parse_name, partial_name, remove_unfinished},
+    segment::{
+        BlockCache, Segment, SegmentSummary, file_name, is_unfinished, parse_name, partial_name, remove,
+    },
     types::{SegmentId, Seq},
-    verify::Listing,
+    verify::{CHECKPOINT_FILE, Listing},
 };
 
 const CACHE_BYTES: u64 = 1 << 20;
+
+const CHECKPOINT_DRAFT: &str = "checkpoint.tmp";
 
 /// What a copy has now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +46,134 @@ pub struct BackedUp {
     pub end_seq: Seq,
 }
 
+/// A copy that is brought up to date, segment by segment.
+pub struct Backup {
+    io: Arc<dyn Io>,
+    to: PathBuf,
+    there: BTreeSet<SegmentId>,
+    cache: Arc<BlockCache>,
+    done: BackedUp,
+}
+
+impl Backup {
+    /// Opens the copy of a ledger that has so many segments in `original`, or begins one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`] when the directory holds other things, or more segments; [`Code::Io`].
+    pub fn open(io: &Arc<dyn Io>, to: &Path, (segments, original): (u64, &str)) -> Result<Self> {
+        let failed = |what: &str, e| Error::io(format!("{what} {}", to.display()), &e);
+        io.create_dir_all(to).map_err(|e| failed("creating", e))?;
+        let names = io.list(to).map_err(|e| failed("listing", e))?;
+        let is_ours = |name: &String| {
+            parse_name(name).is_some()
+                || is_unfinished(name)
+                || [CHECKPOINT_FILE, CHECKPOINT_DRAFT].contains(&name.as_str())
+        };
+        if let Some(other) = names.iter().find(|name| !is_ours(name)) {
+            let what = format!(
+                "{} holds {other}, which is no segment: copy into a directory of its own",
+                to.display()
+            );
+            return Err(Error::new(Code::InvalidConfig, what));
+        }
+        let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| parse_name(name)).collect();
+        if there.last().is_some_and(|last| last.0 >= segments) {
+            let what = format!(
+                "{} has more segments than {original}: it is no copy of it, or that is behind others",
+                to.display()
+            );
+            return Err(Error::new(Code::InvalidConfig, what));
+        }
+        // What was begun of the segment that comes next is gone on with.
+        let next = (0..).map(SegmentId).find(|id| !there.contains(id)).map(partial_name);
+        for name in names.iter().filter(|name| is_unfinished(name) && next.as_ref() != Some(name)) {
+            remove(&**io, &to.join(name))?;
+        }
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        Ok(Self { io: io.clone(), to: to.to_path_buf(), there, cache, done: BackedUp::default() })
+    }
+
+    /// Whether the copy has the segment with this digest.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`] when it has another one; [`Code::Corrupt`] when what it has is damaged; [`Code::Io`].
+    pub fn has(&mut self, id: SegmentId, digest: &[u8; 32]) -> Result<bool> {
+        if !self.there.contains(&id) {
+            return Ok(false);
+        }
+        let path = self.to.join(file_name(id));
+        let segment = Segment::open(&*self.io, &path, self.cache.clone())?;
+        if segment.summary().digest != *digest {
+            let what = format!("{} is of another ledger: copy into a directory of its own", path.display());
+            return Err(Error::new(Code::InvalidConfig, what));
+        }
+        self.note(segment.summary());
+        Ok(true)
+    }
+
+    /// The file that a segment is copied into, with what was copied before.
+    ///
+    /// # Errors
+    /// [`Code::Io`].
+    pub fn partial(&self, id: SegmentId) -> Result<Arc<dyn File>> {
+        let path = self.to.join(partial_name(id));
+        let file = self.io.open(&path, OpenMode::Buffered);
+        file.map_err(|e| Error::io(format!("writing into {}", path.display()), &e))
+    }
+
+    /// Verifies a segment that was copied, and gives it its name. It is synced before.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] when it is not the segment with this digest; [`Code::Io`].
+    pub fn keep(&mut self, id: SegmentId, digest: &[u8; 32]) -> Result<()> {
+        let partial = self.to.join(partial_name(id));
+        let failed = |e| Error::io(format!("writing into {}", self.to.display()), &e);
+        let segment = Segment::open(&*self.io, &partial, self.cache.clone())?;
+        if segment.summary().digest != *digest || segment.summary().id() != id {
+            let what = format!("{} is not the segment {id} that was asked for", partial.display());
+            return Err(Error::new(Code::Corrupt, what));
+        }
+        segment.verify(|_| {})?;
+        let file = self.partial(id)?;
+        file.sync().map_err(failed)?;
+        self.io.rename(&partial, &self.to.join(file_name(id))).map_err(failed)?;
+        // From here on it is a part of the copy; after the next line, also behind a crash.
+        self.io.sync_dir(&self.to).map_err(failed)?;
+        self.done.copied += 1;
+        self.done.copied_bytes += segment.summary().file_bytes;
+        self.note(segment.summary());
+        Ok(())
+    }
+
+    fn note(&mut self, summary: &SegmentSummary) {
+        self.done.segments += 1;
+        self.done.end_seq = summary.end_seq;
+    }
+
+    /// Puts a signed checkpoint beside the segments, in place of an older one.
+    ///
+    /// # Errors
+    /// [`Code::Io`].
+    pub fn put_checkpoint(&self, note: &[u8]) -> Result<()> {
+        let draft = self.to.join(CHECKPOINT_DRAFT);
+        let write = || {
+            let file = self.io.open(&draft, OpenMode::Buffered)?;
+            file.set_len(0)?;
+            file.write_at(note, 0)?;
+            file.sync()?;
+            self.io.rename(&draft, &self.to.join(CHECKPOINT_FILE))?;
+            self.io.sync_dir(&self.to)
+        };
+        write().map_err(|e| Error::io(format!("writing the checkpoint into {}", self.to.display()), &e))
+    }
+
+    /// What it has now.
+    #[must_use]
+    pub const fn done(&self) -> BackedUp {
+        self.done
+    }
+}
+
 /// Brings a copy up to what is sealed in a data directory, or in a directory of segments.
 ///
 /// # Errors
@@ -47,47 +182,16 @@ pub struct BackedUp {
 /// has been copied until then stays.
 pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> {
     let from = Listing::of(&**io, data_dir)?;
-    let failed = |what: &str, e| Error::io(format!("{what} {}", to.display()), &e);
-    io.create_dir_all(to).map_err(|e| failed("creating", e))?;
-    let there = io.list(to).map_err(|e| failed("listing", e))?;
-    if let Some(other) = there.iter().find(|name| parse_name(name).is_none() && !is_unfinished(name)) {
-        let what =
-            format!("{} holds {other}, which is no segment: copy into a directory of its own", to.display());
-        return Err(Error::new(Code::InvalidConfig, what));
-    }
-    remove_unfinished(&**io, to)?;
-    let there: BTreeSet<SegmentId> = there.iter().filter_map(|name| parse_name(name)).collect();
-    if there.last().is_some_and(|last| last.0 >= from.segments) {
-        let what =
-            format!("{} has more segments than {}: it is no copy of it", to.display(), data_dir.display());
-        return Err(Error::new(Code::InvalidConfig, what));
-    }
-    let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-    let open = |path: PathBuf| Segment::open(&**io, &path, cache.clone());
-    let mut done = BackedUp::default();
+    let mut copy = Backup::open(io, to, (from.segments, &data_dir.display().to_string()))?;
     for id in (0..from.segments).map(SegmentId) {
-        let original = open(from.path(id.0))?;
-        let (summary, path) = (original.summary(), to.join(file_name(id)));
-        if there.contains(&id) {
-            if open(path.clone())?.summary().digest != summary.digest {
-                let what =
-                    format!("{} is of another ledger: copy into a directory of its own", path.display());
-                return Err(Error::new(Code::InvalidConfig, what));
-            }
-        } else {
-            let partial = to.join(partial_name(id));
-            let file = io.open(&partial, OpenMode::Buffered).map_err(|e| failed("writing into", e))?;
-            io.sync_dir(to).map_err(|e| failed("syncing", e))?;
+        let original = Segment::open(&**io, &from.path(id.0), copy.cache.clone())?;
+        let digest = original.summary().digest;
+        if !copy.has(id, &digest)? {
+            let file = copy.partial(id)?;
+            file.set_len(0).map_err(|e| Error::io(format!("writing into {}", to.display()), &e))?;
             unpack(&original, file)?;
-            open(partial.clone())?.verify(|_| {})?;
-            io.rename(&partial, &path).map_err(|e| failed("writing into", e))?;
-            // From here on it is a part of the copy; after the next line, also behind a crash.
-            io.sync_dir(to).map_err(|e| failed("syncing", e))?;
-            done.copied += 1;
-            done.copied_bytes += summary.file_bytes;
+            copy.keep(id, &digest)?;
         }
-        done.segments += 1;
-        done.end_seq = summary.end_seq;
     }
-    Ok(done)
+    Ok(copy.done())
 }

@@ -8,13 +8,15 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     archive::Progress,
+    env::{File, OpenMode},
     error::{Code, Error, Result},
     proof::{
         Hash,
         bundle::push_entry,
+        checkpoint::Checkpoint,
         consistency::consistency_proof,
         inclusion::{inclusion_proof, verify_inclusion},
-        key::VerifierKey,
+        key::{Signer, VerifierKey},
         leaf::Leaf,
         note::Note,
         receipt::Receipt,
@@ -22,6 +24,7 @@ use crate::{
         tiled::TileSource,
     },
     sealed::Segments,
+    segment::{Segment, file_name},
     state::State,
     tree::{Checkpoints, Signed, Tree},
     types::{Op, Record, SegmentId, Seq},
@@ -34,7 +37,7 @@ pub struct Proofs {
     tree: Arc<Tree>,
     checkpoints: Checkpoints,
     /// What this member signs with; none in an embedded ledger.
-    own_key: Option<VerifierKey>,
+    signer: Option<Signer>,
     archive: Arc<Progress>,
 }
 
@@ -63,22 +66,22 @@ pub struct Consistency {
 }
 
 impl Proofs {
-    /// Proofs of what `state` holds and `tree` commits to, under checkpoints that this member signs with `own_key`.
+    /// Proofs of what `state` holds and `tree` commits to, under checkpoints that this member signs with `signer`.
     #[must_use]
     pub fn new(
         state: Arc<State>,
         tree: Arc<Tree>,
         checkpoints: Checkpoints,
-        own_key: Option<VerifierKey>,
+        signer: Option<Signer>,
         archive: Arc<Progress>,
     ) -> Self {
-        Self { state, tree, checkpoints, own_key, archive }
+        Self { state, tree, checkpoints, signer, archive }
     }
 
     /// The log's name, under which its members sign.
     #[must_use]
     pub fn origin(&self) -> Option<&str> {
-        self.own_key.as_ref().map(VerifierKey::name)
+        self.signer.as_ref().map(Signer::name)
     }
 
     /// The keys that sign this log's checkpoints, or have: those of all members, the same on each of them.
@@ -86,7 +89,8 @@ impl Proofs {
     pub fn keys(&self) -> Vec<VerifierKey> {
         let signers = self.state.signers();
         // This member's may be on its way into the log; or the ledger's feature level has none there.
-        let all = signers.iter().map(|signer| &signer.key).chain(&self.own_key);
+        let own_key = self.signer.as_ref().map(Signer::verifier_key);
+        let all = signers.iter().map(|signer| &signer.key).chain(own_key);
         let mut keys: Vec<VerifierKey> = Vec::new();
         for key in all {
             if !keys.contains(key) {
@@ -118,6 +122,45 @@ impl Proofs {
     #[must_use]
     pub fn segments(&self) -> Segments {
         self.state.sealed().segments()
+    }
+
+    /// A segment.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when it is not sealed here.
+    pub fn segment(&self, id: SegmentId) -> Result<Arc<Segment>> {
+        let at = usize::try_from(id.0).ok();
+        let segment = at.and_then(|at| self.segments().get(at).cloned());
+        segment.ok_or_else(|| Error::new(Code::NotFound, format!("segment {id} is not sealed on this node")))
+    }
+
+    /// A segment's file as it lies on this member's disk, not looked into: the same bytes on every member.
+    ///
+    /// # Errors
+    /// As [`Proofs::segment`], and [`Code::Io`].
+    pub fn segment_file(&self, id: SegmentId) -> Result<Arc<dyn File>> {
+        let path = self.state.sealed().dir().join(file_name(id));
+        let file = self.state.sealed().io().open(&path, OpenMode::Read);
+        file.map_err(|error| Error::io(format!("opening {}", path.display()), &error))
+    }
+
+    /// A checkpoint of all that is in segments up to this one, signed by this member: what is sealed is covered by the
+    /// newest checkpoint, and hardly ever ends where that does.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when the segment is not sealed here, or nobody signs for this ledger; [`Code::Io`];
+    /// [`Code::Corrupt`] when segment and tree contradict each other.
+    pub fn checkpoint_behind(&self, id: SegmentId) -> Result<String> {
+        let segment = self.segment(id)?;
+        let Some(signer) = &self.signer else {
+            return Err(Error::new(Code::NotFound, "nobody signs checkpoints of this ledger"));
+        };
+        let (size, root) = (segment.summary().end_seq, Hash(segment.summary().root_after));
+        if self.tree.root_at(size)? != root {
+            let what = format!("segment {id} ends with another root than the tree of {size} records has");
+            return Err(Error::new(Code::Corrupt, what));
+        }
+        Ok(Checkpoint::new(signer.name(), size.0, root)?.sign(signer)?.to_string())
     }
 
     /// How many records are proven.

@@ -210,6 +210,18 @@ impl Plan {
         self.chain.end_seq.0
     }
 
+    /// A checkpoint that lies beside the segments.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&Path> {
+        self.listing.checkpoint.as_deref()
+    }
+
+    /// The root of the tree of all of them, as the newest segment has it.
+    #[must_use]
+    pub const fn root(&self) -> &Hash {
+        &self.chain.root
+    }
+
     /// The state that the newest segment ends with, as whoever wrote it encoded it; empty without segments. Nothing in
     /// it is proven: it is what the directory says.
     #[must_use]

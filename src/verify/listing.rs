@@ -16,6 +16,9 @@ use crate::{
 /// Names that only a data directory has.
 const DATA_DIR_NAMES: [&str; 4] = ["identity.json", "LOCK", "wal", "segments"];
 
+/// A signed checkpoint beside the segments of a copy.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+
 /// The write-ahead log of a data directory, from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalFiles {
@@ -36,6 +39,8 @@ pub struct Listing {
     pub unfinished: Vec<String>,
     /// Names that mean nothing here.
     pub stray: Vec<String>,
+    /// A checkpoint that whoever made the copy has put beside them.
+    pub checkpoint: Option<PathBuf>,
     /// The log beside the segments; none in a directory of segments alone.
     pub wal: Option<WalFiles>,
 }
@@ -69,16 +74,18 @@ impl Listing {
 
     fn sort_out(segments_dir: PathBuf, names: Vec<String>, wal: Option<WalFiles>) -> Result<Self> {
         let (mut segments, mut unfinished, mut stray) = (0, Vec::new(), Vec::new());
+        let mut checkpoint = None;
         for name in names {
             match parse_name(&name) {
                 Some(id) if id.0 == segments => segments += 1,
                 // Names come sorted, and numbers have one width.
                 Some(_) => return Err(missing(&segments_dir, SegmentId(segments), &name)),
                 None if is_unfinished(&name) => unfinished.push(name),
+                None if name == CHECKPOINT_FILE => checkpoint = Some(segments_dir.join(name)),
                 None => stray.push(name),
             }
         }
-        Ok(Self { segments_dir, segments, unfinished, stray, wal })
+        Ok(Self { segments_dir, segments, unfinished, stray, checkpoint, wal })
     }
 
     /// The file of a segment.

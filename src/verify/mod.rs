@@ -30,6 +30,6 @@ pub use answers::{ConsistencyAnswer, InclusionAnswer, RecordAnswer, keys};
 pub use archive::{Archived, Keeper, LookOnly};
 pub use chain::Chain;
 pub use directory::{CheckedNote, Note, Plan, Progress, Report};
-pub use listing::{Listing, WalFiles};
+pub use listing::{CHECKPOINT_FILE, Listing, WalFiles};
 pub use remembered::{Remembered, keep_evidence};
 pub use visit::{Distrust, Visit};

@@ -156,19 +156,25 @@ async fn bits_that_flip_on_the_way_are_found() {
         let io = Arc::new(ledger.io.clone());
         Staged::pack(io, &ledger.segments[0], Packing::Lz4, Epoch::FIRST, "/staging/one.pack".as_ref())
     };
-    // Up: the object that lies there is not what it is called, and no entry says otherwise.
+    // Up: it is refused there, and nothing lies under its name.
     server.arm(Method::PUT, Fault::FlipUpload, 1);
     let manifest = Manifest::new(store.clone(), LEDGER, Epoch::FIRST);
     let segment = ledger.segments[0].summary();
     let error = soon(manifest.add(&mut Tip::default(), segment, &[], pack)).await.unwrap_err();
-    assert!(error.code() == Code::Corrupt && server.fired(Fault::FlipUpload) == 1, "{error}");
+    assert!(error.code() == Code::Unavailable && server.fired(Fault::FlipUpload) == 1, "{error}");
+    assert!(error.message().contains("spoiled on its way"), "{error}");
+    let object = *pack().unwrap().object();
+    let at = server.bucket().join("some/prefix").join(object.name().as_str());
+    assert!(!at.exists());
+    // Where the store has spoiled it all the same, no entry says otherwise, and it stays so until it is removed: the
+    // store is not written over.
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    std::fs::write(&at, vec![7; object.bytes as usize]).unwrap();
+    let error = soon(manifest.add(&mut Tip::default(), segment, &[], pack)).await.unwrap_err();
+    assert!(error.code() == Code::Corrupt && error.message().contains("remove it"), "{error}");
     assert!(error.message().contains(".seg"), "{error}");
     assert_eq!(restore(&store, &ledger).await.unwrap(), 0);
-    // It stays so until it is removed: the store is not written over.
-    let error = soon(manifest.add(&mut Tip::default(), segment, &[], pack)).await.unwrap_err();
-    assert!(error.message().contains("remove it"), "{error}");
-    let object = *pack().unwrap().object();
-    std::fs::remove_file(server.bucket().join("some/prefix").join(object.name().as_str())).unwrap();
+    std::fs::remove_file(&at).unwrap();
     let notes = &ledger.checkpoints[..1];
     soon(manifest.add(&mut Tip::default(), segment, notes, pack)).await.unwrap();
     // Down: whatever is read is right or refused.

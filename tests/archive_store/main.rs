@@ -13,6 +13,7 @@ mod ledger;
 mod objects;
 mod restoring;
 #[cfg(feature = "s3")]
+#[allow(dead_code, reason = "tests/archiving shares it")]
 mod server;
 mod verifying;
 

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
@@ -20,6 +21,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
 };
+use md5::{Digest, Md5};
 use s3s::{auth::SimpleAuth, service::S3Service, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use scribe_ledger::{
@@ -55,6 +57,8 @@ pub enum Fault {
     LostReply,
     /// It is not done, and the connection ends.
     LostRequest,
+    /// 403, nothing done: what was allowed is so no more.
+    Denied,
 }
 
 /// What a server makes of `If-None-Match` and `If-Match`.
@@ -64,6 +68,9 @@ pub enum Conditions {
     /// It does not see them, nor signatures.
     Ignored,
 }
+
+/// What happens at a request beside it.
+pub type Happens = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Plan {
@@ -77,6 +84,8 @@ struct Plan {
     dies_untold: bool,
     /// Whether conditions are left out before the server sees them, as a server does that ignores them.
     ignores_conditions: bool,
+    /// What happens at which request, and whether that is done before; its answer is lost.
+    at: Option<(u64, bool, Happens)>,
 }
 
 pub struct Server {
@@ -99,6 +108,11 @@ impl Server {
     }
 
     pub async fn with(conditions: Conditions) -> Self {
+        Self::on_port(0, conditions).await
+    }
+
+    /// A server at a port that is known before.
+    pub async fn on_port(port: u16, conditions: Conditions) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(home.path()).unwrap());
@@ -106,11 +120,11 @@ impl Server {
             builder.set_auth(SimpleAuth::from_single(KEY_ID, KEY));
         }
         let service = builder.build();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let ignores_conditions = conditions == Conditions::Ignored;
         let plan = Arc::new(Mutex::new(Plan { ignores_conditions, ..Plan::default() }));
-        let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
+        let one_at_a_time = Arc::new(tokio::sync::RwLock::new(()));
         let shared = plan.clone();
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -127,6 +141,13 @@ impl Server {
             }
         });
         Self { plan, port, home, serving }
+    }
+
+    /// Another bucket beside the one there is, and where its objects are.
+    pub fn add_bucket(&self, name: &str) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
     }
 
     /// Where the bucket's objects are.
@@ -159,6 +180,18 @@ impl Server {
         .into()
     }
 
+    /// What a node needs to know to archive into it.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings: Vec<_> = self.environment();
+        settings.iter_mut().for_each(|(name, _)| *name = name.trim_start_matches("SCRIBE_"));
+        settings.extend([
+            ("STORAGE_S3_BUCKET", BUCKET.to_owned()),
+            ("STORAGE_S3_PREFIX", "some/prefix".to_owned()),
+            ("STORAGE_S3_REGION", "us-east-1".to_owned()),
+        ]);
+        settings
+    }
+
     pub fn store(&self) -> S3Store {
         S3Store::new(self.options()).unwrap()
     }
@@ -177,6 +210,23 @@ impl Server {
         let mut plan = self.plan.lock().unwrap();
         plan.dead_from = Some(plan.requests + after);
         plan.dies_untold = untold;
+    }
+
+    /// Lets something happen at the request behind the next `after`, which is `done` before it or never; its answer is
+    /// lost.
+    pub fn happens(&self, after: u64, done: bool, what: Happens) {
+        let mut plan = self.plan.lock().unwrap();
+        plan.at = Some((plan.requests + after + 1, done, what));
+    }
+
+    /// Whether what was to happen still is.
+    pub fn is_to_happen(&self) -> bool {
+        self.plan.lock().unwrap().at.is_some()
+    }
+
+    /// Nothing is to happen any more.
+    pub fn forget(&self) {
+        self.plan.lock().unwrap().at = None;
     }
 
     pub fn revive(&self) {
@@ -199,12 +249,14 @@ fn lost() -> io::Error {
 async fn answer(
     service: S3Service,
     plan: Arc<Mutex<Plan>>,
-    alone: Arc<tokio::sync::Mutex<()>>,
+    alone: Arc<tokio::sync::RwLock<()>>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
-    let fault = {
+    let (fault, happens) = {
         let mut plan = plan.lock().unwrap();
         plan.requests += 1;
+        let requests = plan.requests;
+        let happens = plan.at.take_if(|(at, ..)| *at == requests);
         if plan.ignores_conditions {
             // They are under the signature, which goes with them.
             for name in ["if-none-match", "if-match", "authorization"] {
@@ -227,18 +279,23 @@ async fn answer(
         if let Some(fault) = fault {
             *plan.fired.entry(fault).or_default() += 1;
         }
-        fault
+        (fault, happens)
     };
+    if let Some((_, false, happens)) = &happens {
+        happens();
+        return Err(lost());
+    }
     match fault {
         Some(Fault::LostRequest) => return Err(lost()),
         Some(Fault::Hang) => std::future::pending().await,
-        Some(Fault::SlowDown) => {
+        Some(fault @ (Fault::SlowDown | Fault::Denied)) => {
             // Read first: a server that answers before it has read closes the connection.
             let _ = request.into_body().collect().await;
-            let xml =
-                "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>spare me</Message></Error>";
-            let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
-            return Ok(answer.body(whole(xml.into())).unwrap());
+            let (status, code) = match fault {
+                Fault::SlowDown => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+                _ => (StatusCode::FORBIDDEN, "AccessDenied"),
+            };
+            return Ok(refused(status, code));
         }
         _ => {}
     }
@@ -249,11 +306,23 @@ async fn answer(
         let at = sent.len() / 2;
         sent[at] ^= 4;
     }
+    if let Some(said) = parts.headers.get("content-md5")
+        && *said != BASE64_STANDARD.encode(Md5::digest(&sent))
+    {
+        // As stores do it; s3s-fs finds out when it has written.
+        return Ok(refused(StatusCode::BAD_REQUEST, "BadDigest"));
+    }
     let request = Request::from_parts(parts, s3s::Body::from(Bytes::from(sent)));
     let answered = {
-        let _alone = if conditional { Some(alone.lock().await) } else { None };
+        let _alone = if conditional { Some(alone.write().await) } else { None };
+        // Nor does it give bytes and their version at one moment.
+        let _beside = if conditional { None } else { Some(alone.read().await) };
         service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?
     };
+    if let Some((_, true, happens)) = &happens {
+        happens();
+        return Err(lost());
+    }
     if fault == Some(Fault::LostReply) {
         return Err(lost());
     }
@@ -284,6 +353,11 @@ async fn answer(
         _ => whole(bytes),
     };
     Ok(Response::from_parts(parts, body))
+}
+
+fn refused(status: StatusCode, code: &str) -> Response<Body> {
+    let xml = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>spare me</Message></Error>");
+    Response::builder().status(status).body(whole(xml.into())).unwrap()
 }
 
 fn whole(bytes: Bytes) -> Body {

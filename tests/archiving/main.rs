@@ -7,6 +7,10 @@ mod client;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "tests/cluster shares it")]
 mod process;
+#[cfg(feature = "s3")]
+#[path = "../archive_store/server.rs"]
+#[allow(dead_code, reason = "tests/archive_store shares it")]
+mod server;
 #[path = "../cluster/trio.rs"]
 #[allow(dead_code)]
 mod trio;
@@ -17,7 +21,15 @@ mod wait;
 mod bucket;
 mod circle;
 mod crash;
+#[cfg(feature = "s3")]
+mod deaths;
 mod disks;
+#[cfg(feature = "s3")]
+mod drill;
 mod group;
 mod real;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(feature = "s3")]
+mod storms;
 mod trouble;

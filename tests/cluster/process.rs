@@ -84,6 +84,12 @@ impl Spec {
         self
     }
 
+    /// With this in its environment, too.
+    pub fn with_environment(mut self, variables: &[(&str, &str)]) -> Self {
+        self.settings.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self
+    }
+
     /// Starts it; it may not be ready for long, or ever.
     pub fn start(&self) -> Node {
         let mut child = Command::new(env!("CARGO_BIN_EXE_scribe-node"))
@@ -209,6 +215,16 @@ impl Node {
     #[track_caller]
     pub fn wait_says(&self, text: &str) {
         wait_until(&format!("node {} says {text:?}", self.id()), || self.said.lock().contains(text));
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().id()
+    }
+
+    /// Whether the process is no more.
+    pub fn has_ended(&self) -> bool {
+        self.ended().is_some()
     }
 
     fn ended(&self) -> Option<ExitStatus> {

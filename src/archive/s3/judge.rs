@@ -72,6 +72,9 @@ fn verdict(status: u16, code: &str) -> (Trouble, &'static str) {
         (_, "NoSuchBucket") => {
             (Trouble::Denied, "there is no such bucket: make it, or set storage.s3.bucket")
         }
+        (_, "BadDigest" | "XAmzContentSHA256Mismatch") => {
+            (Trouble::Away, "what was sent was spoiled on its way: it is sent again")
+        }
         (_, "RequestTimeTooSkewed") => (Trouble::Denied, "set this machine's clock"),
         (
             _,
@@ -121,6 +124,7 @@ mod tests {
             (400, "ExpiredToken", Trouble::Denied),
             (301, "PermanentRedirect", Trouble::Denied),
             (400, "RequestTimeout", Trouble::Away),
+            (400, "BadDigest", Trouble::Away),
             (503, "SlowDown", Trouble::Away),
             (500, "InternalError", Trouble::Away),
             (429, "", Trouble::Away),

@@ -8,7 +8,7 @@
 //! Takes the calls of [`Store`], sends signed requests, by TLS (rustls with ring, the system's roots) unless the
 //! endpoint is `http://`. A write carries `If-None-Match: *` or `If-Match`; whatever refuses it is read back and
 //! compared, because a lost answer and a lost race look alike. The SDK sends and checks no checksums of its own,
-//! which some servers refuse: what the ledger stores carries its own. It does not own what objects mean.
+//! which some servers refuse: what the ledger stores carries its own, and `Content-MD5` goes with an upload. It does not own what objects mean.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -36,7 +36,7 @@ use super::{
     name::Name,
     store::{
         Body, Object, PAGE_NAMES_MAX, Page, Put, RANGE_BYTES_MAX, Result, SMALL_BYTES_MAX, Store, StoreError,
-        Swap, Trouble, Version, is_same,
+        Swap, Trouble, Version, is_same, unreadable,
     },
 };
 
@@ -167,7 +167,8 @@ impl S3Store {
         let bytes = body.len();
         let request = self.client.put_object().bucket(&self.options.bucket).key(self.key(name.as_str()));
         let request = request.if_none_match("*").content_length(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let request = request.body(body::stream(body.clone()));
+        let md5 = body::md5(&body).map_err(|error| unreadable(name, &error))?;
+        let request = request.content_md5(md5).body(body::stream(body.clone()));
         match request.customize().config_override(self.timed(bytes)).send().await {
             Ok(_) => Ok(Put::Created),
             Err(error) if is_condition(&error) => match is_same(self, name, &body).await {

@@ -22,9 +22,6 @@ pub(super) fn verify<W: Write>(
     args: &VerifyArgs,
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
-    if !args.key.is_empty() && args.checkpoint.is_empty() {
-        return Err(Failure::Usage("--key is for --checkpoint or for a server: give one of them".to_owned()));
-    }
     if !dir.is_dir() {
         return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
     }
@@ -34,7 +31,11 @@ pub(super) fn verify<W: Write>(
     };
     let given = if args.key.is_empty() { None } else { Some(read(&args.key)?) };
     let plan = Plan::open(Arc::new(RealIo::new()), dir).map_err(failure)?;
-    let (notes, named) = match given {
+    if !args.key.is_empty() && args.checkpoint.is_empty() && plan.checkpoint().is_none() {
+        let what = "--key is for --checkpoint, for a copy with a checkpoint in it, or for a server: give one of them";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    let (mut notes, named) = match given {
         Some(notes) => (notes, Vec::new()),
         None => {
             let named = keys_named_by(plan.boundary());
@@ -48,6 +49,13 @@ pub(super) fn verify<W: Write>(
             (read(&named)?, named)
         }
     };
+    if let Some(path) = plan.checkpoint() {
+        let keys = if args.key.is_empty() { keys_named_by(plan.boundary()) } else { args.key.clone() };
+        // A ledger whose members are not named yet has nothing to hold it against.
+        if !keys.is_empty() {
+            notes.push(note(path, &keys)?);
+        }
+    }
     let check = |threads, progress: &Progress| plan.verify(&notes, threads, progress);
     let report = bar::beside(plan.records(), check).map_err(failure)?;
     if !report.ahead.is_empty() {
