@@ -4,8 +4,8 @@
 //! data_dir/segments ─► one that the copy has: the same digest?        one that it has not: .part ─► verified ─► its name
 //! ```
 //!
-//! Sealed segments never change and never go, so nothing has to be stopped or locked, and a copy that has been made
-//! before only gets what is new. What is not sealed yet, the signing key and the index are left out. Takes two
+//! Sealed segments never change, so nothing has to be stopped or locked, and a copy that has been made before only gets
+//! what is new. A segment whose records are in the archive alone is not copied from there: the archive is a copy. What is not sealed yet, the signing key and the index are left out. Takes two
 //! directories, gives how much was copied; it does not own whether the ledger is whole: `scribe verify` says that of
 //! the copy, as of the original.
 
@@ -64,9 +64,15 @@ pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> 
     }
     let cache = Arc::new(BlockCache::new(CACHE_BYTES));
     let open = |path: PathBuf| Segment::open(&**io, &path, cache.clone());
+    // Before anything is copied: a copy with a gap is none.
+    for id in (0..from.segments).map(SegmentId).filter(|id| !there.contains(id)) {
+        if from.open(&**io, id.0, cache.clone())?.stub().is_some() {
+            return Err(cold(id, data_dir));
+        }
+    }
     let mut done = BackedUp::default();
     for id in (0..from.segments).map(SegmentId) {
-        let original = open(from.path(id.0))?;
+        let original = from.open(&**io, id.0, cache.clone())?;
         let (summary, path) = (original.summary(), to.join(file_name(id)));
         if there.contains(&id) {
             if open(path.clone())?.summary().digest != summary.digest {
@@ -75,6 +81,9 @@ pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> 
                 return Err(Error::new(Code::InvalidConfig, what));
             }
         } else {
+            if original.stub().is_some() {
+                return Err(cold(id, data_dir));
+            }
             let partial = to.join(partial_name(id));
             let file = io.open(&partial, OpenMode::Buffered).map_err(|e| failed("writing into", e))?;
             io.sync_dir(to).map_err(|e| failed("syncing", e))?;
@@ -90,4 +99,14 @@ pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> 
         done.end_seq = summary.end_seq;
     }
     Ok(done)
+}
+
+/// Why a segment cannot be copied.
+fn cold(id: SegmentId, data_dir: &Path) -> Error {
+    let what = format!(
+        "the records of segment {id} are in the archive alone, and not in {}: copy the archive, or restore it into a \
+         directory (scribe restore) and copy that",
+        data_dir.display()
+    );
+    Error::new(Code::Unavailable, what)
 }

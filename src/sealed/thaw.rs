@@ -17,7 +17,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -77,6 +77,8 @@ struct Inner {
     downloads: AtomicU64,
     downloaded_bytes: AtomicU64,
     errors: AtomicU64,
+    /// Whether it was said that the archive gives nothing.
+    fails: AtomicBool,
 }
 
 /// What a download has come to; none while it runs.
@@ -116,6 +118,7 @@ impl Thaw {
             downloads,
             downloaded_bytes,
             errors,
+            fails: AtomicBool::new(false),
         }))
     }
 
@@ -228,6 +231,7 @@ impl Inner {
                 }
             }
         };
+        self.fails.store(false, Relaxed);
         let keep = || {
             let kept = run.blocks.iter().zip(&rooms).zip(&blocks);
             kept.filter_map(|((_, room), bytes)| Some((room.as_ref()?, bytes)))
@@ -268,7 +272,9 @@ impl Inner {
         let what = format!(
             "what was asked for is in {name} in {place} alone, and cannot be read there now: {error}"
         );
-        tracing::warn!("{what}");
+        if !self.fails.swap(true, Relaxed) {
+            tracing::warn!("{what}; this is said once until the archive gives something again");
+        }
         Error::new(Code::Unavailable, what).retry_after(REST)
     }
 }

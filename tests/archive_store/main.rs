@@ -14,6 +14,7 @@ mod objects;
 mod restoring;
 #[cfg(feature = "s3")]
 mod server;
+mod tiering;
 mod verifying;
 
 use std::{path::Path, process::Output, sync::Arc};

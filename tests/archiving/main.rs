@@ -7,6 +7,9 @@ mod client;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "tests/cluster shares it")]
 mod process;
+#[path = "../common/sse.rs"]
+#[allow(dead_code)]
+mod sse;
 #[path = "../cluster/trio.rs"]
 #[allow(dead_code)]
 mod trio;
@@ -19,5 +22,7 @@ mod circle;
 mod crash;
 mod disks;
 mod group;
+mod leaving;
 mod real;
+mod tiered;
 mod trouble;
