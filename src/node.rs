@@ -795,6 +795,7 @@ impl Node {
             archiving.stop().await;
         }
         self.info.repairs.stop();
+        self.info.thaw.stop();
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {

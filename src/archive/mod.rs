@@ -25,7 +25,7 @@
 //! object that nobody names. The replicated state at its end is in the last segment, as in every segment.
 //!
 //! Takes open segments and a place, gives objects, their checks and their blocks. It does not own when segments are
-//! archived, what is evicted, whether a tree's roots are right (a verifier's work), nor any task: callers await.
+//! archived, when files leave this node, whether a tree's roots are right (a verifier's work), nor any task: callers await.
 //! Nothing in it trusts a store.
 
 pub mod cold;

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -73,12 +74,19 @@ struct Inner {
     runtime: Handle,
     slots: Semaphore,
     memory: Arc<Semaphore>,
-    under_way: Mutex<BTreeMap<ColdBlock, watch::Receiver<Outcome>>>,
+    state: Mutex<State>,
     downloads: AtomicU64,
     downloaded_bytes: AtomicU64,
     errors: AtomicU64,
     /// Whether it was said that the archive gives nothing.
     fails: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    under_way: BTreeMap<ColdBlock, watch::Receiver<Outcome>>,
+    tasks: JoinSet<()>,
+    is_stopped: bool,
 }
 
 /// What a download has come to; none while it runs.
@@ -114,7 +122,7 @@ impl Thaw {
             runtime: Handle::current(),
             slots: Semaphore::new(DOWNLOADS_MAX),
             memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
-            under_way: Mutex::default(),
+            state: Mutex::default(),
             downloads,
             downloaded_bytes,
             errors,
@@ -132,6 +140,15 @@ impl Thaw {
         }
     }
 
+    /// Ends what is under way.
+    pub fn stop(&self) {
+        let mut state = self.0.state.lock();
+        state.is_stopped = true;
+        state.tasks.abort_all();
+        // Whoever waits for one that never began hears of it, too.
+        state.under_way.clear();
+    }
+
     /// Fetches blocks. A read that is made while what this gives is kept finds them, however full the cache is.
     ///
     /// # Errors
@@ -142,14 +159,18 @@ impl Thaw {
         let mut waiting = Vec::new();
         let mut runs: Vec<Run> = Vec::new();
         {
-            let mut under_way = self.0.under_way.lock();
+            let mut state = self.0.state.lock();
+            if state.is_stopped {
+                return Err(given_up());
+            }
+            while state.tasks.try_join_next().is_some() {}
             let mut wanted = blocks.to_vec();
             wanted.sort_unstable();
             wanted.dedup();
             for block in wanted {
                 if let Some(block) = sealed.cold().held(block) {
                     held.push(block);
-                } else if let Some(outcome) = under_way.get(&block) {
+                } else if let Some(outcome) = state.under_way.get(&block) {
                     waiting.push(outcome.clone());
                 } else if !sealed.cold().has(block) || blocks.len() == 1 {
                     // One that is here and asked for alone was found wrong, or is just being written over.
@@ -160,17 +181,18 @@ impl Thaw {
                 let store = store.as_ref().map_err(|error| self.0.cannot(&run.object, None, error))?;
                 let (tell, outcome) = watch::channel(None);
                 for block in &run.blocks {
-                    under_way.insert(*block, outcome.clone());
+                    state.under_way.insert(*block, outcome.clone());
                 }
                 waiting.push(outcome);
                 let (inner, store) = (self.0.clone(), store.clone());
-                self.0.runtime.spawn(async move {
+                let download = async move {
                     let result = inner.download(&*store, &run).await;
-                    let mut under_way = inner.under_way.lock();
-                    run.blocks.iter().for_each(|block| drop(under_way.remove(block)));
-                    drop(under_way);
+                    let mut state = inner.state.lock();
+                    run.blocks.iter().for_each(|block| drop(state.under_way.remove(block)));
+                    drop(state);
                     tell.send_replace(Some(result));
-                });
+                };
+                state.tasks.spawn_on(download, &self.0.runtime);
             }
         }
         let all = async {
@@ -178,7 +200,7 @@ impl Thaw {
                 match outcome.wait_for(Option::is_some).await.as_deref() {
                     Ok(Some(Ok(blocks))) => held.extend(blocks.iter().cloned()),
                     Ok(Some(Err(error))) => return Err(error.clone()),
-                    _ => return Err(Error::new(Code::Unavailable, "fetching from the archive was given up")),
+                    _ => return Err(given_up()),
                 }
             }
             Ok(held)
@@ -188,6 +210,10 @@ impl Thaw {
             Err(Error::new(Code::Unavailable, what).retry_after(REST))
         })
     }
+}
+
+fn given_up() -> Error {
+    Error::new(Code::Unavailable, "nothing more is fetched from the archive: the node is stopping")
 }
 
 /// Puts a block into the run that it continues, or begins one.
@@ -210,7 +236,7 @@ fn extend(runs: &mut Vec<Run>, sealed: &Sealed, block: ColdBlock) {
 
 impl Inner {
     async fn download(&self, store: &dyn Store, run: &Run) -> Result<Vec<Arc<Held>>> {
-        let stopped = |_| Error::new(Code::Unavailable, "the node is stopping");
+        let stopped = |_| given_up();
         let decoded = |block: &ColdBlock| run.segment.block_bytes(block.block).unwrap_or_default();
         let bytes: u64 = run.blocks.iter().map(|block| u64::from(decoded(block))).sum();
         let kib = ((bytes + (run.range.end - run.range.start)) >> 10).clamp(1, u64::from(MEMORY_KIB)) as u32;

@@ -1,10 +1,11 @@
 //! Files leave members only for an archive that all of them have, and everything can be read afterwards.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use scribe_ledger::{
     error::Code,
     node::Node,
+    segment::stub_name,
     sim::{self, Failure, Fault, Op},
     types::Seq,
 };
@@ -113,11 +114,27 @@ fn members_with_one_archive_let_files_go_and_read_them_there() {
             for node in group.nodes.iter().flatten() {
                 assert!(cold(node) >= 3 && read_all(node, "one").await > 200);
             }
+            // A stub that the disk has spoiled: the file comes back from the archive.
+            let at = group.rng.below(3) as usize;
+            let node = group.nodes[at].as_ref().unwrap();
+            let find = |node: &Node| {
+                node.proofs().segments().iter().find(|segment| segment.stub().is_some()).unwrap().clone()
+            };
+            let damaged = find(node);
+            let (id, seq) = (damaged.summary().id(), damaged.summary().head.first_seq);
+            let path = Path::new("/ledger/segments").join(stub_name(id));
+            group.disks[at].own.flip_bit(&path, 64 + group.rng.below(32), 2).unwrap();
+            let damage = damaged.leaf_hash(seq).unwrap_err();
+            assert_eq!(damage.damaged_segment(), Some(id));
+            let _mended = node.repairs().mend(damage).await.unwrap();
+            assert!(node.info().repaired_segments() > 0);
+            node.proofs().segments()[id.0 as usize].leaf_hash(seq).unwrap();
+            // And leaves again.
+            wait_cold(&mut group).await;
             // Away is what is cold, and it says so.
             let node = group.nodes[0].as_ref().unwrap();
             group.disks[0].way.is_cut.store(true, Relaxed);
-            let coldest =
-                node.proofs().segments().iter().find(|segment| segment.stub().is_some()).unwrap().clone();
+            let coldest = find(node);
             let seq = coldest.summary().head.first_seq;
             if let Err(error) = node.reader().record(seq) {
                 let error = node.repairs().mend(error).await.unwrap_err();

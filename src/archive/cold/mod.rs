@@ -205,7 +205,7 @@ impl ColdCache {
         ColdCacheSizes { bytes, hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed) }
     }
 
-    fn from_disk(&self, block: ColdBlock) -> Option<Bytes> {
+    fn read_copy(&self, block: ColdBlock) -> Option<Bytes> {
         let (file, offset, bytes) = {
             let kept = self.kept.lock();
             let (offset, bytes) = kept.ring.place(block)?;
@@ -230,7 +230,7 @@ impl ColdBlocks for ColdCache {
         if let Some(held) = held {
             return Some(held.bytes.clone());
         }
-        let found = self.from_disk(block);
+        let found = self.read_copy(block);
         let count = if found.is_some() { &self.hits } else { &self.misses };
         count.fetch_add(1, Relaxed);
         found
