@@ -133,6 +133,7 @@ fn state(c: &mut Criterion) {
         block_cache_bytes: 1 << 20,
         hot_cache_bytes: 0,
         index: IndexOptions { cache_bytes: 1 << 20, hash_seed: 1 },
+        cold: Default::default(),
     };
     let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).expect("the disk works");
     let state = State::open(Arc::new(sealed), StateOptions::default()).expect("nothing is sealed");

@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::types::SegmentId;
+use crate::types::{ColdBlock, SegmentId};
 
 /// What happened, as a stable name. [`Code::slug`] is what clients see and match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +126,7 @@ pub struct Error {
     retry_after: Option<Duration>,
     replayed: bool,
     damaged: Option<SegmentId>,
+    cold: Vec<ColdBlock>,
 }
 
 /// A result with the crate's [`Error`].
@@ -135,7 +136,14 @@ impl Error {
     /// An error of this kind; `message` is a lower-case sentence without a full stop.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None, replayed: false, damaged: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+            replayed: false,
+            damaged: None,
+            cold: Vec::new(),
+        }
     }
 
     /// The same error, telling the caller how long to wait before it tries again.
@@ -163,6 +171,22 @@ impl Error {
     #[must_use]
     pub const fn damaged_segment(&self) -> Option<SegmentId> {
         self.damaged
+    }
+
+    /// What was asked for is in these blocks, which are in the archive and have to be fetched first.
+    #[must_use]
+    pub fn cold(blocks: Vec<ColdBlock>) -> Self {
+        let segment =
+            blocks.first().map_or_else(String::new, |block| format!(" of segment {}", block.segment));
+        let what =
+            format!("the records{segment} that were asked for are in the archive alone, and not here yet");
+        Self { cold: blocks, ..Self::new(Code::Unavailable, what) }
+    }
+
+    /// The blocks that have to be fetched before what was asked for can be had; none for any other error.
+    #[must_use]
+    pub fn cold_blocks(&self) -> &[ColdBlock] {
+        &self.cold
     }
 
     /// Whether it is an old answer given again.

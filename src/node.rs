@@ -11,6 +11,7 @@
 //! data_dir/segments/       what is sealed
 //! data_dir/index/          where the newest version of every sealed key is
 //! data_dir/archive/        sealed segments as objects, unless the archive is elsewhere
+//! data_dir/cold.cache      copies of blocks that are in the archive alone; begun anew with every start
 //! data_dir/archiving.pack  only while a segment is on its way there
 //! data_dir/restoring       only while an archive is restored into the directory
 //! data_dir/catching-up     only while fetched segments take the log's place
@@ -54,12 +55,15 @@ pub use self::{
 };
 
 use crate::{
-    archive::{Epoch, Progress},
+    archive::{
+        Epoch, Progress,
+        cold::{ColdCacheOptions, ColdCacheSizes},
+    },
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
         cosign::gather_signatures,
-        elsewhere::other_members,
+        elsewhere::members_and_archive,
         enrol::enrol_own_key,
         fetch::{FetchOptions, Fetcher, Progress as FetchProgress},
         from_archive::FromArchive,
@@ -81,7 +85,10 @@ use crate::{
     proof::Hash,
     raft::{Consensus, Member, Positions, Sabotage},
     read::{LiveKeys, Proofs, Reader},
-    sealed::{SealedOptions, SealedSizes},
+    sealed::{
+        SealedOptions, SealedSizes,
+        thaw::{Downloads, Thaw},
+    },
     state::{
         Sizes, State, StateOptions,
         settings::{FEATURE_LEVEL, Settings},
@@ -146,6 +153,7 @@ pub struct NodeInfo {
     network: Arc<dyn Network>,
     disputes: Arc<AtomicU64>,
     repairs: Repairs,
+    thaw: Thaw,
     archive: Arc<Progress>,
     clock: Arc<dyn Clock>,
     started: Instant,
@@ -254,6 +262,12 @@ impl NodeInfo {
     #[must_use]
     pub fn sealed_sizes(&self) -> SealedSizes {
         self.state.sealed().sizes()
+    }
+
+    /// What is kept of what was read from the archive, and what was fetched from there.
+    #[must_use]
+    pub fn cold(&self) -> (ColdCacheSizes, Downloads) {
+        (self.state.sealed().cold().sizes(), self.thaw.downloads())
     }
 
     /// How many keys are not deleted; of a large ledger, as of some time ago, and none before they are counted for the
@@ -590,11 +604,13 @@ impl Node {
             bytes_per_sec: config.cluster.catch_up_bytes_per_sec,
             ..FetchOptions::new(config.wal.disk_free_bytes_min)
         };
-        let elsewhere = other_members(consensus.clone(), env.network.clone());
-        let repairs = Repairs::new(sealed.clone(), elsewhere, config.wal.disk_free_bytes_min);
         let store = archiving::store(env, config, &identity);
         let reached = store.as_ref().and_then(|store| store.as_ref().ok());
         let from_archive = reached.map(|store| FromArchive::new(store.clone(), Epoch(identity.epoch())));
+        let elsewhere = members_and_archive(consensus.clone(), env.network.clone(), from_archive.clone());
+        let thaw = Thaw::new(sealed.clone(), archiving::cold_store(store.as_ref()));
+        let repairs = Repairs::new(sealed.clone(), elsewhere, config.wal.disk_free_bytes_min);
+        let repairs = repairs.with_thaw(thaw.clone());
         let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
         let fetcher = fetcher.with_archive(from_archive);
         let serves = Arc::<AtomicBool>::default();
@@ -652,7 +668,7 @@ impl Node {
 
         let reader = Reader::new(consensus.clone(), state.clone());
         let stands_on = (&consensus, &state, signer.clone());
-        let Archiving { progress: archive, apart: archiving, stage } =
+        let Archiving { progress: archive, apart: archiving, stage, tier } =
             Archiving::open(env, config, &identity, (store, driver), stands_on, gauges.archive.clone())?;
         let own_key = signer.as_ref().map(|signer| signer.verifier_key().clone());
         let checkpoints = background.checkpoint.subscribe();
@@ -682,6 +698,9 @@ impl Node {
         if let Some(stage) = stage {
             tasks.spawn(stage.run());
         }
+        if let Some(tier) = tier {
+            tasks.spawn(tier.run());
+        }
         let live_keys = LiveKeys::of(state.clone());
         let profile = config.profile.clone();
         let info = NodeInfo {
@@ -697,6 +716,7 @@ impl Node {
             network,
             disputes,
             repairs,
+            thaw,
             archive,
             clock: env.clock.clone(),
             started,
@@ -775,6 +795,7 @@ impl Node {
             archiving.stop().await;
         }
         self.info.repairs.stop();
+        self.info.thaw.stop();
         self.catch_up.stop().await;
         // What waits for a disk that is full or dead may wait for ever; after this it is answered as unknown.
         let stage = match tokio::time::timeout(self.shutdown_timeout, self.pipeline.stop()).await {
@@ -865,6 +886,10 @@ fn sealed_options(config: &Config, env: &Env) -> SealedOptions {
         block_cache_bytes: cache_bytes(config, BLOCK_PARTS),
         hot_cache_bytes: cache_bytes(config, HOT_PARTS),
         index,
+        cold: ColdCacheOptions {
+            bytes_max: config.storage.tiering.cache_disk_size,
+            free_bytes_min: config.wal.disk_free_bytes_min,
+        },
     }
 }
 

@@ -57,6 +57,15 @@ pub const fn is_reserved_segment(name: &[u8]) -> bool {
 /// A cluster member's identity: positive, never used twice.
 pub type NodeId = u64;
 
+/// A block of a sealed segment that this node's disk does not hold: its bytes are in the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColdBlock {
+    /// Of which segment.
+    pub segment: SegmentId,
+    /// Which one, in the order of the block directory.
+    pub block: u32,
+}
+
 /// Milliseconds since the Unix epoch, as the leader that proposed an entry saw it.
 pub type TimestampMs = u64;
 

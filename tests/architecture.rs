@@ -22,7 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["wal", "segment", "index"],
     &["metrics"],
     &["proof", "env", "config"],
-    &["error", "wire", "runtime"],
+    &["runtime"],
+    &["error", "wire"],
     &["types"],
 ];
 

@@ -6,7 +6,10 @@
 use std::future::Future;
 
 use crate::{
-    cluster::{admin::Admin, repair::Repairs},
+    cluster::{
+        admin::Admin,
+        repair::{Mended, Repairs},
+    },
     error::{Error, Result},
     pipeline::{
         ingest::{Ingest, Permit},
@@ -81,11 +84,11 @@ pub trait Backend: Send + Sync + 'static {
     /// As there.
     fn stretch(&self, from: Seq, prefix: &[u8]) -> Result<Stretch>;
 
-    /// See [`Repairs::repair`].
+    /// See [`Repairs::mend`].
     ///
     /// # Errors
     /// As there.
-    fn repair(&self, damage: Error) -> impl Future<Output = Result<()>> + Send;
+    fn mend(&self, error: Error) -> impl Future<Output = Result<Mended>> + Send;
 
     /// What is proven.
     ///
@@ -181,8 +184,8 @@ impl Backend for Live {
         self.reader.stretch(from, prefix)
     }
 
-    fn repair(&self, damage: Error) -> impl Future<Output = Result<()>> + Send {
-        self.repairs.repair(damage)
+    fn mend(&self, error: Error) -> impl Future<Output = Result<Mended>> + Send {
+        self.repairs.mend(error)
     }
 
     fn proofs(&self) -> Result<&Proofs> {

@@ -7,7 +7,11 @@ use hyper::http::request::Parts;
 use serde::Serialize;
 
 use super::{App, Reply, backend::Backend, json, query::no_query};
-use crate::{archive::ObjectRef, segment::Segment, types::SegmentId};
+use crate::{
+    archive::{Epoch, ObjectRef},
+    segment::{Segment, StubObject},
+    types::SegmentId,
+};
 
 /// One segment, as the manifest has it.
 #[derive(Debug, Serialize)]
@@ -24,7 +28,7 @@ struct Row {
     digest: String,
     /// Whether a quorum of several members is known to have the same.
     attested: bool,
-    /// Where it is: `local`, or `both` where a leader has archived it, too.
+    /// Where it is: `local`; `both` where a leader has archived it, too; `archived` where its file has left this node.
     state: &'static str,
     /// Its name in the archive, where this node has read the manifest there, as those do that lead.
     object: Option<String>,
@@ -39,7 +43,14 @@ impl Row {
     ) -> Self {
         let summary = segment.summary();
         let is_archived = summary.id() < archived_end;
-        let object = usize::try_from(summary.id().0).ok().and_then(|at| objects.get(at));
+        let object = usize::try_from(summary.id().0).ok().and_then(|at| objects.get(at)).copied();
+        let stub = segment.stub().map(|StubObject { epoch, bytes, hash }| ObjectRef {
+            epoch: Epoch(*epoch),
+            segment: summary.id(),
+            bytes: *bytes,
+            hash: *hash,
+        });
+        let object = stub.or(object.filter(|_| is_archived));
         Self {
             id: summary.id().0,
             first_seq: summary.head.first_seq.0,
@@ -48,8 +59,12 @@ impl Row {
             root: json::to_hex(&summary.root_after),
             digest: json::to_hex(&summary.digest),
             attested: summary.id() < attested_end,
-            state: if is_archived { "both" } else { "local" },
-            object: object.filter(|_| is_archived).map(|object| object.name().as_str().to_owned()),
+            state: match (stub, is_archived) {
+                (Some(_), _) => "archived",
+                (None, true) => "both",
+                (None, false) => "local",
+            },
+            object: object.map(|object| object.name().as_str().to_owned()),
         }
     }
 }

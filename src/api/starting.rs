@@ -13,7 +13,7 @@ use super::{
     status::{NodeView, Status},
 };
 use crate::{
-    cluster::admin::Admin,
+    cluster::{admin::Admin, repair::Mended},
     error::{Code, Error, Result},
     metrics::MetricsSnapshot,
     node::StartNote,
@@ -118,8 +118,8 @@ impl Backend for Starting {
         Ok(Stretch { next: from, ..Stretch::default() })
     }
 
-    async fn repair(&self, damage: Error) -> Result<()> {
-        Err(damage)
+    async fn mend(&self, error: Error) -> Result<Mended> {
+        Err(error)
     }
 
     fn proofs(&self) -> Result<&Proofs> {

@@ -144,11 +144,17 @@ pub struct ArchiveStatus {
     pub state: &'static str,
     /// Why, in the last four cases.
     pub error: Option<String>,
+    /// Bytes of segments on this node's disk.
+    pub local_bytes: u64,
+    /// Segments whose records are in the archive alone.
+    pub cold_segments: u64,
+    /// Bytes of copies of what was read from there.
+    pub cache_bytes: u64,
 }
 
 impl Default for ArchiveStatus {
     fn default() -> Self {
-        Self { place: None, state: "starting", error: None }
+        Self { place: None, state: "starting", error: None, local_bytes: 0, cold_segments: 0, cache_bytes: 0 }
     }
 }
 
@@ -304,6 +310,7 @@ mod tests {
             "/stages",
             "/archive/state",
             "/archive/error",
+            "/archive/cold_segments",
             "/version",
             "/profile",
             "/uptime_ms",

@@ -13,6 +13,7 @@ use crate::{
     metrics::{MetricsSnapshot, Stat, Times},
     node::NodeInfo,
     raft::Member,
+    sealed::SealedSizes,
     types::NodeId,
     wal::WalHealth,
 };
@@ -83,7 +84,24 @@ impl NodeView for NodeInfo {
                 sizes.idempotency_answers as f64,
             ),
             stat("storage", "segments", "Sealed segments.", sealed.segments as f64),
-            stat("storage", "segment_bytes", "Bytes of their files.", sealed.segment_bytes as f64),
+            stat(
+                "storage",
+                "segment_bytes",
+                "Bytes of their files, those that have left among them.",
+                sealed.segment_bytes as f64,
+            ),
+            stat(
+                "storage",
+                "local_bytes",
+                "Bytes of segments on this node's disk.",
+                sealed.local_bytes as f64,
+            ),
+            stat(
+                "storage",
+                "cold_segments",
+                "Segments whose records are in the archive alone.",
+                sealed.cold_segments as f64,
+            ),
             stat("storage", "sealed_raw_bytes", "Bytes of their keys and values.", sealed.raw_bytes as f64),
             stat(
                 "storage",
@@ -265,7 +283,10 @@ impl NodeView for NodeInfo {
 fn archive_status(node: &NodeInfo) -> ArchiveStatus {
     let archive = node.archive();
     let (condition, error) = archive.now();
-    ArchiveStatus { place: archive.place().map(String::from), state: condition.name(), error }
+    let SealedSizes { local_bytes, cold_segments, .. } = node.sealed_sizes();
+    let cache_bytes = node.cold().0.bytes;
+    let place = archive.place().map(String::from);
+    ArchiveStatus { place, state: condition.name(), error, local_bytes, cold_segments, cache_bytes }
 }
 
 fn archive_stats(node: &NodeInfo) -> Vec<Stat> {
@@ -281,6 +302,19 @@ fn archive_stats(node: &NodeInfo) -> Vec<Stat> {
         stat("lag_bytes", "Bytes of their files.", lag.bytes as f64),
         stat("lag_seconds", "Age of the oldest record in them.", lag.oldest.as_secs_f64()),
     ];
+    let (copies, downloads) = node.cold();
+    stats.extend([
+        stat("cache_bytes", "Bytes of copies of cold blocks on the disk.", copies.bytes as f64),
+        stat("cache_hits_total", "Reads of cold blocks that found a copy.", copies.hits as f64),
+        stat("cache_misses_total", "Those that did not.", copies.misses as f64),
+        stat("downloads_total", "Ranges of objects that were fetched for reads.", downloads.downloads as f64),
+        stat("downloaded_bytes_total", "Their bytes.", downloads.bytes as f64),
+        stat(
+            "download_errors_total",
+            "Fetches for reads that failed or brought something else than was sealed.",
+            downloads.errors as f64,
+        ),
+    ]);
     stats.extend(archive.errors().map(|(failure, count)| Stat {
         group: "archive",
         name: "errors_total",

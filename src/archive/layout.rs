@@ -4,7 +4,7 @@
 //! name is that of the object's bytes, so that two objects never fight for one name.
 
 use super::name::Name;
-use crate::types::SegmentId;
+use crate::types::{NodeId, SegmentId};
 
 /// Which life of a ledger: 1 for the first, one more with each restore. It keeps its objects apart from those of
 /// earlier lives.
@@ -30,6 +30,12 @@ pub fn marker() -> Name {
 #[must_use]
 pub fn fence() -> Name {
     Name::within("", "writer.fence")
+}
+
+/// The object by which a member says that this is its archive, too.
+#[must_use]
+pub fn member(node: NodeId) -> Name {
+    Name::within("members", &format!("{node:020}.member"))
 }
 
 /// What a start writes to find out what a store honours.

@@ -13,6 +13,7 @@
 //! ```text
 //! ledger.id                                        whose archive it is, and which one      marker
 //! writer.fence                                     which cluster may write, in which epoch      fence
+//! members/<node>.member                            which members have this archive and let files go        pipeline::tier
 //! probe/…                                          what a start tries out                  probe
 //! epoch-0000000001/segments/<id>-<BLAKE3>.seg      a packed segment                        object
 //! epoch-0000000001/checkpoints/<size>-<BLAKE3>.note  a signed checkpoint                   manifest
@@ -24,9 +25,10 @@
 //! object that nobody names. The replicated state at its end is in the last segment, as in every segment.
 //!
 //! Takes open segments and a place, gives objects, their checks and their blocks. It does not own when segments are
-//! archived, what is evicted, whether a tree's roots are right (a verifier's work), nor any task: callers await.
+//! archived, when files leave this node, whether a tree's roots are right (a verifier's work), nor any task: callers await.
 //! Nothing in it trusts a store.
 
+pub mod cold;
 pub mod directory;
 pub mod entry;
 pub mod fence;
@@ -41,7 +43,7 @@ pub mod progress;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod store;
-mod writer;
+pub mod writer;
 
 pub use directory::DirectoryStore;
 pub use entry::Entry;

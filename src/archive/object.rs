@@ -186,8 +186,11 @@ fn damaged(store: &dyn Store, name: &Name, what: &str) -> Error {
     Error::new(Code::Corrupt, format!("{name} in {} is damaged: {what}; {advice}", store.place()))
 }
 
-/// Reads `bytes` bytes of an object in pieces that a store gives at once. Memory grows as they come.
-async fn read(store: &dyn Store, name: &Name, range: Range<u64>) -> Result<Bytes> {
+/// Reads a range of an object in pieces that a store gives at once. Memory grows as they come.
+///
+/// # Errors
+/// As the store's.
+pub async fn read(store: &dyn Store, name: &Name, range: Range<u64>) -> Result<Bytes> {
     let mut out = BytesMut::new();
     let mut offset = range.start;
     while offset < range.end {

@@ -7,7 +7,8 @@ use crate::env::File;
 /// Written together.
 const WRITE_BYTES: usize = 1 << 20;
 
-pub(super) struct Writer {
+/// See the head of this file.
+pub struct Writer {
     file: Arc<dyn File>,
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
@@ -15,14 +16,25 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<dyn File>) -> Self {
+    /// Of a new file.
+    #[must_use]
+    pub fn new(file: Arc<dyn File>) -> Self {
         Self { file, hasher: blake3::Hasher::new(), buffer: Vec::new(), written: 0 }
     }
 
     /// Writes what is left; how many bytes there were, and their BLAKE3.
-    pub(super) fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
         io::Write::flush(&mut self)?;
         Ok((self.written, *self.hasher.finalize().as_bytes()))
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes written", self.written)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Where else a segment is: the other members.
+//! Where else a segment is: at the other members, and in the archive.
 //!
-//! Takes the membership as it is when a repair begins, gives a source for each other member. It does not own what is
+//! Takes the membership as it is when a repair begins, gives a source for each other member and one for the archive. It does not own what is
 //! done with what they give (`repair`).
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     fetch::{Pace, fill},
+    from_archive::FromArchive,
     message::{Question, decode_list},
     repair::{Elsewhere, SegmentSource},
 };
@@ -27,16 +28,36 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of one part.
 const PART_BYTES: u32 = 1 << 20;
 
-/// The other members of the cluster.
+/// The other members of the cluster, and the archive.
 #[must_use]
-pub fn other_members(consensus: Consensus, network: Arc<dyn Network>) -> Elsewhere {
+pub fn members_and_archive(
+    consensus: Consensus,
+    network: Arc<dyn Network>,
+    archive: Option<FromArchive>,
+) -> Elsewhere {
     Box::new(move || {
         let others = consensus.positions().members.into_iter().filter(|(id, _)| *id != consensus.id());
         let source = |(id, member): (NodeId, crate::raft::Member)| -> Box<dyn SegmentSource> {
             Box::new(OtherMember { network: network.clone(), id, address: member.raft_addr })
         };
-        others.map(source).collect()
+        let archive = archive.clone().map(|archive| Box::new(archive) as Box<dyn SegmentSource>);
+        others.map(source).chain(archive).collect()
     })
+}
+
+impl SegmentSource for FromArchive {
+    fn name(&self) -> String {
+        format!("the archive in {}", self.place())
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        wanted: &'a SegmentSummary,
+        file: &'a Arc<dyn File>,
+        _path: &'a Path,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(FromArchive::fetch(self, wanted.id(), &wanted.digest, file.clone()))
+    }
 }
 
 struct OtherMember {
@@ -53,7 +74,7 @@ impl SegmentSource for OtherMember {
     fn fetch<'a>(
         &'a self,
         wanted: &'a SegmentSummary,
-        file: &'a dyn File,
+        file: &'a Arc<dyn File>,
         path: &'a Path,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
@@ -72,7 +93,7 @@ impl SegmentSource for OtherMember {
             let from = (self.id, self.address.as_str());
             // Readers wait for it.
             let pace = Pace::new(u64::MAX);
-            fill(&self.network, from, id, (wanted.file_bytes, PART_BYTES), (file, path), (&pace, &|_| ()))
+            fill(&self.network, from, id, (wanted.file_bytes, PART_BYTES), (&**file, path), (&pace, &|_| ()))
                 .await
         })
     }

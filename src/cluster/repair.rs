@@ -35,10 +35,11 @@ use tokio::{
 };
 
 use crate::{
+    archive::cold::Held,
     env::{File, OpenMode},
     error::{Code, Error, Result},
     runtime::without_blocking_others,
-    sealed::Sealed,
+    sealed::{Sealed, thaw::Thaw},
     segment::{BlockCache, Segment, SegmentSummary, file_name, partial_name, remove},
     types::SegmentId,
 };
@@ -61,7 +62,7 @@ pub trait SegmentSource: Send + Sync {
     fn fetch<'a>(
         &'a self,
         wanted: &'a SegmentSummary,
-        file: &'a dyn File,
+        file: &'a Arc<dyn File>,
         path: &'a Path,
     ) -> BoxFuture<'a, Result<()>>;
 }
@@ -74,7 +75,14 @@ type Outcome = Option<Result<()>>;
 
 /// See the head of this file. Cheap to clone.
 #[derive(Clone)]
-pub struct Repairs(Arc<Inner>);
+pub struct Repairs {
+    inner: Arc<Inner>,
+    thaw: Option<Thaw>,
+}
+
+/// What a read needs that is made again: keep it until then.
+#[derive(Debug, Default)]
+pub struct Mended(#[expect(dead_code, reason = "it is there to be kept")] Vec<Arc<Held>>);
 
 struct Inner {
     sealed: Arc<Sealed>,
@@ -111,13 +119,30 @@ impl Repairs {
             let Some(inner) = mender.upgrade() else { return false };
             damage.damaged_segment().is_some_and(|id| begin(&inner, id).is_some())
         }));
-        Self(inner)
+        Self { inner, thaw: None }
+    }
+
+    /// And cold blocks are fetched.
+    #[must_use]
+    pub fn with_thaw(self, thaw: Thaw) -> Self {
+        Self { thaw: Some(thaw), ..self }
+    }
+
+    /// Waits until what a read has failed at is put right: damage repaired, cold blocks fetched.
+    ///
+    /// # Errors
+    /// As [`Repairs::repair`] and [`Thaw::thaw`]; the error itself when it is neither.
+    pub async fn mend(&self, error: Error) -> Result<Mended> {
+        match &self.thaw {
+            Some(thaw) if !error.cold_blocks().is_empty() => thaw.thaw(error.cold_blocks()).await.map(Mended),
+            _ => self.repair(error).await.map(|()| Mended::default()),
+        }
     }
 
     /// How many segments have been fetched anew.
     #[must_use]
     pub fn repaired(&self) -> u64 {
-        self.0.repaired.load(Relaxed)
+        self.inner.repaired.load(Relaxed)
     }
 
     /// Waits until the segment that an error is about is whole again, for a while.
@@ -127,7 +152,7 @@ impl Repairs {
     /// why it cannot be repaired; [`Code::Unavailable`] when it takes longer.
     pub async fn repair(&self, damage: Error) -> Result<()> {
         let Some(id) = damage.damaged_segment() else { return Err(damage) };
-        let Some(mut outcome) = begin(&self.0, id) else { return Err(damage) };
+        let Some(mut outcome) = begin(&self.inner, id) else { return Err(damage) };
         let outcome = timeout(PATIENCE, outcome.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(outcome)) => match &*outcome {
@@ -151,7 +176,7 @@ impl Repairs {
 
     /// Ends what is under way.
     pub fn stop(&self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.inner.state.lock();
         state.is_stopped = true;
         state.tasks.abort_all();
     }
@@ -233,7 +258,7 @@ impl Inner {
         // An older one may have pages that a failed sync lost and that look clean: never write over it.
         remove(&**io, &partial)?;
         let file = io.open(&partial, OpenMode::Buffered).map_err(|e| Error::io(doing("creating"), &e))?;
-        let fetched = match source.fetch(wanted, &*file, &partial).await {
+        let fetched = match source.fetch(wanted, &file, &partial).await {
             Ok(()) => without_blocking_others(wanted.file_bytes as usize, || {
                 file.sync().map_err(|e| Error::io(doing("syncing"), &e))?;
                 self.verify(&partial, wanted)

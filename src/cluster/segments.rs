@@ -97,6 +97,15 @@ fn list(sealed: &Sealed, from: SegmentId) -> Vec<Listed> {
 }
 
 fn part(sealed: &Sealed, id: SegmentId, offset: u64, bytes: u32) -> Result<Bytes> {
+    let segments = sealed.segments();
+    if usize::try_from(id.0)
+        .ok()
+        .and_then(|at| segments.get(at))
+        .is_some_and(|segment| segment.stub().is_some())
+    {
+        let what = format!("segment {id} is in the archive alone: take it from there");
+        return Err(Error::new(Code::NotFound, what));
+    }
     let path = sealed.dir().join(file_name(id));
     let file = sealed.io().open(&path, OpenMode::Read);
     let part = file.and_then(|file| encode_part(bytes, |out| file.read_at(out, offset)));

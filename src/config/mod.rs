@@ -201,6 +201,12 @@ pub struct TieringConfig {
     pub compression_level: u8,
     /// While it archives: time after which a segment ends, if `segment_age_max` is longer. Default 3,600.
     pub max_lag_secs: u64,
+    /// Bytes of segments on this node's disk above which files of archived ones leave; 0 = they stay. Default 0.
+    pub local_bytes_max: u64,
+    /// How old a segment's newest record is before its file leaves. Default 3,600.
+    pub age_threshold_secs: u64,
+    /// Disk for copies of blocks that are in the archive alone; 0 = none. Default 1 GiB.
+    pub cache_disk_size: u64,
 }
 
 /// `[ledger]`
@@ -471,6 +477,9 @@ impl Default for TieringConfig {
             enable_compression: true,
             compression_level: 0,
             max_lag_secs: 3_600,
+            local_bytes_max: 0,
+            age_threshold_secs: 3_600,
+            cache_disk_size: 1 << 30,
         }
     }
 }

@@ -493,11 +493,17 @@ pub static KEYS: &[Key] = &[
         Kind::Bool,
         "Whether the leader copies sealed segments to the archive."
     ),
-    not_built(
-        "storage.tiering.age_threshold_secs",
+    key!(
+        storage.tiering.local_bytes_max,
+        size(0, 1_024 * TIB),
+        "Bytes of segments on this node's disk above which the files of archived ones leave, the oldest first; their \
+         records are read from the archive then. 0 = they stay. Set it on all members: nothing leaves before each has \
+         marked the archive as its own, too."
+    ),
+    key!(
+        storage.tiering.age_threshold_secs,
         int(0, INT_MAX),
-        Today::Int(3_600),
-        "Age after which a segment moves.",
+        "Age of a segment's newest record before which its file does not leave."
     ),
     key!(
         storage.tiering.archival_check_interval_secs,
@@ -516,11 +522,10 @@ pub static KEYS: &[Key] = &[
         "While segments are archived: time after which one ends although it is not full, where \
          storage.segment_age_max is longer."
     ),
-    not_built(
-        "storage.tiering.cache_disk_size",
+    key!(
+        storage.tiering.cache_disk_size,
         size(0, 1_024 * TIB),
-        Today::Int(0),
-        "Disk for cold blocks.",
+        "Disk for copies of blocks that were read from the archive; 0 = none. It is empty after a start."
     ),
     key!(
         ledger.origin,

@@ -14,9 +14,11 @@ use crate::{
     pipeline::{
         archive::{Apart, Archive, Footing, Options},
         gauge::Gauge,
+        tier::{Tier, TierFooting, TierOptions},
     },
     proof::key::Signer,
     raft::Consensus,
+    sealed::thaw::ColdStore,
     state::State,
     wal::Driver,
 };
@@ -38,12 +40,14 @@ pub(super) struct Archiving {
     pub(super) apart: Option<Arc<Apart>>,
     /// The stage, until it runs; none where nothing is archived.
     pub(super) stage: Option<Archive>,
+    /// The stage that lets files go, until it runs; none where none go.
+    pub(super) tier: Option<Tier>,
 }
 
 impl Archiving {
     /// A node that archives nothing.
     fn off(progress: Arc<Progress>) -> Self {
-        Self { progress, apart: None, stage: None }
+        Self { progress, apart: None, stage: None, tier: None }
     }
 
     /// The archive that the configuration asks for, in its store, if there is to be one. A store that cannot be used is
@@ -81,6 +85,24 @@ impl Archiving {
         };
         let progress = Progress::of(store.place());
         let apart = Arc::new(Apart::start(driver)?);
+        let tier = (tiering.local_bytes_max > 0).then(|| {
+            let on = TierFooting {
+                consensus: consensus.clone(),
+                state: state.clone(),
+                store: store.clone(),
+                node: identity.node_id,
+                cluster,
+                epoch: Epoch(identity.epoch()),
+                apart: apart.clone(),
+                clock: env.clock.clone(),
+            };
+            let options = TierOptions {
+                local_bytes_max: tiering.local_bytes_max,
+                age_min: Duration::from_secs(tiering.age_threshold_secs),
+                retry_max: Duration::from_secs(tiering.archival_check_interval_secs),
+            };
+            Tier::new(on, options)
+        });
         let on = Footing {
             consensus: consensus.clone(),
             state: state.clone(),
@@ -100,7 +122,7 @@ impl Archiving {
             free_bytes_min: config.wal.disk_free_bytes_min,
             retry_max: Duration::from_secs(tiering.archival_check_interval_secs),
         };
-        Ok(Self { progress, apart: Some(apart), stage: Some(Archive::new(on, options)) })
+        Ok(Self { progress, apart: Some(apart), stage: Some(Archive::new(on, options)), tier })
     }
 }
 
@@ -114,6 +136,18 @@ pub(super) fn store(env: &Env, config: &Config, identity: &Identity) -> Option<O
         true => Ok(Arc::new(DirectoryStore::new(env.io.clone(), &directory(config), identity.node_id))),
         false => bucket(config),
     })
+}
+
+/// The store as readers of cold records have it, or why they have none.
+pub(super) fn cold_store(store: Option<&Opened>) -> ColdStore {
+    match store {
+        Some(store) => store.clone(),
+        None => {
+            let what =
+                "this node has no archive by its configuration: set storage.tiering.enable_auto_archival";
+            Err(StoreError::new(Trouble::Denied, what))
+        }
+    }
 }
 
 fn directory(config: &Config) -> PathBuf {

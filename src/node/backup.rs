@@ -6,7 +6,8 @@
 //!
 //! Sealed segments never change, so nothing has to be stopped or locked, and a copy that has been made before only gets
 //! what is new; they are taken in order, so that a copy is the beginning of a ledger whenever it breaks off. What is not
-//! sealed yet, the signing key and the index are left out. A signed checkpoint may lie beside the segments.
+//! sealed yet, the signing key and the index are left out; a segment whose records are in the archive alone is not copied
+//! from there, the archive being a copy. A signed checkpoint may lie beside the segments.
 //!
 //! Takes a directory to copy into, and segments of whoever has them: [`backup`] those of a directory, `scribe backup`
 //! those of a server. It does not own whether the ledger is whole: `scribe verify` says that of the copy, as of the
@@ -184,9 +185,12 @@ pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> 
     let from = Listing::of(&**io, data_dir)?;
     let mut copy = Backup::open(io, to, (from.segments, &data_dir.display().to_string()))?;
     for id in (0..from.segments).map(SegmentId) {
-        let original = Segment::open(&**io, &from.path(id.0), copy.cache.clone())?;
+        let original = from.open(&**io, id.0, copy.cache.clone())?;
         let digest = original.summary().digest;
         if !copy.has(id, &digest)? {
+            if original.stub().is_some() {
+                return Err(cold(id, data_dir));
+            }
             let file = copy.partial(id)?;
             file.set_len(0).map_err(|e| Error::io(format!("writing into {}", to.display()), &e))?;
             unpack(&original, file)?;
@@ -194,4 +198,14 @@ pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> 
         }
     }
     Ok(copy.done())
+}
+
+/// Why a segment cannot be copied.
+fn cold(id: SegmentId, data_dir: &Path) -> Error {
+    let what = format!(
+        "the records of segment {id} are in the archive alone, and not in {}: copy the archive, or restore it into a \
+         directory (scribe restore) and copy that",
+        data_dir.display()
+    );
+    Error::new(Code::Unavailable, what)
 }

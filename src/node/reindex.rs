@@ -46,7 +46,8 @@ pub fn reindex(env: &Env, data_dir: &Path, mut told: impl FnMut(usize, usize)) -
     }
     let _lock = lock(&*env.io, data_dir)?;
     let index = IndexOptions { cache_bytes: CACHE_BYTES, hash_seed: env.rng.next_u64() };
-    let options = SealedOptions { block_cache_bytes: CACHE_BYTES, hot_cache_bytes: 0, index };
+    let options =
+        SealedOptions { block_cache_bytes: CACHE_BYTES, hot_cache_bytes: 0, index, cold: Default::default() };
     // The segments come first: while they cannot be read, the old index is all there is.
     let sealed = Sealed::open(env.io.clone(), data_dir, options)?;
     let segments = sealed.segments().len();

@@ -18,7 +18,7 @@
 //! A restored ledger's id is in its link, the record that its epoch begins with.
 //!
 //! Whatever fails is tried again, later and later; nothing waits for it. Memory is some megabytes. It does not own
-//! objects, names and their order in the store ([`crate::archive`]), nor what is evicted.
+//! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
 mod work;

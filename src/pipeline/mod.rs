@@ -39,6 +39,7 @@ pub mod replicate;
 pub mod room;
 pub mod seal;
 pub mod stage;
+pub mod tier;
 pub mod unsealed;
 pub mod worker;
 

@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn nothing_is_signed_before_all_that_was_recovered_is_proven() {
         let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
-        let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
+        let options =
+            SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index, cold: Default::default() };
         let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
         let sealed = Arc::new(sealed);
         let tree = Arc::new(Tree::open(sealed.clone()).unwrap());

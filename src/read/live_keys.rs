@@ -145,7 +145,8 @@ mod tests {
     /// The state of a ledger that has just started, with this many keys.
     fn started(keys: u64) -> Arc<State> {
         let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
-        let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
+        let options =
+            SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index, cold: Default::default() };
         let sealed = Sealed::open(Arc::new(SimIo::new(1)), Path::new("/data"), options).unwrap();
         let state = State::open(Arc::new(sealed), StateOptions::default()).unwrap();
         let (mut batch, mut draft) = (Batch::default(), Draft::new());

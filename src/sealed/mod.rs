@@ -15,10 +15,12 @@
 //! cut. The index may be lost at any time: it is built again from the segments, whose key tables answer
 //! meanwhile.
 
+mod evict;
 mod feed;
 mod hot;
 mod open;
 mod scan;
+pub mod thaw;
 
 use std::{
     fmt,
@@ -38,11 +40,12 @@ pub use self::{
     scan::Keys,
 };
 use crate::{
+    archive::cold::ColdCache,
     env::Io,
     error::{Code, Error, Result},
     index::{Index, IndexError, IndexOptions},
-    segment::{BlockCache, KeyHash, Segment, file_name},
-    types::{Op, Record, SegmentId, Seq, Versions},
+    segment::{BlockCache, KeyHash, Segment, file_name, remove, stub_name},
+    types::{ColdBlock, Op, Record, SegmentId, Seq, Versions},
 };
 
 /// The segments in order: number `n` is at `n`, and each begins where the one before ends.
@@ -56,6 +59,8 @@ pub struct Sealed {
     io: Arc<dyn Io>,
     dir: PathBuf,
     cache: Arc<BlockCache>,
+    /// Copies of blocks whose segments are in the archive alone.
+    cold: Arc<ColdCache>,
     hot: HotRecords,
     segments: ArcSwap<Vec<Arc<Segment>>>,
     /// Held by whoever changes the list.
@@ -84,6 +89,55 @@ impl Pinned {
     }
 }
 
+/// What a read that goes on finds cold: all of it is asked for at once.
+#[derive(Debug, Default)]
+pub struct Missing(Vec<ColdBlock>);
+
+/// The most blocks that one read asks for at once.
+const MISSING_MAX: usize = 64;
+
+impl Missing {
+    /// What was read; none where it is cold.
+    ///
+    /// # Errors
+    /// Any other than that.
+    pub fn without<T>(&mut self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(error) if !error.cold_blocks().is_empty() => {
+                self.0.extend_from_slice(error.cold_blocks());
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// How many are cold so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it is time to fetch them.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= MISSING_MAX
+    }
+
+    /// Nothing was cold.
+    ///
+    /// # Errors
+    /// [`Error::cold`] otherwise.
+    pub fn done(self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::cold(self.0)) }
+    }
+}
+
 fn end_of(segments: &[Arc<Segment>]) -> Seq {
     segments.last().map_or(Seq(0), |segment| segment.summary().end_seq)
 }
@@ -99,6 +153,12 @@ impl Sealed {
     #[must_use]
     pub fn io(&self) -> &Arc<dyn Io> {
         &self.io
+    }
+
+    /// Copies of blocks that are in the archive alone.
+    #[must_use]
+    pub const fn cold(&self) -> &Arc<ColdCache> {
+        &self.cold
     }
 
     /// All segments, in order.
@@ -144,12 +204,20 @@ impl Sealed {
     /// segment.
     pub fn replace(&self, id: SegmentId) -> Result<()> {
         let path = self.dir.join(file_name(id));
-        let segment = Arc::new(Segment::open(&*self.io, &path, Arc::clone(&self.cache))?);
+        let segment = Segment::open(&*self.io, &path, Arc::clone(&self.cache))?;
+        self.swap(segment, &path)?;
+        // What was here of it while its records were not is of no use any more; a start removes it, too.
+        let _ = remove(&*self.io, &self.dir.join(stub_name(id)));
+        Ok(())
+    }
+
+    /// Lets readers find a segment in another file of it.
+    fn swap(&self, segment: Segment, path: &Path) -> Result<()> {
         let _nobody_else = self.changing.lock();
         let mut segments = self.segments.load().to_vec();
-        let place = usize::try_from(id.0).ok().and_then(|at| segments.get_mut(at));
+        let place = usize::try_from(segment.summary().id().0).ok().and_then(|at| segments.get_mut(at));
         match place.filter(|place| place.summary() == segment.summary()) {
-            Some(place) => *place = segment,
+            Some(place) => *place = Arc::new(segment),
             None => {
                 let what = format!("{} is not the segment that was there", path.display());
                 return Err(Error::new(Code::Corrupt, what));
@@ -264,15 +332,18 @@ impl Sealed {
         let hash = KeyHash::of(key);
         let segments = self.segments();
         let below = segments.partition_point(|segment| segment.summary().head.first_seq < position);
-        for segment in segments[..below].iter().rev().filter(|segment| segment.may_contain(hash)) {
+        let mut missing = Missing::default();
+        'all: for segment in segments[..below].iter().rev().filter(|segment| segment.may_contain(hash)) {
             for version in segment.versions(key, position) {
-                if versions.is_full() {
-                    return Ok(());
+                if versions.is_full() || missing.is_full() {
+                    break 'all;
                 }
-                versions.push(segment.record(version?.seq)?.record);
+                if let Some(stored) = missing.without(segment.record(version?.seq))? {
+                    versions.push(stored.record);
+                }
             }
         }
-        Ok(())
+        missing.done()
     }
 
     /// The record at a sealed position; `None` beyond the last.
@@ -298,6 +369,8 @@ impl Sealed {
         SealedSizes {
             segments: segments.len() as u64,
             segment_bytes: segments.iter().map(|segment| segment.summary().file_bytes).sum(),
+            local_bytes: segments.iter().map(|segment| segment.local_bytes()).sum(),
+            cold_segments: segments.iter().filter(|segment| segment.stub().is_some()).count() as u64,
             raw_bytes: segments.iter().map(|segment| segment.summary().raw_bytes).sum(),
             resident_bytes: segments.iter().map(|segment| segment.resident_bytes()).sum(),
             unindexed_segments: segments.len().saturating_sub(indexed) as u64,
@@ -317,8 +390,12 @@ impl Sealed {
 pub struct SealedSizes {
     /// Segments.
     pub segments: u64,
-    /// Bytes of their files.
+    /// Bytes of their files, those that have gone among them.
     pub segment_bytes: u64,
+    /// Bytes that they have on this node's disk.
+    pub local_bytes: u64,
+    /// Those whose records are in the archive alone.
+    pub cold_segments: u64,
     /// Bytes of their keys and values.
     pub raw_bytes: u64,
     /// Bytes of their filters and directories in memory.

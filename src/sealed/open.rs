@@ -5,6 +5,7 @@
 //! not of these segments.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, atomic::AtomicBool},
 };
@@ -14,10 +15,14 @@ use parking_lot::Mutex;
 
 use super::{Sealed, hot::HotRecords};
 use crate::{
+    archive::cold::{ColdCache, ColdCacheOptions},
     env::Io,
     error::{Code, Error, Result},
     index::{Index, IndexError, IndexOptions},
-    segment::{BlockCache, Segment, SegmentSummary, file_name, parse_name, remove_unfinished},
+    segment::{
+        BlockCache, Segment, SegmentSummary, file_name, parse_name, parse_stub_name, remove,
+        remove_unfinished, stub_name,
+    },
     types::{SegmentId, Seq},
 };
 
@@ -30,6 +35,8 @@ pub struct SealedOptions {
     pub hot_cache_bytes: u64,
     /// The index's.
     pub index: IndexOptions,
+    /// The disk for copies of cold blocks.
+    pub cold: ColdCacheOptions,
 }
 
 /// The segments of a data directory, read and not changed.
@@ -38,6 +45,7 @@ pub struct FoundSegments {
     data_dir: PathBuf,
     options: SealedOptions,
     cache: Arc<BlockCache>,
+    cold: Arc<ColdCache>,
     segments: Vec<Arc<Segment>>,
 }
 
@@ -48,9 +56,10 @@ impl Sealed {
     /// [`Code::Corrupt`] when a segment is missing, damaged, or does not continue the one before;
     /// [`Code::Io`] when the disk fails.
     pub fn find(io: Arc<dyn Io>, data_dir: &Path, options: SealedOptions) -> Result<FoundSegments> {
-        let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+        let cold = ColdCache::new(io.clone(), data_dir, options.cold);
+        let cache = Arc::new(BlockCache::new(options.block_cache_bytes).with_cold(cold.clone()));
         let segments = open_segments(&*io, &data_dir.join("segments"), &cache)?;
-        Ok(FoundSegments { io, data_dir: data_dir.to_path_buf(), options, cache, segments })
+        Ok(FoundSegments { io, data_dir: data_dir.to_path_buf(), options, cache, cold, segments })
     }
 
     /// [`Sealed::find`] and [`FoundSegments::open`] in one.
@@ -74,12 +83,17 @@ impl FoundSegments {
     /// # Errors
     /// [`Code::Io`] when the disk fails. An index that is damaged is begun anew.
     pub fn open(self) -> Result<Sealed> {
-        let Self { io, data_dir, options, cache, segments } = self;
+        let Self { io, data_dir, options, cache, cold, segments } = self;
         let dir = data_dir.join("segments");
         let in_dir = |what: &str| format!("{what} {}", dir.display());
         io.create_dir_all(&dir).map_err(|e| Error::io(in_dir("creating"), &e))?;
         io.sync_dir(&data_dir).map_err(|e| Error::io(in_dir("making durable the name of"), &e))?;
         remove_unfinished(&*io, &dir)?;
+        cold.clear()?;
+        // A crash came before the file was gone, or while it came back: nothing is cold of it.
+        for segment in segments.iter().filter(|segment| segment.stub().is_none()) {
+            remove(&*io, &dir.join(stub_name(segment.summary().id())))?;
+        }
         let index_dir = data_dir.join("index");
         // The index does its own I/O: where only a simulated disk is, it is in memory.
         let index_dir = io.native_path(&index_dir);
@@ -91,6 +105,7 @@ impl FoundSegments {
             io,
             dir,
             cache,
+            cold,
             hot: HotRecords::new(options.hot_cache_bytes, options.index.hash_seed),
             segments: ArcSwap::from_pointee(segments),
             changing: Mutex::default(),
@@ -105,8 +120,10 @@ impl FoundSegments {
 
 fn open_segments(io: &dyn Io, dir: &Path, cache: &Arc<BlockCache>) -> Result<Vec<Arc<Segment>>> {
     let names = io.list(dir).map_err(|e| Error::io(format!("listing {}", dir.display()), &e))?;
+    let ids: BTreeSet<SegmentId> =
+        names.iter().filter_map(|name| parse_name(name).or_else(|| parse_stub_name(name))).collect();
     let mut segments: Vec<Arc<Segment>> = Vec::new();
-    for id in names.iter().filter_map(|name| parse_name(name)) {
+    for id in ids {
         let expected = SegmentId(segments.len() as u64);
         if id != expected {
             let missing = dir.join(file_name(expected));
@@ -119,9 +136,12 @@ fn open_segments(io: &dyn Io, dir: &Path, cache: &Arc<BlockCache>) -> Result<Vec
                 ),
             ));
         }
-        let path = dir.join(file_name(id));
-        let segment = Segment::open(io, &path, Arc::clone(cache))?;
-        check_follows(segments.last().map(|last| last.summary()), segment.summary(), &path)?;
+        let segment = Segment::open_in(io, dir, id, Arc::clone(cache))?;
+        check_follows(
+            segments.last().map(|last| last.summary()),
+            segment.summary(),
+            &dir.join(file_name(id)),
+        )?;
         segments.push(Arc::new(segment));
     }
     Ok(segments)

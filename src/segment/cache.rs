@@ -4,14 +4,29 @@
 //! `quick_cache`'s CLOCK-Pro, which a scan does not wash out. What is in it has passed every check. It does not
 //! own loading; two readers who miss the same block at once load it once.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use quick_cache::{Weighter, sync::Cache};
 
 use super::BLOCK_BYTES;
-use crate::error::Result;
+use crate::{error::Result, types::ColdBlock};
+
+/// Blocks that are in the archive, as far as copies of them are on this node.
+pub trait ColdBlocks: fmt::Debug + Send + Sync {
+    /// A copy of the decoded block; what it is worth is for the caller to check.
+    fn get(&self, block: ColdBlock) -> Option<Bytes>;
+
+    /// The copy was of no worth.
+    fn forget(&self, block: ColdBlock);
+}
 
 /// What a block costs beside its bytes: its row in the cache, the head of its allocation.
 const BLOCK_OVERHEAD_BYTES: u64 = 128;
@@ -39,6 +54,7 @@ impl Weighter<BlockKey, Bytes> for Weight {
 pub struct BlockCache {
     blocks: Cache<BlockKey, Bytes, Weight, FixedState>,
     files: AtomicU64,
+    cold: Option<Arc<dyn ColdBlocks>>,
 }
 
 impl BlockCache {
@@ -50,7 +66,19 @@ impl BlockCache {
         Self {
             blocks: Cache::with(blocks, bytes_max, Weight, FixedState::default(), Default::default()),
             files: AtomicU64::new(0),
+            cold: None,
         }
+    }
+
+    /// The same, and blocks that are in the archive are looked for in `cold`.
+    #[must_use]
+    pub fn with_cold(self, cold: Arc<dyn ColdBlocks>) -> Self {
+        Self { cold: Some(cold), ..self }
+    }
+
+    /// Where copies of cold blocks may be.
+    pub(super) fn cold(&self) -> Option<&dyn ColdBlocks> {
+        self.cold.as_deref()
     }
 
     /// Bytes that its blocks take.

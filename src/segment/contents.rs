@@ -56,6 +56,12 @@ impl Kind {
         }
     }
 
+    /// Whether it leaves this node with a segment's file: records and their values do, and nothing that proofs, keys
+    /// or a start need.
+    pub(super) const fn is_payload(self) -> bool {
+        matches!(self, Self::Records | Self::Value)
+    }
+
     /// The most decoded bytes a block of this kind can have.
     pub(super) const fn bytes_max(self) -> usize {
         match self {

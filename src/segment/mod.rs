@@ -23,6 +23,8 @@
 //! among the record blocks they belong to, and a large value before the block of its record, so that a writer
 //! never holds more than one block of each.
 //!
+//! A segment whose file has gone to the archive leaves a `stub`: all of it but records and values.
+//!
 //! The ends of the file are drawn in [`format`](mod@format), the footer in `contents` and `directory`, records in
 //! `record_block`, keys in `key_block`, the filter in [`filter`].
 
@@ -43,18 +45,23 @@ mod record_block;
 mod scan;
 mod sink;
 pub mod stored;
+mod stub;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod writer;
 
-pub use cache::BlockCache;
+pub use cache::{BlockCache, ColdBlocks};
 pub use codec::Packing;
 pub use filter::KeyHash;
 pub use format::SegmentHead;
-pub use names::{file_name, is_unfinished, parse_name, partial_name, remove, remove_unfinished};
+pub use names::{
+    file_name, is_unfinished, parse_name, parse_stub_name, partial_name, remove, remove_unfinished,
+    stub_name, unfinished,
+};
 pub use reader::{Segment, StoredRecord};
 pub use scan::{KeyEntry, Keys, Records, Versions};
+pub use stub::StubObject;
 pub use writer::{FinishInfo, SegmentWriter};
 
 /// A block of records closes once it has this many bytes: as few as BLAKE3 takes at full speed, because a read of

@@ -3,6 +3,8 @@
 //! ```text
 //! segment-00000000000000000007.seg        sealed: never changes
 //! segment-00000000000000000008.seg.tmp    being written, or left behind by a crash
+//! segment-00000000000000000005.stub       in place of the file: what stays here once the rest is in the archive alone
+//! segment-00000000000000000006.stub.tmp   being written, or left behind by a crash
 //! segment-00000000000000000009.seg.part   on its way here from another member, or left behind
 //! ```
 
@@ -27,6 +29,19 @@ pub fn file_name(id: SegmentId) -> String {
     format!("segment-{:020}.seg", id.0)
 }
 
+/// The name of the stub of a segment whose file is gone.
+#[must_use]
+pub fn stub_name(id: SegmentId) -> String {
+    format!("segment-{:020}.stub", id.0)
+}
+
+/// The segment a stub's name stands for; `None` for any other name.
+#[must_use]
+pub fn parse_stub_name(name: &str) -> Option<SegmentId> {
+    let id = SegmentId(name.strip_prefix("segment-")?.strip_suffix(".stub")?.parse().ok()?);
+    (stub_name(id) == name).then_some(id)
+}
+
 /// The segment a file's name stands for; `None` for any other name.
 #[must_use]
 pub fn parse_name(name: &str) -> Option<SegmentId> {
@@ -38,7 +53,8 @@ pub fn parse_name(name: &str) -> Option<SegmentId> {
 /// Whether a file's name is that of a segment that is not whole: being written, or left behind by a crash.
 #[must_use]
 pub fn is_unfinished(name: &str) -> bool {
-    [UNFINISHED, PARTIAL].iter().any(|suffix| name.strip_suffix(suffix).and_then(parse_name).is_some())
+    let is_segment = |name: &str| parse_name(name).or(parse_stub_name(name)).is_some();
+    [UNFINISHED, PARTIAL].iter().any(|suffix| name.strip_suffix(suffix).is_some_and(is_segment))
 }
 
 /// The name that a segment has while it is fetched from another member. Not that of one being written here: the
@@ -48,8 +64,9 @@ pub fn partial_name(id: SegmentId) -> String {
     file_name(id) + PARTIAL
 }
 
-/// The name a segment has until it is whole.
-pub(super) fn unfinished(path: &Path) -> PathBuf {
+/// The name a segment's file or stub has until it is whole.
+#[must_use]
+pub fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED);
     PathBuf::from(name)
@@ -95,6 +112,9 @@ mod tests {
         let name = file_name(SegmentId(7));
         assert_eq!(name, "segment-00000000000000000007.seg");
         assert_eq!(parse_name(&name), Some(SegmentId(7)));
+        let stub = stub_name(SegmentId(7));
+        assert_eq!(stub, "segment-00000000000000000007.stub");
+        assert_eq!((parse_stub_name(&stub), parse_name(&stub)), (Some(SegmentId(7)), None));
         for other in ["segment-7.seg", "segment-+0000000000000000007.seg", "segment-.seg", "LOCK"] {
             assert_eq!(parse_name(other), None, "{other}");
         }
@@ -107,10 +127,11 @@ mod tests {
         let sealed = file_name(SegmentId(1));
         let unfinished = format!("{}.tmp", file_name(SegmentId(2)));
         let partial = partial_name(SegmentId(3));
-        for name in [&sealed, &unfinished, &partial, "other.tmp"] {
+        let (stub, half) = (stub_name(SegmentId(4)), format!("{}.tmp", stub_name(SegmentId(5))));
+        for name in [&sealed, &unfinished, &partial, &stub, &half, "other.tmp"] {
             io.open(&dir.join(name), OpenMode::Buffered).unwrap();
         }
         remove_unfinished(&io, dir).unwrap();
-        assert_eq!(io.list(dir).unwrap(), ["other.tmp".to_owned(), sealed]);
+        assert_eq!(io.list(dir).unwrap(), ["other.tmp".to_owned(), sealed, stub]);
     }
 }

@@ -24,9 +24,10 @@ use super::{
     filter,
     format::{HEADER_BYTES, TRAILER_BYTES, Trailer, digest},
     key_block::{KeyBlockView, KeyIndexView},
-    names::parse_name,
+    names::{file_name, parse_name, parse_stub_name, stub_name},
     record_block::{RecordBlockView, Row, ValuePlace},
     scan::{Keys, Records, Versions},
+    stub::StubObject,
 };
 use crate::{
     env::{File, Io, OpenMode},
@@ -56,6 +57,23 @@ pub struct Segment {
     filter: Bytes,
     pub(super) cache: Arc<BlockCache>,
     number: u64,
+    local_bytes: u64,
+    /// Where its records are when they are not in the file.
+    pub(super) stub: Option<StubObject>,
+}
+
+/// Both ends of a segment, read and checked.
+pub(super) struct Parts {
+    pub(super) head: SegmentHead,
+    pub(super) directory: Directory,
+    pub(super) digest: [u8; 32],
+    /// Of the segment's whole file.
+    pub(super) file_bytes: u64,
+    /// Of what is here.
+    pub(super) local_bytes: u64,
+    /// Offset and size of the contents.
+    pub(super) contents_at: (u64, u32),
+    pub(super) stub: Option<StubObject>,
 }
 
 impl Segment {
@@ -73,7 +91,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::open`].
     pub fn from_file(file: Arc<dyn File>, name: &Path, cache: Arc<BlockCache>) -> Result<Self> {
-        let source = Source { file: &*file, path: name };
+        let source = Source::new(&*file, name);
         let file_bytes = file.len().map_err(|error| source.failed("measuring", &error))?;
         if file_bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 {
             return Err(source.corrupt(0, "the file is too short to be a segment"));
@@ -98,6 +116,27 @@ impl Segment {
         if head.first_seq.0.checked_add(u64::from(directory.facts.records)).is_none() {
             return Err(source.corrupt(0, "the segment's positions go beyond the last one"));
         }
+        let parts = Parts {
+            head,
+            directory,
+            digest: trailer.digest,
+            file_bytes,
+            local_bytes: file_bytes,
+            contents_at: (trailer.contents_offset, trailer.contents_bytes),
+            stub: None,
+        };
+        Self::assemble(file.clone(), name, cache, parts)
+    }
+
+    /// Opens a segment whose ends have been read.
+    pub(super) fn assemble(
+        file: Arc<dyn File>,
+        name: &Path,
+        cache: Arc<BlockCache>,
+        parts: Parts,
+    ) -> Result<Self> {
+        let Parts { head, directory, digest, file_bytes, local_bytes, contents_at, stub } = parts;
+        let source = Source::new(&*file, name);
         let index_at = directory.block(directory.key_index);
         let key_index = source.load(index_at)?;
         KeyIndexView::check(&key_index, directory.keys.len())
@@ -107,7 +146,7 @@ impl Segment {
         if !filter::fits(&filter, u64::from(directory.facts.keys)) {
             return Err(source.corrupt(filter_at.offset, "the key filter has another size than its keys"));
         }
-        let summary = directory.facts.clone().summary(head, trailer.digest, file_bytes);
+        let summary = directory.facts.clone().summary(head, digest, file_bytes);
         let subtrees_at = directory.block(directory.subtrees);
         let closing = |leaves: u64| {
             let (first, records) = (head.first_seq.0, u64::from(directory.facts.records));
@@ -126,12 +165,47 @@ impl Segment {
             file,
             directory,
             summary,
-            contents_at: (trailer.contents_offset, trailer.contents_bytes),
+            contents_at,
             key_index,
             filter,
             cache,
             number,
+            local_bytes,
+            stub,
         })
+    }
+
+    /// Opens what a directory has of a segment: its file, or the stub in place of it.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn open_in(io: &dyn Io, dir: &Path, id: SegmentId, cache: Arc<BlockCache>) -> Result<Self> {
+        let path = dir.join(file_name(id));
+        match io.open(&path, OpenMode::Read) {
+            Ok(file) => Self::from_file(file, &path, cache),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let stub = dir.join(stub_name(id));
+                match io.open(&stub, OpenMode::Read) {
+                    Ok(file) => Self::from_stub(file, &stub, cache),
+                    Err(other) if other.kind() == std::io::ErrorKind::NotFound => {
+                        Err(not_opened(&path, &error))
+                    }
+                    Err(other) => Err(not_opened(&stub, &other)),
+                }
+            }
+            Err(error) => Err(not_opened(&path, &error)),
+        }
+    }
+
+    /// Bytes that it has on this node's disk.
+    #[must_use]
+    pub const fn local_bytes(&self) -> u64 {
+        self.local_bytes
+    }
+
+    /// Where the contents begin in the file.
+    pub(super) const fn contents_offset(&self) -> u64 {
+        self.contents_at.0
     }
 
     /// What it is and holds.
@@ -308,7 +382,10 @@ impl Segment {
     /// A block from the file: the only way in, and where it is checked.
     pub(super) fn load(&self, number: u32) -> Result<Bytes> {
         let at = self.directory.block(number);
-        let block = self.source().load(at)?;
+        let block = match at.kind.is_payload() && self.stub.is_some() {
+            true => self.load_cold(number)?,
+            false => self.source().load(at)?,
+        };
         match at.kind {
             Kind::Records => RecordBlockView::check(&block, self.directory.records_in(number)).map(drop),
             Kind::Keys => KeyBlockView::check(&block).map(drop),
@@ -334,7 +411,7 @@ impl Segment {
     }
 
     pub(super) fn source(&self) -> Source<'_> {
-        Source { file: &*self.file, path: &self.path }
+        Source::new(&*self.file, &self.path)
     }
 
     pub(super) fn corrupt(&self, offset: u64, what: &str) -> Error {
@@ -374,7 +451,11 @@ pub(super) struct Source<'a> {
     path: &'a Path,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    pub(super) const fn new(file: &'a dyn File, path: &'a Path) -> Self {
+        Self { file, path }
+    }
+
     /// Bytes that are known to be within the file: nothing beyond its size is ever allocated.
     pub(super) fn read(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
         let mut out = vec![0; bytes];
@@ -382,7 +463,7 @@ impl Source<'_> {
         Ok(out)
     }
 
-    fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
+    pub(super) fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
         let mut out = [0; N];
         self.read_into(offset, &mut out)?;
         Ok(out)
@@ -412,7 +493,7 @@ impl Source<'_> {
         }
     }
 
-    fn corrupt(&self, offset: u64, what: &str) -> Error {
+    pub(super) fn corrupt(&self, offset: u64, what: &str) -> Error {
         let path = self.path.display();
         let advice = "take this segment from another member or the archive";
         let what = format!("{path} is damaged at offset {offset}: {what}; {advice}");
@@ -421,10 +502,11 @@ impl Source<'_> {
 
     /// The segment that the file is by its name; none while it has another one.
     fn segment(&self) -> Option<SegmentId> {
-        parse_name(self.path.file_name()?.to_str()?)
+        let name = self.path.file_name()?.to_str()?;
+        parse_name(name).or_else(|| parse_stub_name(name))
     }
 
-    fn failed(&self, doing: &str, error: &std::io::Error) -> Error {
+    pub(super) fn failed(&self, doing: &str, error: &std::io::Error) -> Error {
         Error::io(format!("{doing} {}", self.path.display()), error)
     }
 }

@@ -10,7 +10,16 @@ use super::{
     Segment, StoredRecord, Version,
     key_block::{KeyBlockView, PackedVersion},
 };
-use crate::{error::Result, types::Seq};
+use crate::{
+    error::{Error, Result},
+    types::{ColdBlock, Seq},
+};
+
+/// Stored bytes of cold blocks that are asked for together.
+const AHEAD_BYTES_MAX: u32 = 512 << 10;
+
+/// Who has so many records still to come goes through the segment.
+const WALK_RECORDS: usize = 64;
 
 /// Records in order; [`Segment::records`].
 #[derive(Debug)]
@@ -35,7 +44,8 @@ impl<'a> Records<'a> {
                 let found = segment.directory.record_block(number);
                 let (block_number, slot) =
                     found.ok_or_else(|| segment.corrupt(0, "a record has no block"))?;
-                (block_number, segment.block(block_number)?, slot)
+                let block = segment.block(block_number).map_err(|error| self.ahead(number, error))?;
+                (block_number, block, slot)
             }
         };
         let seq = segment.summary().head.first_seq.plus(u64::from(number));
@@ -44,6 +54,24 @@ impl<'a> Records<'a> {
             self.block = Some((block_number, block, slot + 1));
         }
         Ok(record)
+    }
+}
+
+impl Records<'_> {
+    /// Where a block is cold, those behind it that are wanted next are, too: all are asked for at once.
+    fn ahead(&self, number: u32, error: Error) -> Error {
+        let Some(cold) = error.cold_blocks().first().copied() else { return error };
+        let directory = &self.segment.directory;
+        // Whoever goes through many will want those behind them soon.
+        let end = if self.left.len() < WALK_RECORDS { self.left.end } else { u32::MAX };
+        let mut bytes = 0;
+        let blocks =
+            directory.records.iter().copied().skip_while(|block| *block < cold.block).take_while(|block| {
+                let at = directory.block(*block);
+                bytes += at.stored_bytes;
+                *block == cold.block || (at.first >= number && at.first < end && bytes <= AHEAD_BYTES_MAX)
+            });
+        Error::cold(blocks.map(|block| ColdBlock { block, ..cold }).collect())
     }
 }
 

@@ -77,7 +77,12 @@ fn any_log() -> impl Strategy<Value = Vec<(u64, Vec<Request>, Then)>> {
 
 fn sealed_on(io: &SimIo) -> Arc<Sealed> {
     let index = IndexOptions { cache_bytes: 1 << 16, hash_seed: 7 };
-    let options = SealedOptions { block_cache_bytes: 1 << 16, hot_cache_bytes: 1 << 14, index };
+    let options = SealedOptions {
+        block_cache_bytes: 1 << 16,
+        hot_cache_bytes: 1 << 14,
+        index,
+        cold: Default::default(),
+    };
     Arc::new(Sealed::open(Arc::new(io.clone()), Path::new("/data"), options).unwrap())
 }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     error::Result,
     index::{KeyRange, Newest},
-    sealed::{self, Pinned, Sealed},
+    sealed::{self, Missing, Pinned, Sealed},
     types::{Op, Seq},
 };
 
@@ -108,18 +108,27 @@ impl View {
         let mut page = Page { position, ..Page::default() };
         let (mut bytes, mut visited) = (0, 0);
         let mut last = Bytes::new();
+        let mut missing = Missing::default();
         while let Some((key, newest_sealed)) = keys.next()? {
-            if page.records.len() >= scan.limit || bytes >= scan.bytes_max || visited >= SCAN_KEYS_MAX {
+            if missing.is_full() {
+                break;
+            }
+            if page.records.len() + missing.len() >= scan.limit
+                || bytes >= scan.bytes_max
+                || visited >= SCAN_KEYS_MAX
+            {
                 page.next = Some(last);
                 break;
             }
-            if let Some(record) = self.live_version(sealed, &key, newest_sealed, position)? {
+            let version = missing.without(self.live_version(sealed, &key, newest_sealed, position))?;
+            if let Some(record) = version.flatten() {
                 bytes += record.key.len() + record.value.len();
                 page.records.push(record);
             }
             last = key;
             visited += 1;
         }
+        missing.done()?;
         Ok(page)
     }
 

@@ -229,6 +229,7 @@ impl Archived {
         Ok(Report {
             records: chain.end_seq,
             segments: chain.segments,
+            cold: Vec::new(),
             root: chain.root,
             last_log: chain.last_log,
             last_timestamp_ms: chain.last_timestamp_ms,

@@ -137,6 +137,8 @@ pub struct Report {
     pub records: Seq,
     /// Segments.
     pub segments: u64,
+    /// Those of them whose records are in the archive alone: their leaf hashes were verified, and nothing else of them.
+    pub cold: Vec<u64>,
     /// Root of the tree of all of them.
     pub root: Hash,
     /// The last entry of the log that is sealed; none without segments.
@@ -165,6 +167,7 @@ struct Part {
     end_seq: Seq,
     root_after: Hash,
     digest: [u8; 32],
+    is_cold: bool,
 }
 
 /// Segments that fit together, and whose records are to be verified.
@@ -199,7 +202,8 @@ impl Plan {
             plan.file_bytes += summary.file_bytes;
             let (end_seq, root_after) = (summary.end_seq, Hash(summary.root_after));
             plan.boundary.clone_from(&summary.boundary);
-            plan.parts.push(Part { end_seq, root_after, digest: summary.digest });
+            let (digest, is_cold) = (summary.digest, segment.stub().is_some());
+            plan.parts.push(Part { end_seq, root_after, digest, is_cold });
         }
         Ok(plan)
     }
@@ -257,9 +261,12 @@ impl Plan {
             .collect::<Result<_>>()?;
         let Chain { segments, end_seq, root, last_log, last_timestamp_ms } = self.chain.clone();
         let Listing { unfinished, stray, wal, .. } = self.listing.clone();
+        let cold =
+            self.parts.iter().zip(0..).filter(|(part, _)| part.is_cold).map(|(_, number)| number).collect();
         Ok(Report {
             records: end_seq,
             segments,
+            cold,
             root,
             last_log,
             last_timestamp_ms,
@@ -279,7 +286,7 @@ impl Plan {
     }
 
     fn segment(&self, number: u64) -> Result<Segment> {
-        Segment::open(&*self.io, &self.listing.path(number), Arc::clone(&self.cache))
+        self.listing.open(&*self.io, number, Arc::clone(&self.cache))
     }
 }
 

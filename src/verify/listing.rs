@@ -1,15 +1,19 @@
 //! Which files a directory has, and what they claim to be by their names.
 //!
 //! Takes a data directory, or a directory that holds segments and nothing else, as a copy does. Reads names and
-//! sizes only, creates nothing, and is safe beside a node that runs: segments never change and never go, and
-//! what is being written has another name.
+//! sizes only, creates nothing, and is safe beside a node that runs: segments never change, what is being written has
+//! another name, and a file that goes because the archive has it leaves a stub first.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     env::{Io, OpenMode},
     error::{Code, Error, Result},
-    segment::{file_name, is_unfinished, parse_name},
+    segment::{BlockCache, Segment, file_name, is_unfinished, parse_name, parse_stub_name, stub_name},
     types::SegmentId,
 };
 
@@ -35,6 +39,8 @@ pub struct Listing {
     pub segments_dir: PathBuf,
     /// How many there are: numbers 0 to before this, without a gap.
     pub segments: u64,
+    /// Those of them whose records are in the archive alone.
+    pub cold: BTreeSet<u64>,
     /// Segments that were being written, or that a crash left behind: no part of the ledger.
     pub unfinished: Vec<String>,
     /// Names that mean nothing here.
@@ -54,7 +60,7 @@ impl Listing {
     pub fn of(io: &dyn Io, dir: &Path) -> Result<Self> {
         let here = list(io, dir)?;
         let is_data_dir = here.iter().any(|name| DATA_DIR_NAMES.contains(&name.as_str()));
-        if !is_data_dir && !here.iter().any(|name| parse_name(name).is_some()) {
+        if !is_data_dir && !here.iter().any(|name| parse_name(name).or(parse_stub_name(name)).is_some()) {
             return Err(Error::new(
                 Code::Malformed,
                 format!(
@@ -75,9 +81,16 @@ impl Listing {
     fn sort_out(segments_dir: PathBuf, names: Vec<String>, wal: Option<WalFiles>) -> Result<Self> {
         let (mut segments, mut unfinished, mut stray) = (0, Vec::new(), Vec::new());
         let mut checkpoint = None;
+        let mut cold = BTreeSet::new();
         for name in names {
-            match parse_name(&name) {
-                Some(id) if id.0 == segments => segments += 1,
+            let stub = parse_stub_name(&name);
+            match parse_name(&name).or(stub) {
+                // The file counts, not the stub that a crash has left beside it.
+                Some(id) if stub.is_some() && id.0 + 1 == segments => {}
+                Some(id) if id.0 == segments => {
+                    segments += 1;
+                    cold.extend(stub.map(|id| id.0));
+                }
                 // Names come sorted, and numbers have one width.
                 Some(_) => return Err(missing(&segments_dir, SegmentId(segments), &name)),
                 None if is_unfinished(&name) => unfinished.push(name),
@@ -85,13 +98,23 @@ impl Listing {
                 None => stray.push(name),
             }
         }
-        Ok(Self { segments_dir, segments, unfinished, stray, checkpoint, wal })
+        Ok(Self { segments_dir, segments, cold, unfinished, stray, checkpoint, wal })
     }
 
-    /// The file of a segment.
+    /// The file of a segment, or its stub.
     #[must_use]
     pub fn path(&self, number: u64) -> PathBuf {
-        self.segments_dir.join(file_name(SegmentId(number)))
+        let id = SegmentId(number);
+        self.segments_dir.join(if self.cold.contains(&number) { stub_name(id) } else { file_name(id) })
+    }
+
+    /// Opens a segment: its file, or its stub.
+    ///
+    /// # Errors
+    /// As [`Segment::open_in`].
+    pub fn open(&self, io: &dyn Io, number: u64, cache: Arc<BlockCache>) -> Result<Segment> {
+        // Whether it is still as it was listed is found out then.
+        Segment::open_in(io, &self.segments_dir, SegmentId(number), cache)
     }
 }
 

@@ -15,6 +15,7 @@ mod restoring;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "tests/archiving shares it")]
 mod server;
+mod tiering;
 mod verifying;
 
 use std::{path::Path, process::Output, sync::Arc};

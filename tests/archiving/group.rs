@@ -45,6 +45,8 @@ pub struct Group {
     pub rng: SimRng,
     pub nodes: Vec<Option<Node>>,
     pub cluster_id: String,
+    /// Members' bound for segments on their disks; none where no file ever leaves.
+    local_bytes_max: u64,
     /// How much of the ledger was seen to be archived, by member: it never shrinks while the member lives.
     seen: Vec<Seq>,
     started: Instant,
@@ -74,6 +76,11 @@ pub fn config(id: NodeId) -> Config {
 impl Group {
     /// So many members; they share an archive, or each has its own.
     pub async fn start(seed: u64, count: u64, shared: bool) -> Self {
+        Self::tiered(seed, count, shared, 0).await
+    }
+
+    /// The same, with a bound for segments on each member's disk.
+    pub async fn tiered(seed: u64, count: u64, shared: bool, local_bytes_max: u64) -> Self {
         let rng = SimRng::new(seed);
         let archive = SimIo::new(rng.next_u64());
         let disks = (0..count).map(|_| {
@@ -86,6 +93,7 @@ impl Group {
             rng,
             nodes: (0..count).map(|_| None).collect(),
             cluster_id: String::new(),
+            local_bytes_max,
             seen: vec![Seq(0); count as usize],
             started: Instant::now(),
         };
@@ -115,7 +123,12 @@ impl Group {
     pub async fn start_missing(&mut self) {
         let missing: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_none()).collect();
         let starts = missing.into_iter().map(|at| {
-            let (env, founding, config) = (self.env(at), self.founding(at), config(at as u64 + 1));
+            let (env, founding, mut config) = (self.env(at), self.founding(at), config(at as u64 + 1));
+            config.storage.tiering.local_bytes_max = self.local_bytes_max;
+            config.storage.tiering.age_threshold_secs = 0;
+            // What was just sealed is not kept in memory.
+            config.storage.max_cache_size =
+                if self.local_bytes_max > 0 { 0 } else { config.storage.max_cache_size };
             let disk = self.disks[at].own.clone();
             async move {
                 let options = WalOptions::new(config.wal.clone(), Driver::Task);

@@ -11,6 +11,9 @@ mod process;
 #[path = "../archive_store/server.rs"]
 #[allow(dead_code, reason = "tests/archive_store shares it")]
 mod server;
+#[path = "../common/sse.rs"]
+#[allow(dead_code)]
+mod sse;
 #[path = "../cluster/trio.rs"]
 #[allow(dead_code)]
 mod trio;
@@ -27,9 +30,11 @@ mod disks;
 #[cfg(feature = "s3")]
 mod drill;
 mod group;
+mod leaving;
 mod real;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]
 mod storms;
+mod tiered;
 mod trouble;

@@ -12,8 +12,8 @@ use crate::{
     wait::{wait_for, wait_until},
 };
 
-const RECORDS: u64 = 200_000;
-const BATCH: u64 = 5_000;
+pub const RECORDS: u64 = 200_000;
+pub const BATCH: u64 = 5_000;
 
 /// Records from `first` on as one bulk body.
 fn frames(first: u64) -> Vec<u8> {
@@ -30,14 +30,14 @@ fn frames(first: u64) -> Vec<u8> {
     body
 }
 
-fn write(node: &Node, records: std::ops::Range<u64>) {
+pub fn write(node: &Node, records: std::ops::Range<u64>) {
     let headers = [("content-type", "application/vnd.scribe.batch")];
     for first in records.step_by(BATCH as usize) {
         node.call("POST", "/api/v1/batch", &headers, &frames(first)).is(200);
     }
 }
 
-fn wait_archived(node: &Node, records: u64) -> Value {
+pub fn wait_archived(node: &Node, records: u64) -> Value {
     wait_for("all that is written is sealed and archived", || {
         let status = node.status()?;
         let at = |name: &str| status["records"][name].as_u64();

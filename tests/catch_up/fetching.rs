@@ -32,7 +32,7 @@ const SEGMENTS: usize = 4;
 
 pub fn open(disk: &SimIo) -> Result<Arc<Sealed>> {
     let index = IndexOptions { cache_bytes: 0, hash_seed: 1 };
-    let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index };
+    let options = SealedOptions { block_cache_bytes: 0, hot_cache_bytes: 0, index, cold: Default::default() };
     Sealed::open(Arc::new(disk.clone()), Path::new(DATA), options).map(Arc::new)
 }
 

@@ -59,7 +59,7 @@ impl SegmentSource for Elsewhere {
     fn fetch<'a>(
         &'a self,
         wanted: &'a SegmentSummary,
-        file: &'a dyn File,
+        file: &'a Arc<dyn File>,
         _path: &'a Path,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {

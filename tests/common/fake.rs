@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use scribe_ledger::{
     api::{App, Backend, MemberView, NodeView, Room, Status, listen, serve},
-    cluster::admin::Admin,
+    cluster::{admin::Admin, repair::Mended},
     config::LimitsConfig,
     error::{Code, Error, Result},
     metrics::{Metrics, MetricsSnapshot},
@@ -208,8 +208,8 @@ impl Backend for Fake {
         })
     }
 
-    async fn repair(&self, damage: Error) -> Result<()> {
-        Err(damage)
+    async fn mend(&self, error: Error) -> Result<Mended> {
+        Err(error)
     }
 
     fn proofs(&self) -> Result<&Proofs> {

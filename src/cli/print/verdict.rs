@@ -65,6 +65,14 @@ impl<W: Write> Printer<W> {
                 named.len()
             )?;
         }
+        if let (Some(first), Some(last)) = (report.cold.first(), report.cold.last()) {
+            writeln!(
+                self.out,
+                "  not covered: the records of {} segments, {first} to {last}, which are in the archive alone: their leaf \
+                 hashes were verified; verify the archive, too (scribe verify --archive)",
+                report.cold.len()
+            )?;
+        }
         for name in &report.unfinished {
             writeln!(self.out, "  left out: {} (being written, or left behind by a crash)", escaped(name))?;
         }
@@ -138,6 +146,7 @@ fn report_json(report: &Report, named: &[VerifierKey]) -> Json {
         "unfinished": report.unfinished,
         "stray": report.stray,
         "not_covered": {
+            "cold_segments": report.cold,
             "wal": report.wal.map(|wal| json!({ "files": wal.files, "bytes": wal.bytes })),
         },
     });
