@@ -137,8 +137,15 @@ impl Proofs {
     /// A segment's file as it lies on this member's disk, not looked into: the same bytes on every member.
     ///
     /// # Errors
-    /// As [`Proofs::segment`], and [`Code::Io`].
+    /// As [`Proofs::segment`], [`Code::Io`], and [`Code::Unavailable`] for one whose records have left for the archive.
     pub fn segment_file(&self, id: SegmentId) -> Result<Arc<dyn File>> {
+        if self.segment(id)?.stub().is_some() {
+            let why = format!(
+                "the records of segment {id} have left this node for its archive: take them from there, or from another \
+                 member"
+            );
+            return Err(Error::new(Code::Unavailable, why));
+        }
         let path = self.state.sealed().dir().join(file_name(id));
         let file = self.state.sealed().io().open(&path, OpenMode::Read);
         file.map_err(|error| Error::io(format!("opening {}", path.display()), &error))
