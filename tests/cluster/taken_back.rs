@@ -41,7 +41,7 @@ fn who_has_what_others_have_lost_stops_instead_of_following_them() {
         assert!(said.contains("a member's directory was taken back to an older state"), "{said}");
         assert!(!said.contains("StorageError") && !said.contains("LogId"), "{said}");
     }
-    trio.nodes[away].put("the others", "go on");
+    trio.nodes[away].put("after-all", "value");
 }
 
 #[test]
