@@ -182,3 +182,20 @@ async fn everything_survives_a_restart() {
     let streamed: Vec<_> = log.entries_stream(25..40).await.map(Result::unwrap).collect().await;
     assert_eq!(streamed, written[25..]);
 }
+
+/// A leader has all that was ever committed. One that asks for less was elected by members that forgot.
+#[tokio::test]
+async fn what_is_known_to_be_committed_is_never_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut log) = open(&dir);
+    let written: Vec<_> = (0..10).map(|n| entry(1, n, EntryPayload::Blank)).collect();
+    append(&mut log, written.clone()).await;
+    log.save_committed(Some(written[5].log_id)).await.unwrap();
+    for kept in [None, Some(written[0].log_id), Some(written[4].log_id)] {
+        let why = log.truncate_after(kept).await.unwrap_err().to_string();
+        assert!(why.contains("was taken back to an older state") && why.contains("up to 5"), "{why}");
+        assert_eq!(log.try_get_log_entries(0..100).await.unwrap(), written, "nothing was changed");
+    }
+    log.truncate_after(Some(written[5].log_id)).await.unwrap();
+    assert_eq!(log.try_get_log_entries(0..100).await.unwrap(), written[..6]);
+}
