@@ -13,7 +13,8 @@
 //! data_dir/archive/        sealed segments as objects, unless the archive is elsewhere
 //! data_dir/cold.cache      copies of blocks that are in the archive alone; begun anew with every start
 //! data_dir/archiving.pack  only while a segment is on its way there
-//! data_dir/restoring       only while an archive is restored into the directory
+//! data_dir/archive.known   which store it has archived into
+//! data_dir/restoring       only while an archive or a copy is restored into the directory
 //! data_dir/catching-up     only while fetched segments take the log's place
 //! ```
 
@@ -21,6 +22,7 @@ mod archiving;
 mod backup;
 mod claim;
 mod identity;
+mod info;
 mod reindex;
 mod restore;
 mod signing;
@@ -37,65 +39,59 @@ use std::{
     time::Duration,
 };
 
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
 use self::{
     archiving::Archiving,
     identity::{Claim, Fresh},
+    info::vitals,
 };
 pub use self::{
-    backup::{BackedUp, Backup, backup},
+    backup::{BackedUp, Backup, FromObject, backup},
     claim::{Found, abandon, claim, look},
     identity::Identity,
+    info::{ArchiveLag, NodeInfo},
     reindex::{Reindexed, reindex},
-    restore::{Restore, Restored},
+    restore::{Origin, Restore, Restored},
     start_note::StartNote,
 };
 
 use crate::{
-    archive::{
-        Epoch, Progress,
-        cold::{ColdCacheOptions, ColdCacheSizes},
-    },
+    archive::{Epoch, LedgerId, cold::ColdCacheOptions},
     cluster::{
         attest::attest_what_is_sealed,
         catch_up::CatchUp,
         cosign::gather_signatures,
         elsewhere::members_and_archive,
         enrol::enrol_own_key,
-        fetch::{FetchOptions, Fetcher, Progress as FetchProgress},
+        fetch::{FetchOptions, Fetcher},
         from_archive::FromArchive,
         level::raise_feature_level,
+        reinstate::Reinstate,
         repair::Repairs,
         segments::{self, SaysHowItIs},
         sign::Desk,
         switch::Switch,
-        vitals::{Others, Vitals, keep_asking},
+        vitals::{Others, keep_asking},
     },
     config::Config,
-    env::{Clock, Env, Io, Network, Traffic},
+    env::{Env, Io},
     error::{Code, Error, Result},
     index::IndexOptions,
     pipeline::{
-        Gauges, Ground, Pipeline, apply::Apply, archive::Apart, background::Background, gauge::Reading,
-        ingest::Ingest,
+        Gauges, Ground, Pipeline, apply::Apply, archive::Apart, background::Background, ingest::Ingest,
     },
-    proof::Hash,
-    raft::{Consensus, Member, Positions, Sabotage},
+    raft::{Consensus, Member, Sabotage},
     read::{LiveKeys, Proofs, Reader},
-    sealed::{
-        SealedOptions, SealedSizes,
-        thaw::{Downloads, Thaw},
-    },
+    sealed::{SealedOptions, thaw::Thaw},
     state::{
-        Sizes, State, StateOptions,
+        State, StateOptions,
         settings::{FEATURE_LEVEL, Settings},
     },
     tree::{Tree, Witness},
-    types::{NodeId, Seq},
-    wal::{Wal, WalHealth, WalMetrics, WalOptions},
+    types::NodeId,
+    wal::WalOptions,
 };
 
 /// Where a member without a log gets its ledger from. One that has a log goes on with it.
@@ -136,248 +132,6 @@ impl Founding {
     }
 }
 
-/// What a running node can tell about itself. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct NodeInfo {
-    /// Who it is.
-    pub identity: Identity,
-    /// Name of its configuration profile.
-    pub profile: String,
-    consensus: Consensus,
-    state: Arc<State>,
-    wal: Wal,
-    gauges: Gauges,
-    live_keys: LiveKeys,
-    tree: Arc<Tree>,
-    others: Others,
-    network: Arc<dyn Network>,
-    disputes: Arc<AtomicU64>,
-    repairs: Repairs,
-    thaw: Thaw,
-    archive: Arc<Progress>,
-    clock: Arc<dyn Clock>,
-    started: Instant,
-}
-
-/// Whether a node can do its work, reads at least.
-fn health(consensus: &Consensus, wal: &Wal) -> Result<()> {
-    let no_quorum = |why: &str| Err(Error::new(Code::NoQuorum, why));
-    if let WalHealth::Poisoned { why } = wal.health() {
-        return Err(Error::new(Code::Unavailable, format!("the write-ahead log has failed: {why}")));
-    }
-    match consensus.positions() {
-        Positions { role: SHUTDOWN, .. } => Err(Error::new(Code::Unavailable, "consensus has stopped")),
-        _ if consensus.is_led() => Ok(()),
-        Positions { role: LEADER, .. } => no_quorum("this node leads, and no quorum answers it"),
-        Positions { leader_id: Some(leader), .. } => no_quorum(&format!(
-            "no leader is known: the last was member {leader}, which is not heard any more"
-        )),
-        Positions { leader_id: None, .. } => no_quorum("no leader is known"),
-    }
-}
-
-impl NodeInfo {
-    /// Where it stands in its group.
-    #[must_use]
-    pub fn positions(&self) -> Positions {
-        self.consensus.positions()
-    }
-
-    /// One past the newest applied record.
-    #[must_use]
-    pub fn applied(&self) -> Seq {
-        self.state.applied()
-    }
-
-    /// The replicated settings in force; `None` before the first entry.
-    #[must_use]
-    pub fn settings(&self) -> Option<Settings> {
-        self.state.settings()
-    }
-
-    /// Sizes of what it holds.
-    #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        self.state.sizes()
-    }
-
-    /// Tells whether anything of the node is still in use, without keeping it so.
-    pub fn watch_use(&self) -> impl Fn() -> bool + use<> {
-        let state = Arc::downgrade(&self.state);
-        move || state.strong_count() > 0
-    }
-
-    /// Size and root of the tree over all records that are proven.
-    #[must_use]
-    pub fn tree_head(&self) -> (Seq, Hash) {
-        self.tree.head()
-    }
-
-    /// How often this member and another were found to have different trees; none if all is well.
-    #[must_use]
-    pub fn disputes(&self) -> u64 {
-        self.disputes.load(Relaxed)
-    }
-
-    /// How many damaged segments have been taken anew from elsewhere.
-    #[must_use]
-    pub fn repaired_segments(&self) -> u64 {
-        self.repairs.repaired()
-    }
-
-    /// One past the newest sealed record.
-    #[must_use]
-    pub fn sealed(&self) -> Seq {
-        self.state.sealed().end_seq()
-    }
-
-    /// One past the newest record that is archived, by what the log says, and sealed here.
-    #[must_use]
-    pub fn archived(&self) -> Seq {
-        Seq(self.state.archived().end_seq).min(self.sealed())
-    }
-
-    /// How its archive fares.
-    #[must_use]
-    pub fn archive(&self) -> &Progress {
-        &self.archive
-    }
-
-    /// What is sealed and not archived; nothing where nothing is to be.
-    #[must_use]
-    pub fn archive_lag(&self) -> ArchiveLag {
-        let segments = self.state.sealed().segments();
-        let archived = usize::try_from(self.state.archived().end).unwrap_or(usize::MAX);
-        let behind = segments.get(archived..).filter(|_| self.archive.is_on()).unwrap_or_default();
-        let with_records = behind.iter().map(|segment| segment.summary()).find(|of| of.records() > 0);
-        let age_ms = with_records.map_or(0, |of| self.clock.now_ms().saturating_sub(of.first_timestamp_ms));
-        ArchiveLag {
-            segments: behind.len() as u64,
-            bytes: behind.iter().map(|segment| segment.summary().file_bytes).sum(),
-            oldest: Duration::from_millis(age_ms),
-        }
-    }
-
-    /// Sizes of what is sealed.
-    #[must_use]
-    pub fn sealed_sizes(&self) -> SealedSizes {
-        self.state.sealed().sizes()
-    }
-
-    /// What is kept of what was read from the archive, and what was fetched from there.
-    #[must_use]
-    pub fn cold(&self) -> (ColdCacheSizes, Downloads) {
-        (self.state.sealed().cold().sizes(), self.thaw.downloads())
-    }
-
-    /// How many keys are not deleted; of a large ledger, as of some time ago, and none before they are counted for the
-    /// first time.
-    #[must_use]
-    pub fn live_keys(&self) -> Option<u64> {
-        self.live_keys.get()
-    }
-
-    /// Consensus, for whoever administers the cluster.
-    #[must_use]
-    pub fn consensus(&self) -> &Consensus {
-        &self.consensus
-    }
-
-    /// What every stage holds.
-    #[must_use]
-    pub fn stages(&self) -> Vec<Reading> {
-        let mut stages = self.gauges.read();
-        // It takes one segment at a time out of what waits on the disk.
-        if let Some(archive) = stages.last_mut() {
-            let ArchiveLag { segments, bytes, oldest } = self.archive_lag();
-            *archive = Reading { depth: segments, bytes, oldest, ..archive.clone() };
-        }
-        stages
-    }
-
-    /// How long things stayed in every stage, in microseconds.
-    #[must_use]
-    pub fn stage_stays_us(&self) -> Vec<(&'static str, Histogram<u64>)> {
-        self.gauges.stays_us()
-    }
-
-    /// How its log fares.
-    #[must_use]
-    pub fn wal(&self) -> (WalHealth, WalMetrics) {
-        (self.wal.health(), self.wal.metrics())
-    }
-
-    /// Whether it can do its work, reads at least.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn healthy(&self) -> Result<()> {
-        health(&self.consensus, &self.wal).map_err(|error| match error.code() {
-            Code::NoQuorum => Error::new(Code::NoQuorum, error.message().to_owned() + &self.who_is_silent()),
-            _ => error,
-        })
-    }
-
-    /// Which voters have not been heard lately, as the end of a sentence; nothing when all have.
-    fn who_is_silent(&self) -> String {
-        let Positions { voters, members, .. } = self.positions();
-        let me = self.identity.node_id;
-        let silent = voters.into_iter().filter(|id| *id != me && self.others.newest(*id).is_none());
-        let names = silent.map(|id| {
-            let address = members.get(&id).map_or("?", |member| &member.raft_addr);
-            let why = self.network.refusal(id).map_or_else(String::new, |why| format!(" ({why})"));
-            format!("{id} at {address}{why}")
-        });
-        match names.collect::<Vec<_>>().join(", ") {
-            silent if silent.is_empty() => silent,
-            silent => format!("; not reached: member {silent}; start them, or see that they can be reached"),
-        }
-    }
-
-    /// Whether somebody leads who can, this node or another.
-    #[must_use]
-    pub fn is_led(&self) -> bool {
-        self.consensus.is_led()
-    }
-
-    /// What the other members say of themselves.
-    #[must_use]
-    pub fn others(&self) -> &Others {
-        &self.others
-    }
-
-    /// What has gone over its connections to other members.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        self.network.traffic()
-    }
-
-    /// Time since it was started.
-    #[must_use]
-    pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// Digest of the replicated state; equal on members that have applied the same log.
-    ///
-    /// # Errors
-    /// When a segment cannot be read.
-    pub fn state_digest(&self) -> Result<[u8; 32]> {
-        self.state.digest()
-    }
-}
-
-/// What is sealed and not archived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ArchiveLag {
-    /// Segments.
-    pub segments: u64,
-    /// Bytes of their files.
-    pub bytes: u64,
-    /// Age of the oldest record in them.
-    pub oldest: Duration,
-}
-
 /// Why a node does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -400,12 +154,6 @@ impl Default for Build {
         Self { level: FEATURE_LEVEL, sabotage: Sabotage::default() }
     }
 }
-
-/// The role of a node that leads.
-const LEADER: &str = "leader";
-
-/// The role of a node whose consensus has stopped.
-const SHUTDOWN: &str = "shutdown";
 
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
@@ -542,8 +290,22 @@ impl Node {
         let identity = identity::open(env, data_dir, config.node.id, claim, fresh)?;
         let driver = wal_options.driver;
         let switch = Switch::new(env.io.clone(), data_dir);
-        let (log, segments, expected) =
-            whole::read(env, data_dir, sealed_options(config, env), wal_options, &switch)?;
+        let store = archiving::store(env, config, &identity);
+        let reached = store.as_ref().and_then(|store| store.as_ref().ok());
+        let from_archive = reached.map(|store| FromArchive::new(store.clone(), Epoch(identity.epoch())));
+        let reinstate = Reinstate {
+            io: &env.io,
+            dir: &data_dir.join("segments"),
+            me: identity.node_id,
+            cluster: LedgerId::parse(identity.cluster()),
+            archive: from_archive.clone(),
+            network: &env.network,
+            peers: &config.cluster.peers,
+            free_bytes_min: config.wal.disk_free_bytes_min,
+        };
+        let (segments, reinstated) =
+            whole::segments(env, data_dir, sealed_options(config, env), &reinstate).await?;
+        let (log, expected) = whole::read(env, data_dir, &segments, wal_options, &switch)?;
 
         let sealed = Arc::new(segments.open()?);
         let gauges = Gauges::default();
@@ -604,13 +366,10 @@ impl Node {
             bytes_per_sec: config.cluster.catch_up_bytes_per_sec,
             ..FetchOptions::new(config.wal.disk_free_bytes_min)
         };
-        let store = archiving::store(env, config, &identity);
-        let reached = store.as_ref().and_then(|store| store.as_ref().ok());
-        let from_archive = reached.map(|store| FromArchive::new(store.clone(), Epoch(identity.epoch())));
         let elsewhere = members_and_archive(consensus.clone(), env.network.clone(), from_archive.clone());
         let thaw = Thaw::new(sealed.clone(), archiving::cold_store(store.as_ref()));
         let repairs = Repairs::new(sealed.clone(), elsewhere, config.wal.disk_free_bytes_min);
-        let repairs = repairs.with_thaw(thaw.clone());
+        let repairs = repairs.begun_with(reinstated).with_thaw(thaw.clone());
         let fetcher = Fetcher::new(env.network.clone(), sealed.clone(), switch, options);
         let fetcher = fetcher.with_archive(from_archive);
         let serves = Arc::<AtomicBool>::default();
@@ -835,25 +594,6 @@ async fn nobody_leads_for(patience: Duration, consensus: &Consensus) {
             since = Instant::now();
         }
     }
-}
-
-/// What the node says of itself from now on.
-fn vitals(
-    consensus: &Consensus,
-    wal: &Wal,
-    progress: FetchProgress,
-    serves: Arc<AtomicBool>,
-) -> Arc<SaysHowItIs> {
-    let (consensus, wal) = (consensus.clone(), wal.clone());
-    Arc::new(move || {
-        let catching_up = progress.get();
-        let trouble = match catching_up {
-            Some(_) => Some("it is far behind and fetches segments".to_owned()),
-            None if !serves.load(Relaxed) => Some("it does not serve yet".to_owned()),
-            None => health(&consensus, &wal).err().map(|error| error.message().to_owned()),
-        };
-        Vitals { trouble, applied: consensus.positions().applied, catching_up }
-    })
 }
 
 /// Takes a data directory for this process, until the guard is dropped.

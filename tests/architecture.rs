@@ -182,7 +182,6 @@ fn formats_and_proofs_do_no_io() {
         "state/batch.rs",
         "state/boundary.rs",
         "state/entry.rs",
-        "state/link.rs",
         "state/settings.rs",
         "state/signers.rs",
         "wal/format.rs",

@@ -369,6 +369,20 @@ fn both_spellings_in_one_layer_are_refused_and_in_two_layers_are_not() {
 #[test]
 fn an_archive_that_cannot_be_found_is_refused_by_its_keys() {
     for (text, says) in [
+        (
+            "[storage.tiering]\nenable_auto_archival = false\nlocal_bytes_max = 1",
+            ["storage.tiering.local_bytes_max", "enable_auto_archival = true", "line 3"],
+        ),
+        (
+            "[storage]\narchive_dir = \"s3://a/b\"",
+            ["storage.archive_dir", "a bucket is named by storage.s3.bucket", "line 2"],
+        ),
+        (
+            "[storage]\narchive_dir = \"data/segments\"",
+            ["storage.archive_dir", "where the node keeps its own files", "line 2"],
+        ),
+        ("[storage]\narchive_dir = \"./data\"", ["storage.archive_dir", "its own files", "line 2"]),
+        ("[node]\ndata_dir = \"s3://a/b\"", ["node.data_dir", "no directory of this machine", "line 2"]),
         ("[storage.s3]\naccess_key_id = \"id\"", ["storage.s3.access_key_id", "secret_access_key", "line 2"]),
         ("[storage.s3]\nendpoint = \"http://h\"", ["storage.s3.endpoint", "bucket", "line 2"]),
         ("[storage.s3]\nbucket = \"a/b\"", ["storage.s3.bucket", "slashes", "line 2"]),

@@ -5,14 +5,16 @@
 //! names are kept, dropped or torn by the seed, and the next life must find no segment or the right one, and be
 //! able to write it again by the same road. Planted bugs show that the harness sees what it should.
 
+#[path = "common/careless.rs"]
+mod careless;
+
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use scribe_ledger::{
-    env::{File, Io, OpenMode},
+    env::Io,
     error::Result,
     proof::{
         growth::Growth,
@@ -25,6 +27,8 @@ use scribe_ledger::{
     sim::{Failure, Fault, Op as DiskOp, SimIo},
     types::{LogId, LogIndex, Op, SegmentId, Seq},
 };
+
+use crate::careless::Careless;
 
 const DIR: &str = "/segments";
 const ID: SegmentId = SegmentId(0);
@@ -134,63 +138,6 @@ fn hunt(seeds: u64, wrap: &dyn Fn(SimIo) -> Arc<dyn Io>) -> Option<String> {
 #[test]
 fn a_segment_is_there_whole_or_not_there() {
     assert_eq!(hunt(12, &|sim| Arc::new(sim)), None);
-}
-
-/// A disk that a careless writer would leave: some promises are not asked of the real one.
-#[derive(Debug)]
-struct Careless {
-    sim: SimIo,
-    syncs_files: bool,
-    syncs_names: bool,
-}
-
-#[derive(Debug)]
-struct NeverSynced(Arc<dyn File>);
-
-impl Io for Careless {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.sim.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.sim.list(dir)
-    }
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let file = self.sim.open(path, mode)?;
-        Ok(if self.syncs_files { file } else { Arc::new(NeverSynced(file)) })
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.sim.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.sim.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.syncs_names { self.sim.sync_dir(dir) } else { Ok(()) }
-    }
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.sim.free_bytes(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.sim.lock(path)
-    }
-}
-
-impl File for NeverSynced {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
 }
 
 #[test]

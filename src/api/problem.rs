@@ -185,7 +185,7 @@ const fn describe(code: Code) -> (StatusCode, &'static str) {
         Code::IdempotencyFull => (StatusCode::SERVICE_UNAVAILABLE, "The table of idempotency keys is full"),
         Code::NoQuorum => (StatusCode::SERVICE_UNAVAILABLE, "No leader or no quorum"),
         Code::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "The disk is full"),
-        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The node is starting or stopping"),
+        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not available now"),
         Code::OutcomeUnknown => (StatusCode::GATEWAY_TIMEOUT, "The outcome of the write is unknown"),
         Code::Timeout => (StatusCode::REQUEST_TIMEOUT, "The request came too slowly"),
         Code::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "Stored bytes are damaged"),

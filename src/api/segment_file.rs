@@ -6,13 +6,14 @@
 //! ```
 //!
 //! Takes a segment's number, gives bytes as they are: whoever copies them verifies them, and a segment never changes, so
-//! that a copy can be gone on with at another member. A piece is in memory at once, pulled by the client. It does not
-//! own which segments there are.
+//! that a copy can be gone on with at another member. What has left for the archive is fetched from there. A piece is in
+//! memory at once, pulled by the client. It does not own which segments there are.
 
 use std::{io, sync::Arc};
 
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
+use futures_util::stream::{StreamExt, iter, try_unfold};
 use hyper::{
     Response, StatusCode,
     header::{
@@ -41,32 +42,49 @@ use crate::{
 /// Bytes that are read at once.
 const PIECE_BYTES: u64 = 256 << 10;
 
+/// As many of a segment whose records are in the archive: about what one request there brings.
+const COLD_PIECE_BYTES: u64 = 1 << 20;
+
 /// It will be the same for ever.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// `GET /api/v1/segments/{id}/file`
 ///
 /// # Errors
-/// 404 for a segment that is not sealed here; 416 for a range outside of it.
+/// 404 for a segment that is not sealed here; 416 for a range outside of it; 503 where its records are in the archive,
+/// and that does not give them.
 pub async fn get<B: Backend>(State(app): State<Arc<App<B>>>, parts: Parts) -> Reply {
     no_query(&parts)?;
     let id = id_in_path(&parts, "/file")?;
     let proofs = app.backend.proofs()?.clone();
-    let digest = json::to_hex(&proofs.segment(id)?.summary().digest);
-    let (file, bytes) = blocking(&app.backend, move || {
-        let file = proofs.segment_file(id)?;
-        let bytes = file.len().map_err(|error| Error::io(format!("measuring segment {id}"), &error))?;
-        Ok((file, bytes))
-    })
-    .await?;
+    let segment = proofs.segment(id)?;
+    let (digest, bytes) = (json::to_hex(&segment.summary().digest), segment.summary().file_bytes);
     let len = usize::try_from(bytes).unwrap_or(usize::MAX);
     let (status, at, end) = match range_of(&parts.headers, &digest, len) {
         Part::Whole => (StatusCode::OK, 0, bytes),
         Part::Unsatisfiable => return Err(Problem::range_not_satisfiable(len)),
         Part::Range(start, end) => (StatusCode::PARTIAL_CONTENT, start as u64, end as u64),
     };
-    let rest = Rest { file, at, end };
-    let mut response = Response::new(Body::from_stream(futures_util::stream::try_unfold(rest, piece)));
+    let body = match segment.stub() {
+        Some(_) => {
+            let rest = ColdRest { app: app.clone(), id, at, end };
+            // Whatever keeps the archive from giving it is said while that can be said.
+            let first = cold_piece(rest).await?;
+            let (first, rest) = first.unzip();
+            let others = try_unfold(rest, |rest| async {
+                match rest {
+                    Some(rest) => Ok(cold_piece(rest).await?.map(|(piece, rest)| (piece, Some(rest)))),
+                    None => Ok::<_, Error>(None),
+                }
+            });
+            Body::from_stream(iter(first).map(Ok).chain(others))
+        }
+        None => {
+            let file = blocking(&app.backend, move || proofs.segment_file(id)).await?;
+            Body::from_stream(try_unfold(Rest { file, at, end }, piece))
+        }
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let described = || -> Result<_, InvalidHeaderValue> {
         let tag = HeaderValue::try_from(format!("\"{digest}\""))?;
@@ -133,4 +151,25 @@ async fn piece(rest: Rest) -> io::Result<Option<(Bytes, Rest)>> {
     let read = tokio::task::spawn_blocking(read).await;
     let (piece, rest) = read.unwrap_or_else(|error| Err(io::Error::other(error)))?;
     Ok(Some((piece, Rest { at: rest.at + count, ..rest })))
+}
+
+/// What is still to be sent of a segment whose records are in the archive.
+struct ColdRest<B> {
+    app: Arc<App<B>>,
+    id: SegmentId,
+    at: u64,
+    end: u64,
+}
+
+/// As [`piece`]: the blocks that it needs are fetched first.
+async fn cold_piece<B: Backend>(rest: ColdRest<B>) -> Result<Option<(Bytes, ColdRest<B>)>, Error> {
+    let ColdRest { app, id, at, end } = rest;
+    let next = end.min(at.saturating_add(COLD_PIECE_BYTES));
+    if at >= next {
+        return Ok(None);
+    }
+    let proofs = app.backend.proofs()?.clone();
+    // Its file may come back meanwhile, or leave.
+    let piece = blocking(&app.backend, move || proofs.segment(id)?.file_part(at..next)).await?;
+    Ok(Some((piece, ColdRest { app, id, at: next, end })))
 }

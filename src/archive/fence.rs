@@ -4,6 +4,7 @@
 //! scribe-ledger fence 1\n
 //! epoch 2\n                  no leading zeros
 //! cluster 32 hex digits\n    which of the clusters that call this epoch theirs
+//! check 64 hex digits\n      BLAKE3 of all before it; fences of older builds have none, until they are claimed again
 //! ```
 //!
 //! The founder claims epoch 1; a cluster that was restored claims a later one, and whoever has an earlier one stops
@@ -33,6 +34,8 @@ pub struct Claim {
 
 const FIRST_LINE: &str = "scribe-ledger fence 1";
 
+const CHECK: &str = "check ";
+
 /// How often others may be faster.
 const TRIES: usize = 10;
 
@@ -40,24 +43,30 @@ impl Claim {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> String {
+        let text = self.without_check();
+        format!("{text}{CHECK}{}\n", blake3::hash(text.as_bytes()).to_hex())
+    }
+
+    fn without_check(&self) -> String {
         format!("{FIRST_LINE}\nepoch {}\ncluster {}\n", self.epoch.0, self.cluster)
     }
 
-    /// Reads what [`Claim::encode`] writes, and nothing else.
+    /// Reads what [`Claim::encode`] writes, with or without the line that checks it, and nothing else.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let rest = text.strip_prefix(FIRST_LINE)?.strip_prefix("\nepoch ")?;
-        let (epoch, cluster) = rest.strip_suffix('\n')?.split_once("\ncluster ")?;
+        let (epoch, rest) = rest.split_once("\ncluster ")?;
+        let (cluster, _) = rest.split_once('\n')?;
         let claim = Self { epoch: Epoch(epoch.parse().ok()?), cluster: LedgerId::parse(cluster)? };
-        (claim.encode() == text).then_some(claim)
+        [claim.encode(), claim.without_check()].contains(&text.to_owned()).then_some(claim)
     }
 }
 
 /// Who may write; `None` where nobody has claimed that yet.
 ///
 /// # Errors
-/// As the store's; [`Trouble::Broken`] for an object that is no fence.
+/// As the store's; [`Trouble::Broken`] for an object that is no fence, or a damaged one.
 pub async fn holder(store: &dyn Store) -> Result<Option<Claim>> {
     Ok(look(store).await?.map(|(claim, _)| claim))
 }
@@ -72,10 +81,17 @@ async fn look(store: &dyn Store) -> Result<Option<(Claim, Object)>> {
     match Claim::decode(&object.bytes) {
         Some(claim) => Ok(Some((claim, object))),
         None => {
-            let what = format!(
-                "{name} in {} is no fence: find out what wrote there, and put it right before anything is archived",
-                store.place()
-            );
+            let place = store.place();
+            let what = match object.bytes.starts_with(FIRST_LINE.as_bytes()) {
+                true => format!(
+                    "{name} in {place} is damaged, so that nobody can tell which cluster may write there: stop all \
+                     clusters of the ledger but the newest, and remove it; that one claims the archive anew"
+                ),
+                false => format!(
+                    "{name} in {place} is no fence: find out what wrote there, and put it right before anything is \
+                     archived"
+                ),
+            };
             Err(StoreError::new(Trouble::Broken, what))
         }
     }
@@ -88,11 +104,12 @@ async fn look(store: &dyn Store) -> Result<Option<(Claim, Object)>> {
 pub async fn claim(store: &dyn Store, own: Claim) -> Result<()> {
     for _ in 0..TRIES {
         let there = look(store).await?;
-        if let Some((holder, _)) = &there {
-            if *holder == own {
+        if let Some((holder, object)) = &there {
+            // One that an older build has written is given its check.
+            if *holder == own && object.bytes == own.encode() {
                 return Ok(());
             }
-            if holder.epoch >= own.epoch {
+            if *holder != own && holder.epoch >= own.epoch {
                 return Err(taken(store, own, *holder));
             }
         }
@@ -174,6 +191,46 @@ mod tests {
             assert!(error.to_string().contains("belongs to epoch 2"), "{error}");
             assert_eq!(holder(&store).await.unwrap(), Some(of(2, 8)));
         });
+    }
+
+    #[test]
+    fn a_fence_is_the_golden_one_and_one_without_a_check_gets_it() {
+        let claim = of(2, 0xfe);
+        let old = "scribe-ledger fence 1\nepoch 2\ncluster fefefefefefefefefefefefefefefefe\n";
+        let check = "check a65a8ea6f47d3fd6f6af6a7ea51f75de30fc4c87a6f6b1a14eac333ecfb04eb9\n";
+        assert_eq!(claim.encode(), format!("{old}{check}"));
+        assert_eq!(Claim::decode(old.as_bytes()), Some(claim));
+        runtime(1).block_on(async {
+            let io = SimIo::new(1);
+            let store = store(&io, 1);
+            store.compare_and_set(&layout::fence(), None, Bytes::from_static(old.as_bytes())).await.unwrap();
+            assert_eq!(holder(&store).await.unwrap(), Some(claim));
+            // It keeps others out as it is.
+            assert_eq!(super::claim(&store, of(2, 1)).await.unwrap_err().trouble(), Trouble::Denied);
+            super::claim(&store, claim).await.unwrap();
+            assert_eq!(store.get(&layout::fence()).await.unwrap().bytes, claim.encode());
+        });
+    }
+
+    #[test]
+    fn damage_is_said_by_name_with_what_to_do() {
+        let whole = of(1, 7).encode();
+        for (was, is) in [("epoch 1", "epoch 9"), ("cluster 0707", "cluster 0708"), ("check ", "check 0")] {
+            runtime(1).block_on(async {
+                let io = SimIo::new(1);
+                let store = store(&io, 1);
+                let bytes = Bytes::from(whole.replace(was, is));
+                store.compare_and_set(&layout::fence(), None, bytes).await.unwrap();
+                for error in [claim(&store, of(1, 7)).await.unwrap_err(), holder(&store).await.unwrap_err()] {
+                    assert_eq!(error.trouble(), Trouble::Broken);
+                    let says = "writer.fence in /archive is damaged";
+                    assert!(
+                        error.to_string().contains(says) && error.to_string().contains("remove it"),
+                        "{error}"
+                    );
+                }
+            });
+        }
     }
 
     #[test]

@@ -5,16 +5,17 @@
 
 use std::{
     io::{self, Read, Seek, SeekFrom, Write},
+    pin::pin,
     sync::Arc,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tempfile::SpooledTempFile;
 
 use super::{
-    object::{ObjectRef, not_itself},
-    store::{RANGE_BYTES_MAX, Store, Trouble},
+    object::{ObjectRef, not_itself, pieces},
+    store::{Store, Trouble},
 };
 use crate::{
     env::File,
@@ -24,9 +25,6 @@ use crate::{
 
 /// A larger one does not stay in memory: twice what a segment of the usual size has.
 const MEMORY_BYTES_MAX: usize = 128 << 20;
-
-/// Requests under way at once: while one piece is hashed the next ones are coming.
-const REQUESTS: usize = 3;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -58,12 +56,7 @@ pub async fn fetch(store: &dyn Store, object: &ObjectRef) -> Result<Arc<dyn File
     }
     let mut spool = SpooledTempFile::new(MEMORY_BYTES_MAX);
     let mut hasher = blake3::Hasher::new();
-    let step = u64::from(RANGE_BYTES_MAX);
-    let pieces = (0..object.bytes.div_ceil(step)).map(|piece| {
-        let offset = piece * step;
-        store.get_range(&name, offset, (object.bytes - offset).min(step) as u32)
-    });
-    let mut pieces = stream::iter(pieces).buffered(REQUESTS);
+    let mut pieces = pin!(pieces(store, &name, object.bytes));
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         let kept = without_blocking_others(piece.len(), || {

@@ -50,6 +50,14 @@ pub fn segment(epoch: Epoch, id: SegmentId, hash: &[u8; 32]) -> Name {
     Name::within(&segments(epoch), &format!("{:020}-{}.seg", id.0, blake3::Hash::from(*hash).to_hex()))
 }
 
+/// The segment whose object has this name; `None` for any other name.
+#[must_use]
+pub fn parse_segment(name: &Name) -> Option<SegmentId> {
+    let (id, hash) = name.last().strip_suffix(".seg")?.split_once('-')?;
+    let id = SegmentId(id.parse().ok().filter(|number: &u64| format!("{number:020}") == id)?);
+    blake3::Hash::from_hex(hash).ok().map(|_| id)
+}
+
 /// Where packed segments are.
 #[must_use]
 pub fn segments(epoch: Epoch) -> String {
@@ -117,6 +125,10 @@ mod tests {
         let object = segment(Epoch::FIRST, id, &[0xab; 32]);
         let hash = "ab".repeat(32);
         assert_eq!(object.as_str(), format!("epoch-0000000001/segments/00000000000000000007-{hash}.seg"));
+        assert_eq!(parse_segment(&object), Some(id));
+        for other in ["s/7-ab.seg", "s/00000000000000000007.seg", "s/00000000000000000007-ab.seg"] {
+            assert_eq!(parse_segment(&Name::parse(other).unwrap()), None, "{other}");
+        }
         for other in ["m/7.entry", "m/-0000000000000000007.entry", "m/x.entry", "m/00000000000000000007.seg"]
         {
             assert_eq!(parse_entry(&Name::parse(other).unwrap()), None, "{other}");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! add      entry there? ─► its object is checked, nothing is uploaded
+//! enter    as add, where the object is known to be there and the file is not here any more
 //!          not there:      object: put, read back ─► checkpoint: put ─► entry: put          a crash between any two
 //!                                                                                           leaves the ledger before
 //! follow   list entries ─► get each ─► it continues the one before ─► the caller
@@ -12,18 +13,21 @@
 //! whoever verifies segments to say.
 
 mod carry;
+mod fork;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
+pub use self::fork::{Fork, Own};
 use super::{
     entry::Entry,
     fence,
     layout::{self, Epoch},
     marker::LedgerId,
     name::Name,
-    object::{self, Staged},
+    object::{self, Cold, ObjectRef, Staged},
     store::{Put, Store, Trouble},
 };
 use crate::{
@@ -33,12 +37,35 @@ use crate::{
     types::{SegmentId, Seq},
 };
 
+/// Entries that are read at once: each is a request of its own.
+const ENTRIES: usize = 16;
+
+/// The most earlier epochs that are looked at: a number in an archive must not keep anybody busy for ever.
+const EPOCHS_MAX: u32 = 1_000;
+
 /// The manifest of one epoch of a ledger.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     store: Arc<dyn Store>,
     ledger: LedgerId,
     epoch: Epoch,
+}
+
+/// Where a segment's object comes from.
+enum Source {
+    /// It is to be uploaded.
+    Staged(Staged),
+    /// It is there.
+    There(ObjectRef),
+}
+
+impl Source {
+    const fn object(&self) -> &ObjectRef {
+        match self {
+            Self::Staged(staged) => staged.object(),
+            Self::There(object) => object,
+        }
+    }
 }
 
 /// Where the entries so far end, and the next one has to begin.
@@ -119,6 +146,12 @@ impl Manifest {
         self.ledger
     }
 
+    /// Where it is.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// The entry of a segment, if it has one.
     ///
     /// # Errors
@@ -151,16 +184,18 @@ impl Manifest {
         let mut after = tip.next.0.checked_sub(1).map(|last| layout::entry_last(SegmentId(last)));
         loop {
             let page = self.store.list(&dir, after.as_deref()).await?;
-            for name in &page.names {
-                let Some(id) = layout::parse_entry(name) else { continue };
+            let listed = page.names.into_iter().filter_map(|name| Some((layout::parse_entry(&name)?, name)));
+            let read = |(id, name): (SegmentId, Name)| async move { (id, name, self.entry(id).await) };
+            let mut entries = pin!(stream::iter(listed).map(read).buffered(ENTRIES));
+            while let Some((id, name, entry)) = entries.next().await {
                 if id != tip.next {
                     let missing = layout::entry(self.epoch, tip.next);
                     return Err(self.damaged(&missing, &format!("it is missing, and {name} is there")));
                 }
-                let Some(entry) = self.entry(id).await? else {
-                    return Err(self.damaged(name, "it was listed, and is not there"));
+                let Some(entry) = entry? else {
+                    return Err(self.damaged(&name, "it was listed, and is not there"));
                 };
-                tip.follow(&entry).map_err(|what| self.damaged(name, what))?;
+                tip.follow(&entry).map_err(|what| self.damaged(&name, what))?;
                 each(&entry)?;
             }
             match page.next {
@@ -187,6 +222,31 @@ impl Manifest {
         checkpoints: &[Bytes],
         stage: impl FnOnce() -> Result<Staged>,
     ) -> Result<Entry> {
+        self.add_from(tip, segment, checkpoints, || stage().map(Source::Staged)).await
+    }
+
+    /// As [`Manifest::add`], of a segment whose file has left this node: its object, which is known, has to be there, and
+    /// is read back. So entries come again that were lost.
+    ///
+    /// # Errors
+    /// As [`Manifest::add`]; [`Code::Corrupt`] when the object is not there, or another.
+    pub async fn enter(
+        &self,
+        tip: &mut Tip,
+        segment: &SegmentSummary,
+        checkpoints: &[Bytes],
+        object: ObjectRef,
+    ) -> Result<Entry> {
+        self.add_from(tip, segment, checkpoints, || Ok(Source::There(object))).await
+    }
+
+    async fn add_from(
+        &self,
+        tip: &mut Tip,
+        segment: &SegmentSummary,
+        checkpoints: &[Bytes],
+        source: impl FnOnce() -> Result<Source>,
+    ) -> Result<Entry> {
         let name = layout::entry(self.epoch, segment.id());
         let wrong = |what: String| Error::new(Code::Internal, format!("{name} cannot be added: {what}"));
         if let Some(entry) = self.entry(segment.id()).await? {
@@ -197,7 +257,8 @@ impl Manifest {
         if let Some(size) = sizes.iter().find(|size| **size > segment.end_seq.0) {
             return Err(wrong(format!("a checkpoint is of size {size}, beyond its end")));
         }
-        let staged = stage()?;
+        let source = source()?;
+        let object = *source.object();
         let entry = Entry {
             ledger: self.ledger,
             epoch: self.epoch,
@@ -207,14 +268,22 @@ impl Manifest {
             digest: segment.digest,
             digest_before: tip.digest,
             root_after: segment.root_after,
-            object: *staged.object(),
+            object,
         };
         let mut after = *tip;
         after.follow(&entry).map_err(|what| wrong(what.into()))?;
-        if *staged.digest() != segment.digest || staged.object().segment != segment.id() {
+        if object.segment != segment.id() {
             return Err(wrong("what was packed is another segment".into()));
         }
-        staged.upload(&*self.store).await?;
+        match source {
+            Source::Staged(staged) if *staged.digest() != segment.digest => {
+                return Err(wrong("what was packed is another segment".into()));
+            }
+            Source::Staged(staged) => staged.upload(&*self.store).await?,
+            Source::There(object) => {
+                self.is_there(segment, &object).await.map_err(|error| self.cannot_enter(&object, error))?;
+            }
+        }
         // From here on the object is there, and nothing names it.
         self.put_notes(checkpoints).await?;
         let put = self.store.put_once(&name, Bytes::copy_from_slice(&entry.encode()).into()).await?;
@@ -226,6 +295,28 @@ impl Manifest {
             return Ok(entry);
         }
         self.adopt(tip, segment, there).await
+    }
+
+    /// Reads an object back that is to be the segment's.
+    async fn is_there(&self, segment: &SegmentSummary, object: &ObjectRef) -> Result<()> {
+        object::check(&*self.store, object).await?;
+        Cold::open(self.store.clone(), object, &segment.digest).await.map(|_| ())
+    }
+
+    /// Why an entry that was lost cannot be written again.
+    fn cannot_enter(&self, object: &ObjectRef, error: Error) -> Error {
+        if !matches!(error.code(), Code::NotFound | Code::Corrupt) {
+            return error;
+        }
+        let what = format!(
+            "the manifest in {} has no entry of segment {}, whose file has left this node, and its object {} is not there \
+             to be entered again: {}. Bring the object back, or let a member lead that still has the file",
+            self.store.place(),
+            object.segment,
+            object.name(),
+            error.message()
+        );
+        Error::new(Code::Corrupt, what)
     }
 
     /// Goes on from an entry that is there, if it is of the same segment and its object is sound.

@@ -18,10 +18,12 @@ use std::{
     io::Write,
     ops::Range,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
 
 use super::{
     layout::{self, Epoch},
@@ -152,12 +154,10 @@ pub async fn check(store: &dyn Store, object: &ObjectRef) -> Result<()> {
         return Err(not_itself(store, &name));
     }
     let mut hasher = blake3::Hasher::new();
-    let mut offset = 0;
-    while offset < object.bytes {
-        let bytes = (object.bytes - offset).min(u64::from(RANGE_BYTES_MAX)) as u32;
-        let piece = store.get_range(&name, offset, bytes).await?;
+    let mut pieces = pin!(pieces(store, &name, object.bytes));
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
         without_blocking_others(piece.len(), || hasher.update(&piece));
-        offset += u64::from(bytes);
     }
     if *hasher.finalize().as_bytes() == object.hash { Ok(()) } else { Err(not_itself(store, &name)) }
 }
@@ -184,6 +184,23 @@ fn damaged(store: &dyn Store, name: &Name, what: &str) -> Error {
     let advice = "read it again, in case it was spoiled on its way; if it stays so, remove it, and let a member \
                   that has the segment archive it again";
     Error::new(Code::Corrupt, format!("{name} in {} is damaged: {what}; {advice}", store.place()))
+}
+
+/// Pieces of an object that are under way at once.
+const PIECES: usize = 3;
+
+/// All of an object that has so many bytes, piece by piece and in order: while one is dealt with the next are coming.
+pub(super) fn pieces<'a>(
+    store: &'a dyn Store,
+    name: &'a Name,
+    bytes: u64,
+) -> impl Stream<Item = super::store::Result<Bytes>> + 'a {
+    let step = u64::from(RANGE_BYTES_MAX);
+    let piece = move |number| {
+        let offset = number * step;
+        store.get_range(name, offset, (bytes - offset).min(step) as u32)
+    };
+    stream::iter(0..bytes.div_ceil(step)).map(piece).buffered(PIECES)
 }
 
 /// Reads a range of an object in pieces that a store gives at once. Memory grows as they come.

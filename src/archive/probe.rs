@@ -1,12 +1,13 @@
 //! What a start asks of a store before it relies on it.
 //!
 //! ```text
-//! list ─► the marker: written, or read and compared ─► put twice ─► replace twice ─► report
-//!  credentials, bucket      whose archive it is      If-None-Match?    If-Match?
+//! list ─► the marker: written, or read and compared ─► put twice ─► replace, then as if it had not been ─► report
+//!  credentials, bucket      whose archive it is      If-None-Match?            If-Match?
 //! ```
 //!
 //! Takes a store and whose ledger is to be archived, gives what the store honours and sentences for the operator. It
-//! writes three small objects, the same ones at each start. Several nodes may probe one store at once.
+//! writes three small objects, the same ones at each start. Several nodes may probe one store at once. Where it is not
+//! decided yet whose archive it will be, a store that is nobody's is tried out without the marker.
 
 use bytes::Bytes;
 
@@ -38,9 +39,31 @@ pub struct Report {
 pub async fn probe(store: &dyn Store, ledger: LedgerId, rng: &dyn Rng) -> Result<Report> {
     store.list("", None).await?;
     let store_id = mark(store, ledger, rng).await?;
-    let keeps_what_is_there = keeps_what_is_there(store).await?;
-    let compares_before_it_sets = compares_before_it_sets(store, rng).await?;
-    let place = store.place();
+    let (keeps_what_is_there, compares_before_it_sets) =
+        (keeps_what_is_there(store).await?, compares_before_it_sets(store, rng).await?);
+    let warnings = warnings(store.place(), keeps_what_is_there, compares_before_it_sets);
+    Ok(Report { store: store_id, keeps_what_is_there, compares_before_it_sets, warnings })
+}
+
+/// Tries a store out that is nobody's archive yet; of one that is somebody's, only whether it answers. What an operator
+/// should know.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn try_out(store: &dyn Store, rng: &dyn Rng) -> Result<Vec<String>> {
+    store.list("", None).await?;
+    match store.get(&layout::marker()).await {
+        Ok(_) => Ok(Vec::new()),
+        Err(error) if error.trouble() == Trouble::NotFound => {
+            let (keeps, compares) =
+                (keeps_what_is_there(store).await?, compares_before_it_sets(store, rng).await?);
+            Ok(warnings(store.place(), keeps, compares))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn warnings(place: &str, keeps_what_is_there: bool, compares_before_it_sets: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if !keeps_what_is_there {
         warnings.push(format!(
@@ -54,7 +77,7 @@ pub async fn probe(store: &dyn Store, ledger: LedgerId, rng: &dyn Rng) -> Result
              from it once at a time"
         ));
     }
-    Ok(Report { store: store_id, keeps_what_is_there, compares_before_it_sets, warnings })
+    warnings
 }
 
 /// Writes the marker, or reads the one that is there.
@@ -108,18 +131,22 @@ async fn compares_before_it_sets(store: &dyn Store, rng: &dyn Rng) -> Result<boo
     let own = || Bytes::from(format!("{:032x}\n", u128::from_be_bytes(random(rng))));
     for _ in 0..TRIES {
         let before = match store.get(&name).await {
-            Ok(object) => Some(object.version),
-            Err(error) if error.trouble() == Trouble::NotFound => None,
+            Ok(object) => object.version,
+            Err(error) if error.trouble() == Trouble::NotFound => {
+                // With another condition than the one that is tried out, and looked at again.
+                store.put_once(&name, own().into()).await?;
+                continue;
+            }
             Err(error) => return Err(error),
         };
-        match store.compare_and_set(&name, before.as_ref(), own()).await {
+        match store.compare_and_set(&name, Some(&before), own()).await {
             Ok(Swap::Done(_)) => {}
             Ok(Swap::Changed(_)) => continue,
             Err(error) if error.trouble() == Trouble::Broken => return Ok(false),
             Err(error) => return Err(error),
         }
         // It is not as it was before any more, so this must not happen.
-        return match store.compare_and_set(&name, before.as_ref(), own()).await {
+        return match store.compare_and_set(&name, Some(&before), own()).await {
             Ok(swap) => Ok(matches!(swap, Swap::Changed(_))),
             Err(error) if error.trouble() == Trouble::Broken => Ok(false),
             Err(error) => Err(error),

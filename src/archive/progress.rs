@@ -11,6 +11,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::object::ObjectRef;
 use crate::{
@@ -102,6 +103,7 @@ pub struct Progress {
 struct Now {
     condition: Condition,
     why: Option<String>,
+    ok_at: Option<Instant>,
 }
 
 /// What has been uploaded by this node since its start.
@@ -119,7 +121,7 @@ impl Progress {
     /// Of an archive at this place, a path or an URL, that has not been asked yet.
     #[must_use]
     pub fn of(place: impl Into<String>) -> Arc<Self> {
-        let now = Now { condition: Condition::Starting, why: None };
+        let now = Now { condition: Condition::Starting, ..Now::default() };
         Arc::new(Self { place: place.into(), now: Mutex::new(now), ..Self::default() })
     }
 
@@ -144,13 +146,13 @@ impl Progress {
     /// How it fares, and why it does not.
     #[must_use]
     pub fn now(&self) -> (Condition, Option<String>) {
-        let Now { condition, why } = self.now.lock().clone();
+        let Now { condition, why, .. } = self.now.lock().clone();
         (condition, why)
     }
 
     /// The store does what it is asked; how it fared before.
     pub fn note_ok(&self) -> Condition {
-        let now = Now { condition: Condition::Ok, why: None };
+        let now = Now { condition: Condition::Ok, why: None, ok_at: Some(Instant::now()) };
         std::mem::replace(&mut *self.now.lock(), now).condition
     }
 
@@ -160,8 +162,15 @@ impl Progress {
         if let Some(count) = self.errors.get(failure as usize) {
             count.fetch_add(1, Relaxed);
         }
-        let now = Now { condition: Condition::Failing(failure), why: Some(error.message().to_owned()) };
-        std::mem::replace(&mut *self.now.lock(), now).condition
+        let mut now = self.now.lock();
+        now.why = Some(error.message().to_owned());
+        std::mem::replace(&mut now.condition, Condition::Failing(failure))
+    }
+
+    /// When the store was last seen to do what it is asked.
+    #[must_use]
+    pub fn ok_at(&self) -> Option<Instant> {
+        self.now.lock().ok_at
     }
 
     /// A segment's object is in the store, and read back; `raw_bytes` are those of its local file.

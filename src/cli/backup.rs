@@ -2,19 +2,26 @@
 
 mod server;
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::json;
 
 use super::{
-    Failure,
+    Failure, place,
     print::{Format, Printer},
+    runtime_beside,
     verify::failure,
 };
 use crate::{
+    archive::{Cold, ObjectRef},
     client::Client,
-    env::real::real_env,
+    env::{File, real::real_env},
     error::{Code, Error},
     node,
     proof::key::VerifierKey,
@@ -23,10 +30,16 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
     /// The data directory of a node, which may run, instead of a server to ask.
-    #[arg(long, value_name = "DIR", conflicts_with = "key")]
+    #[arg(long, value_name = "DIR", conflicts_with = "key", value_parser = place::local)]
     data_dir: Option<PathBuf>,
+    /// With --data-dir: the archive of the node, a directory or s3://bucket/prefix, for what has left the directory.
+    /// Default is the one in the data directory, where there is one.
+    #[arg(long, value_name = "DIR|s3://…", requires = "data_dir")]
+    archive: Option<String>,
+    #[command(flatten)]
+    s3: place::S3Args,
     /// Where the copy is: a directory of its own, empty at first.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = place::local)]
     to: PathBuf,
     /// A key to believe the server's checkpoint by, name+id+base64; may be given several times. Without it, those that
     /// the ledger itself names.
@@ -44,7 +57,7 @@ pub(super) fn run<W: Write>(
         Some(dir) if !dir.is_dir() => {
             return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
         }
-        Some(dir) => (node::backup(&real_env().io, dir, &args.to).map_err(failed)?, None),
+        Some(dir) => (beside(dir, args, timeout)?, None),
         None => {
             let client = Client::new(server)?.with_timeout(timeout);
             super::runtime()?.block_on(server::copy(&client, args))?
@@ -53,6 +66,9 @@ pub(super) fn run<W: Write>(
     let node::BackedUp { segments, copied, copied_bytes, end_seq } = done;
     let to = args.to.display();
     match printer.format() {
+        Format::Table if segments == 0 => {
+            printer.text("nothing is sealed yet, so there is nothing to copy: run the same command again later\n")
+        }
         Format::Table => {
             let covered = match covered {
                 Some(size) => format!("checkpoint: signed, of {size} records, in {to}/checkpoint"),
@@ -72,6 +88,23 @@ pub(super) fn run<W: Write>(
         })),
     }
     .map_err(Failure::from)
+}
+
+/// Copies a directory, and from its archive what has left it.
+fn beside(dir: &Path, args: &BackupArgs, timeout: Duration) -> Result<node::BackedUp, Failure> {
+    let io = real_env().io;
+    let within = dir.join("archive");
+    let store = match &args.archive {
+        Some(place) => Some(place::open(place, &args.s3, timeout)?),
+        None if within.is_dir() => Some(place::open(&within.to_string_lossy(), &args.s3, timeout)?),
+        None => None,
+    };
+    let Some(store) = store else { return node::backup(&io, dir, &args.to, None).map_err(failed) };
+    let runtime = runtime_beside()?;
+    let from_object = |object: &ObjectRef, digest: &[u8; 32], file: Arc<dyn File>| {
+        runtime.block_on(async { Cold::open(store.clone(), object, digest).await?.rebuild(file).await })
+    };
+    node::backup(&io, dir, &args.to, Some(&from_object)).map_err(failed)
 }
 
 /// Why a copy was not made; what has been copied stays, and the next run goes on with it.

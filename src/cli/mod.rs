@@ -56,7 +56,7 @@ pub struct Cli {
     /// How to print answers; values of `get` go out as raw bytes in `table`.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// How long one call may take.
+    /// How long one call may take, of a server or of an object store with its repetitions.
     #[arg(long, global = true, value_name = "SECS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
     #[command(subcommand)]
@@ -221,6 +221,8 @@ enum Failure {
     Failed(String),
     /// A verification that found nothing wrong and could not look at all there is; exit code 3.
     Undecided(String),
+    /// As [`Failure::Undecided`], of a verdict that has been printed with all that was found.
+    Doubted(String),
     /// Whoever read our output has seen enough; exit code 0.
     BrokenPipe,
 }
@@ -254,7 +256,7 @@ pub fn run(cli: Cli) -> u8 {
     let (message, exit_code) = match failure {
         Failure::Usage(message) => (message, 2),
         Failure::Failed(message) => (message, 1),
-        Failure::Undecided(message) => (message, 3),
+        Failure::Undecided(message) | Failure::Doubted(message) => (message, 3),
         Failure::BrokenPipe => return 0,
     };
     // It may hold a server's words, which a terminal must not take as commands.
@@ -276,7 +278,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Verify(args) => verify::run(&args, &cli.server, cli.timeout, &mut printer)?,
         Command::Backup(args) => backup::run(&args, &cli.server, cli.timeout, &mut printer)?,
-        Command::Restore(args) => restore::run(&args, &mut printer)?,
+        Command::Restore(args) => restore::run(&args, cli.timeout, &mut printer)?,
         Command::Reindex(args) => reindex::run(&args, &mut printer)?,
     }
     Ok(printer.finish()?)

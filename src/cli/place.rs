@@ -8,6 +8,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Args;
@@ -25,40 +26,52 @@ pub(super) struct S3Args {
     config: Option<PathBuf>,
 }
 
-/// The archive at a place that is only read.
+/// A directory of this machine: what else looks like a place is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn local(text: &str) -> Result<PathBuf, String> {
+    match text.split_once("://") {
+        Some((scheme, _)) => Err(format!("it is a directory of this machine, not of {scheme}://")),
+        None => Ok(PathBuf::from(text)),
+    }
+}
+
+/// The archive at a place that is only read, each call of which ends within `time`.
 ///
 /// # Errors
 /// [`Failure::Usage`] for a place that is none, or settings that cannot work.
-pub(super) fn open(place: &str, s3: &S3Args) -> Result<Arc<dyn Store>, Failure> {
+pub(super) fn open(place: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn Store>, Failure> {
     if let Some(bucket) = place.strip_prefix("s3://") {
-        return open_bucket(bucket, s3);
+        return open_bucket(bucket, s3, time);
     }
     let path = Path::new(place);
     if !path.is_dir() {
-        return Err(Failure::Usage(format!("{place} is not a directory")));
+        let what = "is not a directory; a node makes that of its archive when it archives its first segment";
+        return Err(Failure::Usage(format!("{place} {what}")));
     }
     // Nothing is written there: it matters not who it is.
     Ok(Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), path, 0)))
 }
 
 #[cfg(not(feature = "s3"))]
-fn open_bucket(_: &str, _: &S3Args) -> Result<Arc<dyn Store>, Failure> {
+fn open_bucket(_: &str, _: &S3Args, _: Duration) -> Result<Arc<dyn Store>, Failure> {
     Err(Failure::Usage("this build knows no object stores: it was built without the feature s3".to_owned()))
 }
 
 #[cfg(feature = "s3")]
-fn open_bucket(bucket: &str, s3: &S3Args) -> Result<Arc<dyn Store>, Failure> {
+fn open_bucket(bucket: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn Store>, Failure> {
     let given = match &s3.config {
         Some(path) => bucket::read(path)?,
         None => bucket::Given::default(),
     };
-    bucket::open(bucket, given, |name| std::env::var(name).ok())
+    bucket::open(bucket, given, time, |name| std::env::var(name).ok())
         .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 #[cfg(feature = "s3")]
 mod bucket {
-    use std::{fs, path::Path, sync::Arc};
+    use std::{fs, path::Path, sync::Arc, time::Duration};
 
     use serde::Deserialize;
 
@@ -135,9 +148,10 @@ mod bucket {
     pub(super) fn open(
         place: &str,
         given: Given,
+        time: Duration,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Arc<dyn Store>, StoreError> {
-        Ok(Arc::new(S3Store::new(options(place, given, environment)?)?))
+        Ok(Arc::new(S3Store::new(options(place, given, environment)?.within(time))?))
     }
 
     #[cfg(test)]
@@ -172,10 +186,10 @@ mod bucket {
 
         #[test]
         fn what_cannot_work_is_refused() {
-            let error = open("b", Given::default(), |_| None).unwrap_err();
+            let error = open("b", Given::default(), Duration::MAX, |_| None).unwrap_err();
             assert!(error.to_string().contains("no credentials"), "{error}");
             let path_style = |name: &str| (name == "SCRIBE_STORAGE_S3_PATH_STYLE").then(|| "maybe".into());
-            let error = open("b", Given::default(), path_style).unwrap_err();
+            let error = open("b", Given::default(), Duration::MAX, path_style).unwrap_err();
             assert!(error.to_string().contains("true or false"), "{error}");
             assert!(read(Path::new("/there/is/no/such.toml")).is_err());
         }

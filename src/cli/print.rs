@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 mod verdict;
 
 pub use self::verdict::Visited;
+pub(super) use self::verdict::{Terms, left_behind_json};
 use crate::{
     client::{Item, Version, Written},
     types::{Op, Record},

@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(super) use self::{
     archive::notes_within,
-    directory::{failure, keys_named_by},
+    directory::{cannot_tell, failure, keys_named_by, note},
 };
 use super::{
     Failure, place,
@@ -29,7 +29,8 @@ Exit codes:
   1  wrong: something is damaged, missing, or not what was signed
   2  the arguments make no sense, or DIR holds no ledger, or the place no archive
   3  cannot tell yet: what is there is whole, but a checkpoint is newer: it covers records that are not sealed in DIR, \
-where perhaps none is; or a server, or the disk, did not answer";
+where perhaps none is; or a restore into DIR has not ended; or an earlier epoch of an archive holds records that the newest does not go on from; or a \
+server, or the disk, did not answer";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
@@ -41,6 +42,9 @@ pub(super) struct VerifyArgs {
     /// An archive to verify, without any node: a directory, or s3://bucket/prefix.
     #[arg(long, value_name = "DIR|s3://…", group = "files", conflicts_with_all = ["dir", "url", "state", "samples"])]
     archive: Option<String>,
+    /// The epoch of the archive to verify; without it, the newest.
+    #[arg(long, value_name = "N", requires = "archive")]
+    epoch: Option<u32>,
     #[command(flatten)]
     s3: place::S3Args,
     /// The server to verify; default --server.
@@ -71,7 +75,7 @@ pub(super) fn run<W: Write>(
 ) -> Result<(), Failure> {
     let outcome = match (&args.dir, &args.archive) {
         (Some(dir), _) => directory::verify(dir, args, printer),
-        (None, Some(place)) => archive::verify(place, args, printer),
+        (None, Some(place)) => archive::verify(place, args, timeout, printer),
         (None, None) => {
             let url = args.url.as_deref().unwrap_or(server);
             let client = Client::new(url)?.with_timeout(timeout);

@@ -50,6 +50,10 @@ impl SegmentSource for FromArchive {
         format!("the archive in {}", self.place())
     }
 
+    fn is_archive(&self) -> bool {
+        true
+    }
+
     fn fetch<'a>(
         &'a self,
         wanted: &'a SegmentSummary,

@@ -9,12 +9,16 @@
 //! compared with its name and its blocks with their sums on the way. It does not own what is done where the archive has
 //! nothing, or does not answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
-    archive::{Cold, Epoch, Manifest, Marker, Store, Trouble, layout},
+    archive::{
+        Cold, Epoch, LedgerId, Manifest, Marker, Store, Trouble,
+        fence::{self, Claim},
+        layout,
+    },
     env::File,
     error::{Code, Error, Result},
     types::SegmentId,
@@ -49,12 +53,25 @@ impl FromArchive {
     /// [`Code::NotFound`] when the archive does not have it, [`Code::Unavailable`] when that takes too long; others as
     /// the store's and the file's.
     pub async fn fetch(&self, id: SegmentId, digest: &[u8; 32], file: Arc<dyn File>) -> Result<()> {
-        timeout(PATIENCE, self.rebuild(id, digest, file)).await.unwrap_or_else(|_| {
+        self.patiently(self.rebuild(id, Wanted::Digest(digest), file)).await
+    }
+
+    /// As [`FromArchive::fetch`], for whoever does not know the digest any more: whichever segment this cluster has
+    /// archived under that number.
+    ///
+    /// # Errors
+    /// As [`FromArchive::fetch`].
+    pub async fn fetch_own(&self, id: SegmentId, cluster: LedgerId, file: Arc<dyn File>) -> Result<()> {
+        self.patiently(self.rebuild(id, Wanted::OfCluster(cluster), file)).await
+    }
+
+    async fn patiently(&self, fetch: impl Future<Output = Result<()>>) -> Result<()> {
+        timeout(PATIENCE, fetch).await.unwrap_or_else(|_| {
             Err(Error::new(Code::Unavailable, format!("{} takes too long", self.store.place())))
         })
     }
 
-    async fn rebuild(&self, id: SegmentId, digest: &[u8; 32], file: Arc<dyn File>) -> Result<()> {
+    async fn rebuild(&self, id: SegmentId, wanted: Wanted<'_>, file: Arc<dyn File>) -> Result<()> {
         let absent = |what: &str| {
             Err(Error::new(Code::NotFound, format!("{what} segment {id} in {}", self.store.place())))
         };
@@ -64,13 +81,27 @@ impl FromArchive {
             Err(error) => return Err(error.into()),
         };
         let Some(marker) = marker else { return absent("there is no archive with") };
-        let manifest = Manifest::new(self.store.clone(), marker.ledger, self.epoch);
-        match manifest.entry(id).await? {
-            Some(entry) if entry.digest == *digest => {
-                Cold::open(self.store.clone(), &entry.object, digest).await?.rebuild(file).await
+        if let Wanted::OfCluster(cluster) = wanted {
+            let is_founders = self.epoch == Epoch::FIRST && marker.ledger == cluster;
+            let own = Claim { epoch: self.epoch, cluster };
+            if !is_founders && fence::holder(&*self.store).await? != Some(own) {
+                return absent("another cluster has archived");
             }
-            Some(_) => absent("there is another"),
-            None => absent("there is no"),
+        }
+        let manifest = Manifest::new(self.store.clone(), marker.ledger, self.epoch);
+        match (manifest.entry(id).await?, wanted) {
+            (Some(entry), Wanted::Digest(digest)) if entry.digest != *digest => absent("there is another"),
+            (Some(entry), _) => {
+                Cold::open(self.store.clone(), &entry.object, &entry.digest).await?.rebuild(file).await
+            }
+            (None, _) => absent("there is no"),
         }
     }
+}
+
+/// By what a segment is known to be the right one.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Digest(&'a [u8; 32]),
+    OfCluster(LedgerId),
 }

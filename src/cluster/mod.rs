@@ -24,6 +24,7 @@
 //!  any other member                          member whose file of a segment is damaged
 //!  segments ◄── list from n, parts of n ──── elsewhere ◄─ repair ◄─ a read, or a stage
 //!      └─────── digest, bytes ─────────────► segment-n.seg.part ─► verified ─► segment-n.seg
+//!               the archive, where nobody has it          reinstate ◄─ a start that cannot open it
 //!
 //!  every other member                        member that has signed a checkpoint
 //!  sign ◄────── size, root ───────────────── cosign ◄─ prove
@@ -48,6 +49,7 @@ pub mod form;
 pub mod from_archive;
 pub mod level;
 pub mod message;
+pub mod reinstate;
 pub mod repair;
 pub mod segments;
 pub mod sign;

@@ -17,7 +17,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -36,9 +36,9 @@ use tokio::{
 
 use crate::{
     archive::cold::Held,
-    env::{File, OpenMode},
+    env::{File, Io, OpenMode},
     error::{Code, Error, Result},
-    runtime::without_blocking_others,
+    runtime::{HEAVY_BYTES, without_blocking_others},
     sealed::{Sealed, thaw::Thaw},
     segment::{BlockCache, Segment, SegmentSummary, file_name, partial_name, remove},
     types::SegmentId,
@@ -50,10 +50,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a repair that failed is not tried again: whoever reads meanwhile is told the same.
 const REST: Duration = Duration::from_secs(1);
 
+/// What is verified goes around the cache; opening it needs one all the same.
+const CACHE_BYTES: u64 = 1 << 20;
+
 /// Another place where a segment may be.
 pub trait SegmentSource: Send + Sync {
     /// What a person calls it.
     fn name(&self) -> String;
+
+    /// Whether it is the archive: what is damaged there is sought at the others.
+    fn is_archive(&self) -> bool {
+        false
+    }
 
     /// Writes the file of this segment, from its first byte to its last. What it writes is verified by whoever asked.
     ///
@@ -69,6 +77,15 @@ pub trait SegmentSource: Send + Sync {
 
 /// The places where segments may be at this moment, the best first.
 pub type Elsewhere = Box<dyn Fn() -> Vec<Box<dyn SegmentSource>> + Send + Sync>;
+
+/// What is damaged of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Damage {
+    /// What this node has of it: its file, or its stub.
+    OfFile,
+    /// Its object in the archive, while this node has nothing but a stub.
+    OfObject,
+}
 
 /// What a repair has come to; none while it runs.
 type Outcome = Option<Result<()>>;
@@ -117,9 +134,16 @@ impl Repairs {
         let mender = Arc::downgrade(&inner);
         inner.sealed.set_mender(Box::new(move |damage| {
             let Some(inner) = mender.upgrade() else { return false };
-            damage.damaged_segment().is_some_and(|id| begin(&inner, id).is_some())
+            damage.damaged_segment().is_some_and(|id| begin(&inner, id, Damage::OfFile).is_some())
         }));
         Self { inner, thaw: None }
+    }
+
+    /// And so many have been fetched before, by the start.
+    #[must_use]
+    pub fn begun_with(self, repaired: u64) -> Self {
+        self.inner.repaired.fetch_add(repaired, Relaxed);
+        self
     }
 
     /// And cold blocks are fetched.
@@ -128,13 +152,19 @@ impl Repairs {
         Self { thaw: Some(thaw), ..self }
     }
 
-    /// Waits until what a read has failed at is put right: damage repaired, cold blocks fetched.
+    /// Waits until what a read has failed at is put right: damage repaired, cold blocks fetched. A segment whose object in
+    /// the archive is damaged or gone comes back from a member that still has its file.
     ///
     /// # Errors
     /// As [`Repairs::repair`] and [`Thaw::thaw`]; the error itself when it is neither.
     pub async fn mend(&self, error: Error) -> Result<Mended> {
         match &self.thaw {
-            Some(thaw) if !error.cold_blocks().is_empty() => thaw.thaw(error.cold_blocks()).await.map(Mended),
+            Some(thaw) if !error.cold_blocks().is_empty() => match thaw.thaw(error.cold_blocks()).await {
+                Err(lost) if lost.damaged_segment().is_some() => {
+                    self.put_right(lost, Damage::OfObject).await.map(|()| Mended::default())
+                }
+                thawed => thawed.map(Mended),
+            },
             _ => self.repair(error).await.map(|()| Mended::default()),
         }
     }
@@ -151,18 +181,23 @@ impl Repairs {
     /// The error itself when it is about no segment, or there is nowhere else to take it from; [`Code::Corrupt`] with
     /// why it cannot be repaired; [`Code::Unavailable`] when it takes longer.
     pub async fn repair(&self, damage: Error) -> Result<()> {
+        self.put_right(damage, Damage::OfFile).await
+    }
+
+    async fn put_right(&self, damage: Error, of: Damage) -> Result<()> {
         let Some(id) = damage.damaged_segment() else { return Err(damage) };
-        let Some(mut outcome) = begin(&self.inner, id) else { return Err(damage) };
+        let Some(mut outcome) = begin(&self.inner, id, of) else { return Err(damage) };
         let outcome = timeout(PATIENCE, outcome.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(outcome)) => match &*outcome {
-                Some(Err(why)) => Err(Error::new(
-                    damage.code(),
-                    format!(
-                        "{damage}; segment {id} could not be repaired now: {why}; start the other members, or copy the \
-                         file from one of them while this node is stopped"
-                    ),
-                )),
+                Some(Err(why)) => {
+                    let what = format!(
+                        "{damage}; segment {id} could not be repaired now: {why}; start the other members, make the \
+                         archive reachable, or copy the file from a member or a backup while this node is stopped"
+                    );
+                    let error = Error::new(damage.code(), what);
+                    Err(damage.retry_delay().into_iter().fold(error, Error::retry_after))
+                }
                 _ => Ok(()),
             },
             // It has been stopped.
@@ -183,8 +218,9 @@ impl Repairs {
 }
 
 /// Begins a repair, or joins the one that runs; none where there is no other place.
-fn begin(inner: &Arc<Inner>, id: SegmentId) -> Option<watch::Receiver<Outcome>> {
-    let sources = (inner.elsewhere)();
+fn begin(inner: &Arc<Inner>, id: SegmentId, of: Damage) -> Option<watch::Receiver<Outcome>> {
+    let mut sources = (inner.elsewhere)();
+    sources.retain(|source| of == Damage::OfFile || !source.is_archive());
     let mut state = inner.state.lock();
     if sources.is_empty() || state.is_stopped {
         return None;
@@ -200,7 +236,7 @@ fn begin(inner: &Arc<Inner>, id: SegmentId) -> Option<watch::Receiver<Outcome>> 
     let repair = {
         let inner = Arc::clone(inner);
         async move {
-            let result = inner.repair(id, &sources).await;
+            let result = inner.repair(id, of, &sources).await;
             let mut state = inner.state.lock();
             match (&result, state.repairs.get_mut(&id)) {
                 (Err(error), Some((_, failed))) => {
@@ -218,18 +254,20 @@ fn begin(inner: &Arc<Inner>, id: SegmentId) -> Option<watch::Receiver<Outcome>> 
 }
 
 impl Inner {
-    async fn repair(&self, id: SegmentId, sources: &[Box<dyn SegmentSource>]) -> Result<()> {
+    async fn repair(&self, id: SegmentId, of: Damage, sources: &[Box<dyn SegmentSource>]) -> Result<()> {
         let segments = self.sealed.segments();
         let segment = usize::try_from(id.0).ok().and_then(|at| segments.get(at));
         let segment =
             segment.ok_or_else(|| Error::new(Code::NotFound, format!("there is no segment {id}")))?;
         let wanted = segment.summary();
-        let Err(damage) = without_blocking_others(wanted.file_bytes as usize, || segment.verify(|_| ()))
-        else {
+        if of == Damage::OfObject && segment.stub().is_some() {
+            tracing::warn!(segment = %id, "a segment cannot be read in the archive: another member is asked for it");
+        } else {
+            let verified = without_blocking_others(wanted.file_bytes as usize, || segment.verify(|_| ()));
             // Whoever was at the old file has only now said so; or the disk has thought better of it.
-            return Ok(());
-        };
-        tracing::warn!(segment = %id, %damage, "a sealed segment is damaged: it is taken from elsewhere");
+            let Err(damage) = verified else { return Ok(()) };
+            tracing::warn!(segment = %id, %damage, "a sealed segment is damaged: it is taken from elsewhere");
+        }
         let mut said = Vec::new();
         for source in sources {
             match self.take(&**source, wanted).await {
@@ -247,43 +285,76 @@ impl Inner {
 
     /// Takes a segment from one place, and puts it in the place of the damaged file.
     async fn take(&self, source: &dyn SegmentSource, wanted: &SegmentSummary) -> Result<()> {
-        let (io, dir) = (self.sealed.io(), self.sealed.dir());
-        let (partial, path) = (dir.join(partial_name(wanted.id())), dir.join(file_name(wanted.id())));
+        let place =
+            Place { io: &**self.sealed.io(), dir: self.sealed.dir(), free_bytes_min: self.free_bytes_min };
+        let (file, path) = place.make_room(wanted.id(), wanted.file_bytes)?;
+        let fetched = source.fetch(wanted, &file, &path).await;
+        let is_wanted = |segment: &Segment| match segment.summary() == wanted {
+            true => Ok(()),
+            false => Err(Error::new(Code::Corrupt, "it is not the segment that was here")),
+        };
+        place.settle(wanted.id(), &*file, fetched, is_wanted)?;
+        self.sealed.replace(wanted.id())
+    }
+}
+
+/// Where segments are, and how one that was fetched takes the place of a damaged one.
+pub(super) struct Place<'a> {
+    pub(super) io: &'a dyn Io,
+    pub(super) dir: &'a Path,
+    /// Free space to leave on the disk: the log needs it more.
+    pub(super) free_bytes_min: u64,
+}
+
+impl Place<'_> {
+    /// The file, and its path, to fetch a segment of so many bytes into, beside what is there of it.
+    ///
+    /// # Errors
+    /// [`Code::DiskFull`], [`Code::Io`].
+    pub(super) fn make_room(&self, id: SegmentId, bytes: u64) -> Result<(Arc<dyn File>, PathBuf)> {
+        let Self { io, dir, free_bytes_min } = *self;
+        let partial = dir.join(partial_name(id));
         let doing = |what: &str| format!("{what} {}", partial.display());
         let free = io.free_bytes(dir).map_err(|e| Error::io(doing("looking for space for"), &e))?;
-        if free.saturating_sub(self.free_bytes_min) < wanted.file_bytes {
-            let what = format!("its {} bytes would leave too little free space", wanted.file_bytes);
+        if free.saturating_sub(free_bytes_min) < bytes {
+            let what = format!("its {bytes} bytes would leave too little free space");
             return Err(Error::new(Code::DiskFull, what));
         }
         // An older one may have pages that a failed sync lost and that look clean: never write over it.
-        remove(&**io, &partial)?;
+        remove(io, &partial)?;
         let file = io.open(&partial, OpenMode::Buffered).map_err(|e| Error::io(doing("creating"), &e))?;
-        let fetched = match source.fetch(wanted, &file, &partial).await {
-            Ok(()) => without_blocking_others(wanted.file_bytes as usize, || {
-                file.sync().map_err(|e| Error::io(doing("syncing"), &e))?;
-                self.verify(&partial, wanted)
-            }),
-            Err(error) => Err(error),
+        Ok((file, partial))
+    }
+
+    /// Gives what was fetched the segment's name, durably, once every byte of it is verified and `is_wanted` agrees.
+    /// What becomes of its stub is for the caller. Blocks.
+    ///
+    /// # Errors
+    /// What `fetched` says, or `is_wanted`; [`Code::Corrupt`] when it is not whole; [`Code::Io`]. What was there before
+    /// is as it was, unless the disk fails in naming the new one.
+    pub(super) fn settle(
+        &self,
+        id: SegmentId,
+        file: &dyn File,
+        fetched: Result<()>,
+        is_wanted: impl FnOnce(&Segment) -> Result<()>,
+    ) -> Result<()> {
+        let Self { io, dir, .. } = *self;
+        let (partial, path) = (dir.join(partial_name(id)), dir.join(file_name(id)));
+        let check = || {
+            file.sync().map_err(|e| Error::io(format!("syncing {}", partial.display()), &e))?;
+            let segment = Segment::open(io, &partial, Arc::new(BlockCache::new(CACHE_BYTES)))?;
+            is_wanted(&segment)?;
+            segment.verify(|_| ())
         };
-        if let Err(error) = fetched {
+        if let Err(error) = fetched.and_then(|()| without_blocking_others(HEAVY_BYTES, check)) {
             // What is left of it is removed by the next try or the next start.
-            let _ = remove(&**io, &partial);
+            let _ = remove(io, &partial);
             return Err(error);
         }
         let named = |e| Error::io(format!("naming {}", path.display()), &e);
         io.rename(&partial, &path).map_err(named)?;
         // From here on a start finds the whole file; until its name lasts, it may find the damaged one.
-        io.sync_dir(dir).map_err(named)?;
-        self.sealed.replace(wanted.id())
-    }
-
-    /// Checks every byte of a fetched file, and that it is the segment that was here.
-    fn verify(&self, path: &Path, wanted: &SegmentSummary) -> Result<()> {
-        const CACHE_BYTES: u64 = 1 << 20;
-        let segment = Segment::open(&**self.sealed.io(), path, Arc::new(BlockCache::new(CACHE_BYTES)))?;
-        if segment.summary() != wanted {
-            return Err(Error::new(Code::Corrupt, "it is not the segment that was here"));
-        }
-        segment.verify(|_| ())
+        io.sync_dir(dir).map_err(named)
     }
 }

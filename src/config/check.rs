@@ -3,7 +3,10 @@
 //! Each key's own bounds are in the table; these rules need two keys, so they are judged when all
 //! layers are merged, and name both.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+};
 
 use super::{
     FREE_BYTES_BESIDE_LOG,
@@ -43,6 +46,15 @@ pub fn check(settings: &Settings) -> Result<()> {
     check_founding(settings)
 }
 
+/// Whether an archive would be mixed up with a node's own files.
+fn is_among_own_files(archive_dir: &Path, data_dir: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    match absolute(archive_dir).strip_prefix(absolute(data_dir)) {
+        Ok(within) => !within.starts_with("archive"),
+        Err(_) => false,
+    }
+}
+
 /// A restart must find room on a disk that is full to clients.
 fn check_free_space(settings: &Settings) -> Result<()> {
     let wal = &settings.config.wal;
@@ -65,6 +77,29 @@ fn check_archive(settings: &Settings) -> Result<()> {
     let storage = &settings.config.storage;
     let s3 = &storage.s3;
     let refuse = |name: &str, why: &str| Err(invalid(format!("{} {why}", said(settings, name))));
+    if storage.tiering.local_bytes_max > 0 && !storage.tiering.enable_auto_archival {
+        return refuse(
+            "storage.tiering.local_bytes_max",
+            "needs storage.tiering.enable_auto_archival = true: files leave for an archive; accepted without it is 0. \
+             What has left before is read all the same",
+        );
+    }
+    for name in ["node.data_dir", "storage.archive_dir"] {
+        let path =
+            if name == "node.data_dir" { &settings.config.node.data_dir } else { &storage.archive_dir };
+        if path.to_string_lossy().contains("://") {
+            return refuse(
+                name,
+                "is no directory of this machine: accepted is a path; a bucket is named by storage.s3.bucket",
+            );
+        }
+    }
+    if is_among_own_files(&storage.archive_dir, &settings.config.node.data_dir) {
+        return refuse(
+            "storage.archive_dir",
+            "is where the node keeps its own files: accepted within node.data_dir is archive, and any other directory",
+        );
+    }
     if s3.access_key_id.is_empty() != s3.secret_access_key.is_empty() {
         return refuse(
             "storage.s3.access_key_id",

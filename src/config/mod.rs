@@ -191,9 +191,9 @@ pub struct S3Config {
 /// `[storage.tiering]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct TieringConfig {
-    /// Whether a leader archives sealed segments. Default true.
+    /// Whether a leader archives sealed segments. What has left is read without that, too. Default true.
     pub enable_auto_archival: bool,
-    /// How long a leader waits, at most, before it tries again what the archive has refused. Default 60.
+    /// How long a node waits, at most, before it tries again what the archive has refused. Default 60.
     pub archival_check_interval_secs: u64,
     /// Whether archived segments are compressed. Default true.
     pub enable_compression: bool,

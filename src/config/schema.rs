@@ -491,7 +491,8 @@ pub static KEYS: &[Key] = &[
     key!(
         storage.tiering.enable_auto_archival,
         Kind::Bool,
-        "Whether the leader copies sealed segments to the archive."
+        "Whether the leader copies sealed segments to the archive. While none does, no file leaves a node; what has left is \
+         read from there all the same."
     ),
     key!(
         storage.tiering.local_bytes_max,
@@ -508,7 +509,8 @@ pub static KEYS: &[Key] = &[
     key!(
         storage.tiering.archival_check_interval_secs,
         int(1, INT_MAX),
-        "How long the leader waits, at most, before it tries again what the archive has refused."
+        "How long a node waits, at most, before it tries again what the archive has refused: copies, and files that \
+         were to leave."
     ),
     key!(
         storage.tiering.enable_compression,

@@ -19,6 +19,7 @@ use crate::{
     proof::key::Signer,
     raft::Consensus,
     sealed::thaw::ColdStore,
+    segment::parse_stub_name,
     state::State,
     wal::Driver,
 };
@@ -28,6 +29,9 @@ const DIR: &str = "archive";
 
 /// Where a segment is packed, in the data directory.
 pub(super) const STAGING_FILE: &str = "archiving.pack";
+
+/// Which store was archived into, in the data directory.
+const KNOWN_FILE: &str = "archive.known";
 
 /// A store that nobody has asked anything yet, or why there can be none.
 pub(super) type Opened = Result<Arc<dyn Store>, StoreError>;
@@ -64,7 +68,9 @@ impl Archiving {
         gauge: Arc<Gauge>,
     ) -> Result<Self> {
         let tiering = &config.storage.tiering;
-        let Some(store) = store else { return Ok(Self::off(Progress::off())) };
+        let Some(store) = store.filter(|_| tiering.enable_auto_archival) else {
+            return Ok(Self::off(Progress::off()));
+        };
         let opened = store.and_then(|store| {
             let cluster = LedgerId::parse(identity.cluster()).ok_or_else(|| {
                 let what =
@@ -119,6 +125,7 @@ impl Archiving {
         let options = Options {
             packing: packing(tiering.enable_compression, tiering.compression_level),
             staging: config.node.data_dir.join(STAGING_FILE),
+            known: config.node.data_dir.join(KNOWN_FILE),
             free_bytes_min: config.wal.disk_free_bytes_min,
             retry_max: Duration::from_secs(tiering.archival_check_interval_secs),
         };
@@ -126,10 +133,16 @@ impl Archiving {
     }
 }
 
-/// The store of the archive; none for a node that archives nothing.
+/// The store of the archive; none for a node that neither archives nor has anything there alone.
 pub(super) fn store(env: &Env, config: &Config, identity: &Identity) -> Option<Opened> {
+    // What has left is read also where nothing more is copied.
+    let has_left = || {
+        let names = env.io.list(&config.node.data_dir.join("segments")).unwrap_or_default();
+        names.iter().any(|name| parse_stub_name(name).is_some())
+    };
+    let is_needed = config.storage.tiering.enable_auto_archival || has_left();
     // An embedded ledger is its program's to copy.
-    if !config.storage.tiering.enable_auto_archival || identity.embedded {
+    if !is_needed || identity.embedded {
         return None;
     }
     Some(match config.storage.s3.bucket.is_empty() {
@@ -144,7 +157,7 @@ pub(super) fn cold_store(store: Option<&Opened>) -> ColdStore {
         Some(store) => store.clone(),
         None => {
             let what =
-                "this node has no archive by its configuration: set storage.tiering.enable_auto_archival";
+                "this ledger has no archive, and was started with all that it has here: start it again";
             Err(StoreError::new(Trouble::Denied, what))
         }
     }
@@ -160,7 +173,10 @@ fn directory(config: &Config) -> PathBuf {
 fn place(config: &Config) -> String {
     match config.storage.s3.bucket.as_str() {
         "" => directory(config).display().to_string(),
-        bucket => format!("s3://{bucket}"),
+        bucket => [&format!("s3://{bucket}"), config.storage.s3.prefix.as_str()]
+            .join("/")
+            .trim_end_matches('/')
+            .to_owned(),
     }
 }
 

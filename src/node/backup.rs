@@ -6,8 +6,8 @@
 //!
 //! Sealed segments never change, so nothing has to be stopped or locked, and a copy that has been made before only gets
 //! what is new; they are taken in order, so that a copy is the beginning of a ledger whenever it breaks off. What is not
-//! sealed yet, the signing key and the index are left out; a segment whose records are in the archive alone is not copied
-//! from there, the archive being a copy. A signed checkpoint may lie beside the segments.
+//! sealed yet, the signing key and the index are left out; a segment whose records are in the archive alone is copied from
+//! there. A signed checkpoint may lie beside the segments.
 //!
 //! Takes a directory to copy into, and segments of whoever has them: [`backup`] those of a directory, `scribe backup`
 //! those of a server. It does not own whether the ledger is whole: `scribe verify` says that of the copy, as of the
@@ -15,19 +15,22 @@
 
 use std::{
     collections::BTreeSet,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use super::identity;
 use crate::{
-    archive::object::unpack,
+    archive::{Epoch, ObjectRef, object::unpack},
     env::{File, Io, OpenMode},
     error::{Code, Error, Result},
     segment::{
-        BlockCache, Segment, SegmentSummary, file_name, is_unfinished, parse_name, partial_name, remove,
+        BlockCache, Segment, SegmentSummary, StubObject, file_name, is_unfinished, parse_name, partial_name,
+        remove,
     },
     types::{SegmentId, Seq},
-    verify::{CHECKPOINT_FILE, Listing},
+    verify::{CHECKPOINT_FILE, COPY_LOCK_FILE, Listing},
 };
 
 const CACHE_BYTES: u64 = 1 << 20;
@@ -54,56 +57,73 @@ pub struct Backup {
     there: BTreeSet<SegmentId>,
     cache: Arc<BlockCache>,
     done: BackedUp,
+    _lock: Box<dyn Send + Sync>,
 }
 
 impl Backup {
-    /// Opens the copy of a ledger that has so many segments in `original`, or begins one.
+    /// Opens the copy of a ledger, or begins one. Nobody else does until this is dropped.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`] when the directory holds other things, or more segments; [`Code::Io`].
-    pub fn open(io: &Arc<dyn Io>, to: &Path, (segments, original): (u64, &str)) -> Result<Self> {
+    /// [`Code::InvalidConfig`] when the directory holds other things, is a running node's, or somebody else is copying
+    /// into it; [`Code::Io`].
+    pub fn open(io: &Arc<dyn Io>, to: &Path) -> Result<Self> {
         let failed = |what: &str, e| Error::io(format!("{what} {}", to.display()), &e);
+        let refused = |what: &str| Error::new(Code::InvalidConfig, format!("{} {what}", to.display()));
+        let parent = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = io.list(parent).unwrap_or_default();
+        if beside.iter().any(|name| name == identity::FILE) {
+            return Err(refused("is within the data directory of a node: copy into a directory of its own"));
+        }
         io.create_dir_all(to).map_err(|e| failed("creating", e))?;
+        let lock = io.lock(&to.join(COPY_LOCK_FILE)).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => refused("is being copied into: wait for the other backup to end"),
+            _ => failed("locking", e),
+        })?;
         let names = io.list(to).map_err(|e| failed("listing", e))?;
         let is_ours = |name: &String| {
             parse_name(name).is_some()
                 || is_unfinished(name)
-                || [CHECKPOINT_FILE, CHECKPOINT_DRAFT].contains(&name.as_str())
+                || [CHECKPOINT_FILE, CHECKPOINT_DRAFT, COPY_LOCK_FILE].contains(&name.as_str())
         };
         if let Some(other) = names.iter().find(|name| !is_ours(name)) {
-            let what = format!(
-                "{} holds {other}, which is no segment: copy into a directory of its own",
-                to.display()
-            );
-            return Err(Error::new(Code::InvalidConfig, what));
+            return Err(refused(&format!(
+                "holds {other}, which is no segment: copy into a directory of its own"
+            )));
         }
         let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| parse_name(name)).collect();
-        if there.last().is_some_and(|last| last.0 >= segments) {
-            let what = format!(
-                "{} has more segments than {original}: it is no copy of it, or that is behind others",
-                to.display()
-            );
-            return Err(Error::new(Code::InvalidConfig, what));
-        }
         // What was begun of the segment that comes next is gone on with.
         let next = (0..).map(SegmentId).find(|id| !there.contains(id)).map(partial_name);
         for name in names.iter().filter(|name| is_unfinished(name) && next.as_ref() != Some(name)) {
             remove(&**io, &to.join(name))?;
         }
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        Ok(Self { io: io.clone(), to: to.to_path_buf(), there, cache, done: BackedUp::default() })
+        Ok(Self {
+            io: io.clone(),
+            to: to.to_path_buf(),
+            there,
+            cache,
+            done: BackedUp::default(),
+            _lock: lock,
+        })
     }
 
-    /// Whether the copy has the segment with this digest.
+    /// Whether the copy has the segment with this digest. One that cannot be opened any more it does not have.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`] when it has another one; [`Code::Corrupt`] when what it has is damaged; [`Code::Io`].
+    /// [`Code::InvalidConfig`] when it has another one; [`Code::Io`].
     pub fn has(&mut self, id: SegmentId, digest: &[u8; 32]) -> Result<bool> {
         if !self.there.contains(&id) {
             return Ok(false);
         }
         let path = self.to.join(file_name(id));
-        let segment = Segment::open(&*self.io, &path, self.cache.clone())?;
+        let segment = match Segment::open(&*self.io, &path, self.cache.clone()) {
+            Err(error) if error.code() == Code::Corrupt => {
+                tracing::warn!(%error, "what the copy has is damaged: it is copied again");
+                remove(&*self.io, &path)?;
+                return Ok(false);
+            }
+            opened => opened?,
+        };
         if segment.summary().digest != *digest {
             let what = format!("{} is of another ledger: copy into a directory of its own", path.display());
             return Err(Error::new(Code::InvalidConfig, what));
@@ -168,43 +188,67 @@ impl Backup {
         write().map_err(|e| Error::io(format!("writing the checkpoint into {}", self.to.display()), &e))
     }
 
-    /// What it has now.
-    #[must_use]
-    pub const fn done(&self) -> BackedUp {
-        self.done
+    /// What it has now, where `original` has no more segments.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`] when the copy has more.
+    pub fn done(&self, original: impl fmt::Display) -> Result<BackedUp> {
+        match self.there.last() {
+            Some(last) if last.0 >= self.done.segments => Err(Error::new(
+                Code::InvalidConfig,
+                format!(
+                    "{} has more segments than {original}, which is behind, or not what was copied before",
+                    self.to.display()
+                ),
+            )),
+            _ => Ok(self.done),
+        }
     }
 }
 
-/// Brings a copy up to what is sealed in a data directory, or in a directory of segments.
+/// Writes the file of a segment whose records are in the archive alone, by its object and its digest.
+pub type FromObject<'a> = &'a dyn Fn(&ObjectRef, &[u8; 32], Arc<dyn File>) -> Result<()>;
+
+/// Brings a copy up to what is sealed in a data directory, or in a directory of segments. What has left that for the
+/// archive comes `from_object`.
 ///
 /// # Errors
 /// [`Code::Malformed`] when there is no ledger; [`Code::InvalidConfig`] when the copy is of another one, or its
-/// directory holds other things; [`Code::Corrupt`] when a segment is damaged; [`Code::Io`], [`Code::DiskFull`]. What
-/// has been copied until then stays.
-pub fn backup(io: &Arc<dyn Io>, data_dir: &Path, to: &Path) -> Result<BackedUp> {
+/// directory holds other things; [`Code::Corrupt`] when a segment is damaged; [`Code::Unavailable`] when records are in
+/// an archive that nobody has named; [`Code::Io`], [`Code::DiskFull`]. What has been copied until then stays.
+pub fn backup(
+    io: &Arc<dyn Io>,
+    data_dir: &Path,
+    to: &Path,
+    from_object: Option<FromObject<'_>>,
+) -> Result<BackedUp> {
     let from = Listing::of(&**io, data_dir)?;
-    let mut copy = Backup::open(io, to, (from.segments, &data_dir.display().to_string()))?;
+    let mut copy = Backup::open(io, to)?;
     for id in (0..from.segments).map(SegmentId) {
         let original = from.open(&**io, id.0, copy.cache.clone())?;
         let digest = original.summary().digest;
         if !copy.has(id, &digest)? {
-            if original.stub().is_some() {
-                return Err(cold(id, data_dir));
-            }
             let file = copy.partial(id)?;
             file.set_len(0).map_err(|e| Error::io(format!("writing into {}", to.display()), &e))?;
-            unpack(&original, file)?;
+            match (original.stub(), from_object) {
+                (None, _) => unpack(&original, file)?,
+                (Some(StubObject { epoch, bytes, hash }), Some(from_object)) => {
+                    let object = ObjectRef { epoch: Epoch(*epoch), segment: id, bytes: *bytes, hash: *hash };
+                    from_object(&object, &digest, file)?;
+                }
+                (Some(_), None) => return Err(cold(id, data_dir)),
+            }
             copy.keep(id, &digest)?;
         }
     }
-    Ok(copy.done())
+    copy.done(data_dir.display())
 }
 
 /// Why a segment cannot be copied.
 fn cold(id: SegmentId, data_dir: &Path) -> Error {
     let what = format!(
-        "the records of segment {id} are in the archive alone, and not in {}: copy the archive, or restore it into a \
-         directory (scribe restore) and copy that",
+        "the records of segment {id} are in the archive alone, and not in {}: name the archive with --archive DIR or \
+         --archive s3://bucket/prefix, or copy the running node, which reads it, with --server URL",
         data_dir.display()
     );
     Error::new(Code::Unavailable, what)

@@ -1,4 +1,4 @@
-//! Making a node's directory out of an archive.
+//! Making a node's directory out of an archive, or of a copy of a ledger's segments.
 //!
 //! ```text
 //! begin     LOCK ─► restoring, durable: what is restored, who it will be
@@ -12,8 +12,11 @@
 //! segments, a log that goes on behind the newest, an identity. Until the identity is there, no node starts, and a
 //! restore that was killed is begun again: what is in place is verified again and stays.
 //!
-//! Takes an archive that is being verified, gives a directory. It does not own the verification, which hands each
-//! segment over ([`Keeper`]), nor what is shown of it.
+//! Takes an archive that is being verified, which hands each segment over ([`Keeper`]), or a copy, whose segments are
+//! put in place first ([`Restore::copy`]) and verified there; gives a directory. It does not own the verification, nor
+//! what is shown of it, nor what is known of the ledger before ([`Origin`]).
+
+mod origin;
 
 use std::{
     io::ErrorKind,
@@ -23,13 +26,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
+pub use self::origin::Origin;
 use super::{
     claim::remove_files,
     identity::{self, DIRECTORY_FORMAT, Identity},
     lock,
 };
 use crate::{
-    archive::{Entry, Epoch, LedgerId, object::unpack},
+    archive::{Entry, Epoch, object::unpack},
     env::{Env, OpenMode},
     error::{Code, Error, Result},
     proof::{Hash, frontier::Frontier, growth::Growth, leaf::Leaf},
@@ -40,11 +44,11 @@ use crate::{
     },
     state::{self, boundary::Boundary, link::Link},
     types::{LogId, LogIndex, NodeId, Op, SegmentId, Seq},
-    verify::{Archived, Keeper, Report},
+    verify::{self, Keeper, Report},
     wal::{Wal, WalOptions},
 };
 
-const FILE: &str = "restoring";
+const FILE: &str = verify::RESTORING_FILE;
 
 const DRAFT: &str = "restoring.tmp";
 
@@ -60,10 +64,7 @@ pub struct Restore {
     env: Env,
     data_dir: PathBuf,
     plan: Plan,
-    /// The manifest's last entry.
-    last: Entry,
-    /// The cluster that archived it, where it is known.
-    archived_by: Option<LedgerId>,
+    origin: Origin,
     cache: Arc<BlockCache>,
     _lock: Box<dyn Send + Sync>,
 }
@@ -80,7 +81,7 @@ pub struct Restored {
 /// What the file says: what is restored, and who it will be. A line each, BLAKE3 of them (hex) in the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
-    /// The archive's marker, and the epoch whose manifest is followed.
+    /// What it is restored from, so that another one is not taken for it.
     from: String,
     epoch: u32,
     cluster: String,
@@ -125,20 +126,13 @@ fn list(env: &Env, dir: &Path) -> Result<Vec<String>> {
 }
 
 impl Restore {
-    /// Takes a directory, empty or of a restore of the same archive that did not end, for the node with this id.
+    /// Takes a directory, empty or of a restore of the same origin that did not end, for the node with this id.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`] for any other directory; [`Code::Malformed`] for an archive without records;
-    /// [`Code::Io`], [`Code::DiskFull`].
-    pub fn begin(env: &Env, data_dir: &Path, node_id: NodeId, archived: &Archived) -> Result<Self> {
+    /// [`Code::InvalidConfig`] for any other directory; [`Code::Io`], [`Code::DiskFull`].
+    pub fn begin(env: &Env, data_dir: &Path, node_id: NodeId, origin: Origin) -> Result<Self> {
         let dir = data_dir.display();
         let refused = |what: String| Err(Error::new(Code::InvalidConfig, what));
-        let (Some(last), Some(epoch)) = (archived.entries().last(), archived.next_epoch()) else {
-            return Err(Error::new(
-                Code::Malformed,
-                "the archive holds no segments: there is nothing to restore",
-            ));
-        };
         env.io.create_dir_all(data_dir).map_err(|e| Error::io(format!("creating {dir}"), &e))?;
         let names = list(env, data_dir)?;
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
@@ -151,16 +145,11 @@ impl Restore {
             end(env, data_dir)?;
             return refused(format!("{dir} is restored already: start a node on it"));
         }
-        let from = format!(
-            "{} epoch {}",
-            archived.marker().encode().trim_end().replace('\n', ", "),
-            archived.epoch().0
-        );
         let plan = if has(FILE) {
             let plan = read(env, data_dir)?;
-            if (&plan.from, plan.node_id) != (&from, node_id) {
+            if (&plan.from, plan.node_id) != (&origin.from, node_id) {
                 return refused(format!(
-                    "{dir} is an unfinished restore for node {} of another archive ({}): choose another directory",
+                    "{dir} is an unfinished restore for node {} of another archive or copy ({}): choose another directory",
                     plan.node_id, plan.from
                 ));
             }
@@ -168,20 +157,23 @@ impl Restore {
         } else {
             let rng = &env.rng;
             let cluster = format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64());
-            let plan = Plan { from, epoch: epoch.0, cluster, node_id, incarnation: rng.next_u64().max(1) };
+            let incarnation = rng.next_u64().max(1);
+            let plan =
+                Plan { from: origin.from.clone(), epoch: origin.next_epoch.0, cluster, node_id, incarnation };
             write(env, data_dir, &plan)?;
             plan
         };
         // From here on the directory is this restore's.
-        let (env, last, archived_by) = (env.clone(), last.clone(), archived.cluster());
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        let restore =
-            Self { env, data_dir: data_dir.to_path_buf(), plan, last, archived_by, cache, _lock: lock };
+        let (env, data_dir) = (env.clone(), data_dir.to_path_buf());
+        let restore = Self { env, data_dir, plan, origin, cache, _lock: lock };
         restore.tidy()?;
         Ok(restore)
     }
 
-    fn segments(&self) -> PathBuf {
+    /// Where its segments are put.
+    #[must_use]
+    pub fn segments(&self) -> PathBuf {
         self.data_dir.join("segments")
     }
 
@@ -190,7 +182,7 @@ impl Restore {
         let dir = self.segments();
         self.env.io.create_dir_all(&dir).map_err(|e| Error::io(format!("creating {}", dir.display()), &e))?;
         for name in list(&self.env, &dir)? {
-            let is_behind = parse_name(&name).is_some_and(|id| id > self.last.object.segment);
+            let is_behind = parse_name(&name).is_some_and(|id| id > self.origin.last);
             if is_behind || is_unfinished(&name) {
                 remove(&*self.env.io, &dir.join(name))?;
             }
@@ -208,15 +200,14 @@ impl Restore {
     /// [`Code::Corrupt`] for a last segment without a state to go on from; [`Code::Io`], [`Code::DiskFull`].
     pub async fn finish(&self, report: &Report, wal: WalOptions) -> Result<Restored> {
         let dir = self.segments();
-        let last =
-            Segment::open(&*self.env.io, &dir.join(file_name(self.last.object.segment)), self.cache.clone())?;
+        let last = Segment::open(&*self.env.io, &dir.join(file_name(self.origin.last)), self.cache.clone())?;
         let summary = last.summary();
-        if (summary.digest, summary.end_seq) != (self.last.digest, report.records) {
+        if (summary.digest, summary.end_seq) != (self.origin.digest, report.records) {
             return Err(Error::new(Code::Internal, "the last segment is not the one that was verified"));
         }
         let boundary = Boundary::decode(&summary.boundary)?;
         let link = Link {
-            ledger: self.last.ledger.to_string(),
+            ledger: self.origin.ledger.to_string(),
             epoch: self.plan.epoch,
             origin: self.old_origin(report, &boundary),
             size: report.records.0,
@@ -248,11 +239,11 @@ impl Restore {
     /// The name of the log that is gone on from: as it was signed, or else as its keys are called. Either may be of an
     /// epoch before, where the last one has not signed anything that is archived: a default name tells.
     fn old_origin(&self, report: &Report, boundary: &Boundary) -> String {
-        let Epoch(epoch) = self.last.epoch;
+        let Epoch(epoch) = self.origin.epoch;
         let is_its = |name: &String| !name.starts_with("scribe/") || name.ends_with(&format!("/{epoch}"));
         let signed = report.checkpoints.iter().max_by_key(|note| note.size).map(|note| note.origin.clone());
         let named = || boundary.signers.last().map(|signer| signer.key.name().to_owned());
-        let cluster = self.archived_by.unwrap_or(self.last.ledger);
+        let cluster = self.origin.cluster.unwrap_or(self.origin.ledger);
         let by_default = || format!("scribe/{cluster}/{epoch}");
         signed.filter(is_its).or_else(|| named().filter(is_its)).unwrap_or_else(by_default)
     }
@@ -333,9 +324,26 @@ impl Restore {
     }
 }
 
-impl Keeper for Restore {
-    fn at_hand(&self, entry: &Entry) -> Result<Option<Segment>> {
-        let path = self.segments().join(file_name(entry.object.segment));
+impl Restore {
+    /// Puts the segments of a copy in place that are not there yet, each block checked on the way. All of them are to be
+    /// verified where they are then.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] with the first file of the copy that is damaged; [`Code::Io`], [`Code::DiskFull`].
+    pub fn copy(&self, copy: &verify::Plan) -> Result<()> {
+        for number in 0..copy.segments() {
+            let original = copy.segment(number)?;
+            let (id, digest) = (original.summary().id(), original.summary().digest);
+            if self.in_place(id)?.is_none_or(|there| there.summary().digest != digest) {
+                self.put(id, &original)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment that an earlier try has put in place; none where its ends are damaged.
+    fn in_place(&self, id: SegmentId) -> Result<Option<Segment>> {
+        let path = self.segments().join(file_name(id));
         match self.env.io.open(&path, OpenMode::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(format!("opening {}", path.display()), &error)),
@@ -343,17 +351,17 @@ impl Keeper for Restore {
         }
         match Segment::open(&*self.env.io, &path, self.cache.clone()) {
             Err(error) if error.code() == Code::Corrupt => {
-                tracing::warn!(%error, "what was in place is damaged: it is fetched again");
+                tracing::warn!(%error, "what was in place is damaged: it is written again");
                 Ok(None)
             }
             opened => opened.map(Some),
         }
     }
 
-    fn keep(&self, entry: &Entry, segment: &Segment) -> Result<()> {
+    /// Writes a segment's file.
+    fn put(&self, id: SegmentId, segment: &Segment) -> Result<()> {
         let (dir, io) = (self.segments(), &*self.env.io);
-        let (partial, path) =
-            (dir.join(partial_name(entry.object.segment)), dir.join(file_name(entry.object.segment)));
+        let (partial, path) = (dir.join(partial_name(id)), dir.join(file_name(id)));
         remove(io, &partial)?;
         let failed = |e| Error::io(format!("writing {}", path.display()), &e);
         let file = io.open(&partial, OpenMode::Buffered).map_err(failed)?;
@@ -361,12 +369,25 @@ impl Keeper for Restore {
         io.sync_dir(&dir).map_err(failed)?;
         unpack(segment, file)?;
         let written = Segment::open(io, &partial, self.cache.clone())?;
-        if written.summary().digest != entry.digest {
+        if written.summary().digest != segment.summary().digest {
             return Err(Error::new(Code::Internal, format!("{} became another segment", path.display())));
         }
         io.rename(&partial, &path).map_err(failed)?;
         // From here on it is in place; after the next line, also behind a crash.
         io.sync_dir(&dir).map_err(failed)
+    }
+}
+
+impl Keeper for Restore {
+    fn at_hand(&self, entry: &Entry) -> Result<Option<Segment>> {
+        self.in_place(entry.object.segment)
+    }
+
+    fn keep(&self, entry: &Entry, segment: &Segment) -> Result<()> {
+        if segment.summary().digest != entry.digest {
+            return Err(Error::new(Code::Internal, "another segment was verified than is kept"));
+        }
+        self.put(entry.object.segment, segment)
     }
 }
 

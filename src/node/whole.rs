@@ -6,15 +6,16 @@
 //! proven ────────┘
 //! ```
 //!
-//! Takes a directory whose lock is held, gives its log and its segments, read and not changed. A start that refuses
-//! here leaves the disk as it was, so that whoever brings back what is missing finds the node as it was, too. It does
-//! not own what is wrong within a log or a segment: those say so themselves.
+//! Takes a directory whose lock is held, gives its log and its segments, read and not changed, but for segments that
+//! cannot be opened and are brought back from elsewhere ([`segments`]). A start that refuses here leaves the disk as it
+//! was, so that whoever brings back what is missing finds the node as it was, too. It does not own what is wrong within
+//! a log or a segment: those say so themselves.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::signing;
 use crate::{
-    cluster::switch::Switch,
+    cluster::{reinstate::Reinstate, switch::Switch},
     config::Config,
     env::{Env, Io},
     error::{Code, Error, Result},
@@ -25,7 +26,7 @@ use crate::{
     wal::{RecoveredWal, Wal, WalOptions},
 };
 
-/// Reads log, segments and what is known of both. `switch` knows of segments that were fetched, which the log does not
+/// Reads the log and what is known of it and of the `segments`. `switch` knows of segments that were fetched, which the log does not
 /// reach yet.
 ///
 /// # Errors
@@ -33,11 +34,10 @@ use crate::{
 pub fn read(
     env: &Env,
     data_dir: &Path,
-    sealed_options: SealedOptions,
+    segments: &FoundSegments,
     wal_options: WalOptions,
     switch: &Switch,
-) -> Result<(RecoveredWal, FoundSegments, Option<Witnessed>)> {
-    let segments = Sealed::find(env.io.clone(), data_dir, sealed_options)?;
+) -> Result<(RecoveredWal, Option<Witnessed>)> {
     let expected = Witnessed::read(&*env.io, data_dir)?;
     let wal_dir = data_dir.join("wal");
     let names = env.io.list(&wal_dir);
@@ -50,7 +50,7 @@ pub fn read(
         let names = env.io.list(data_dir);
         let names = names.map_err(|e| Error::io(format!("listing {}", data_dir.display()), &e))?;
         let had_begun = names.iter().any(|name| name == signing::FILE);
-        check_first_start(data_dir, had_begun, &segments, expected)?;
+        check_first_start(data_dir, had_begun, segments, expected)?;
     }
     let log = Wal::recover(env, &wal_dir, wal_options)?;
     if !was_fetched {
@@ -59,7 +59,29 @@ pub fn read(
     if let Some(expected) = expected {
         check_log(data_dir, &log, expected)?;
     }
-    Ok((log, segments, expected))
+    Ok((log, expected))
+}
+
+/// Reads the segments of a data directory. Those that cannot be opened are brought back first; how many that were.
+///
+/// # Errors
+/// As [`Sealed::find`] and [`Reinstate::segment`].
+pub async fn segments(
+    env: &Env,
+    data_dir: &Path,
+    options: SealedOptions,
+    reinstate: &Reinstate<'_>,
+) -> Result<(FoundSegments, u64)> {
+    let mut tried = BTreeSet::new();
+    loop {
+        match Sealed::find(env.io.clone(), data_dir, options) {
+            Ok(found) => return Ok((found, tried.len() as u64)),
+            Err(damage) => match damage.damaged_segment() {
+                Some(id) if tried.insert(id) => reinstate.segment(id, &damage).await?,
+                _ => return Err(damage),
+            },
+        }
+    }
 }
 
 /// Whether a directory without a log may begin one: a node's first start may have been cut off.

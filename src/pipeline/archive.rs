@@ -21,21 +21,32 @@
 //! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
+mod decide;
+mod known;
+mod lost;
 mod work;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 pub use self::apart::Apart;
-use self::work::{Added, Staging, add, probed, read};
+use self::{
+    decide::{Seen, Step, decide},
+    known::Known,
+    work::{Added, Staging, add, look, probed, read},
+};
 use super::gauge::Gauge;
 use crate::{
     archive::{
         Epoch, LedgerId, Manifest, Progress, Store, Tip,
         fence::Claim,
         marker::StoreId,
+        probe::try_out,
         progress::{Condition, Failure},
     },
     env::{Io, Rng},
@@ -87,9 +98,11 @@ pub struct Options {
     pub packing: Packing,
     /// The file on this node's disk that a segment is packed into.
     pub staging: PathBuf,
+    /// The file that says which store this node has archived into.
+    pub known: PathBuf,
     /// Free space of that disk below which nothing is packed: it is the log's.
     pub free_bytes_min: u64,
-    /// The longest time between two tries.
+    /// The longest time between two tries, and between two looks at a store that has nothing to do.
     pub retry_max: Duration,
 }
 
@@ -110,64 +123,6 @@ pub struct Archive {
     is_read: bool,
 }
 
-/// What decides what is to be done.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    epoch: Epoch,
-    /// The ledger is there to stay: one without records may still make way for another, whose archive this is then.
-    stays: bool,
-    /// Whose archive it is to be.
-    is_known: bool,
-    is_seen: bool,
-    is_probed: bool,
-    leads: bool,
-    is_read: bool,
-    tip: Tip,
-    /// One past the newest segment that is sealed here.
-    sealed: u64,
-    /// One past the newest that may be archived.
-    ready: u64,
-    /// What the log says.
-    archived: Archived,
-}
-
-/// What is to be done next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Rest,
-    /// See whether the store answers.
-    See,
-    /// Find out which ledger this is.
-    Learn,
-    /// Find out what the store is.
-    Probe,
-    /// Claim the archive, and read what the manifest has.
-    Read,
-    /// Tell all members.
-    Say(Archived),
-    /// Archive this segment.
-    Add(SegmentId),
-}
-
-fn decide(seen: &Seen) -> Step {
-    let Seen { tip, epoch, .. } = seen;
-    let said = Archived::before(epoch.0, tip.next, tip.end_seq);
-    match seen {
-        Seen { stays: false, is_seen: false, .. } => Step::See,
-        Seen { stays: false, .. } => Step::Rest,
-        Seen { is_known: false, .. } => Step::Learn,
-        Seen { is_probed: false, .. } => Step::Probe,
-        Seen { leads: false, .. } => Step::Rest,
-        Seen { is_read: false, .. } => Step::Read,
-        // A leader before this one may have archived what is not sealed here yet.
-        Seen { archived, sealed, .. } if tip.next.0 > archived.end && tip.next.0 <= *sealed => {
-            Step::Say(said)
-        }
-        Seen { ready, .. } if tip.next.0 < *ready => Step::Add(tip.next),
-        _ => Step::Rest,
-    }
-}
-
 impl Archive {
     /// Archives what is sealed where this member leads.
     #[must_use]
@@ -183,13 +138,19 @@ impl Archive {
         // What a crash has left; it is written over otherwise.
         let _ = remove(&*self.on.io, &self.options.staging);
         let mut retry = RETRY_MIN;
+        let mut look_at = Instant::now() + self.options.retry_max;
         loop {
-            let step = self.next();
-            if step == Step::Rest {
-                sleep(PAUSE).await;
-                continue;
-            }
-            match self.act(step).await {
+            let step = match self.next() {
+                Step::Rest if Instant::now() < look_at => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                Step::Rest => Step::Look,
+                step => step,
+            };
+            let done = self.act(step).await;
+            look_at = Instant::now() + self.options.retry_max;
+            match done {
                 Ok(()) => {
                     retry = RETRY_MIN;
                     if self.on.progress.note_ok() != Condition::Ok {
@@ -243,10 +204,18 @@ impl Archive {
         match step {
             Step::Rest => Ok(()),
             Step::See => {
-                let store = self.on.store.clone();
-                // What is there is for the probe to judge.
-                let _page = self.on.apart.run(async move { Ok(store.list("", None).await?) }).await?;
+                let Footing { store, rng, apart, .. } = &self.on;
+                let (own, rng) = (store.clone(), rng.clone());
+                let warnings = apart.run(async move { Ok(try_out(&*own, &*rng).await?) }).await?;
+                warn(store.place(), &warnings);
                 self.is_seen = true;
+                Ok(())
+            }
+            Step::Look => {
+                let look = look(self.on.store.clone(), self.store);
+                if !self.on.apart.run(look).await? {
+                    self.other_store();
+                }
                 Ok(())
             }
             Step::Learn => self.learn().await,
@@ -285,13 +254,21 @@ impl Archive {
 
     async fn probe(&mut self) -> Result<()> {
         let ledger = self.manifest()?.ledger();
-        let Footing { store, rng, apart, .. } = &self.on;
-        let report = apart.run(probed(store.clone(), ledger, rng.clone())).await?;
-        for warning in &report.warnings {
-            tracing::warn!(archive = store.place(), "{warning}");
-        }
+        let Footing { store, rng, apart, io, .. } = &self.on;
+        let known = Known { io: io.clone(), path: self.options.known.clone() };
+        let has_left = self.on.state.sealed().segments().iter().any(|segment| segment.stub().is_some());
+        let report = apart.run(probed(store.clone(), ledger, rng.clone(), (known, has_left))).await?;
+        warn(store.place(), &report.warnings);
         self.goes_on_in(report.store);
         Ok(())
+    }
+
+    /// It is probed like any other: it may be another ledger's.
+    fn other_store(&mut self) {
+        let archive = self.on.store.place();
+        tracing::warn!(archive, "another store has taken the archive's place");
+        self.store = None;
+        self.is_read = false;
     }
 
     /// What is known of another store says nothing of this one.
@@ -307,7 +284,8 @@ impl Archive {
         let (store, claim) = (self.on.store.clone(), self.claim());
         let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
-        let (tip, objects) = self.on.apart.run(read((store, claim), manifest, tip, segments)).await?;
+        let (tip, objects) =
+            self.on.apart.run(read((store, claim), manifest, tip, segments, self.staging())).await?;
         self.on.progress.note_objects(self.tip.next, objects);
         self.tip = tip;
         self.is_read = true;
@@ -331,19 +309,13 @@ impl Archive {
         let before = id.0.checked_sub(1).and_then(at).map_or([0; 32], |before| before.summary().digest);
         let bytes = segment.summary().file_bytes;
         let _stay = self.on.gauge.enter(1, bytes);
-        let staging = Staging {
-            io: self.on.io.clone(),
-            path: self.options.staging.clone(),
-            packing: self.options.packing,
-            free_bytes_min: self.options.free_bytes_min,
-        };
         let add = add(
             (self.on.store.clone(), self.store, self.claim()),
             self.manifest()?,
             self.tip,
             (segment.clone(), before),
             self.checkpoint(segment)?,
-            staging,
+            self.staging(),
         );
         match self.on.apart.run(add).await? {
             Added::Archived { tip, object, is_new } => {
@@ -354,16 +326,18 @@ impl Archive {
                 self.tip = tip;
                 tracing::debug!(%id, object = %object.name(), bytes = object.bytes, "a segment is archived");
             }
-            Added::OtherStore(store) => {
-                let archive = self.on.store.place();
-                tracing::warn!(
-                    archive,
-                    "another store has taken the archive's place: it is archived into anew"
-                );
-                self.goes_on_in(store);
-            }
+            Added::OtherStore => self.other_store(),
         }
         Ok(())
+    }
+
+    fn staging(&self) -> Staging {
+        Staging {
+            io: self.on.io.clone(),
+            path: self.options.staging.clone(),
+            packing: self.options.packing,
+            free_bytes_min: self.options.free_bytes_min,
+        }
     }
 
     /// What this member vouches for at a segment's end. Only where the segment itself names its key: who has the archive
@@ -408,59 +382,8 @@ impl Archive {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn leader() -> Seen {
-        Seen {
-            epoch: Epoch::FIRST,
-            stays: true,
-            is_known: true,
-            is_seen: true,
-            is_probed: true,
-            leads: true,
-            is_read: true,
-            tip: tip(2),
-            sealed: 5,
-            ready: 4,
-            archived: archived(2),
-        }
-    }
-
-    fn tip(next: u64) -> Tip {
-        Tip { next: SegmentId(next), end_seq: Seq(next * 10), digest: [1; 32] }
-    }
-
-    fn archived(end: u64) -> Archived {
-        Archived::before(1, SegmentId(end), Seq(end * 10))
-    }
-
-    #[test]
-    fn what_is_done_next_follows_from_what_is_seen() {
-        let leader = leader();
-        for (seen, step) in [
-            (leader, Step::Add(SegmentId(2))),
-            (Seen { tip: tip(3), ..leader }, Step::Say(archived(3))),
-            (Seen { tip: tip(4), archived: archived(4), ..leader }, Step::Rest),
-            // Its own store has less than the one of the leader before it.
-            (Seen { tip: tip(1), archived: archived(3), ..leader }, Step::Add(SegmentId(1))),
-            // The leader before it had sealed more.
-            (Seen { tip: tip(6), ..leader }, Step::Rest),
-            (Seen { is_read: false, ..leader }, Step::Read),
-            (Seen { leads: false, ..leader }, Step::Rest),
-            (Seen { leads: false, is_read: false, is_probed: false, ..leader }, Step::Probe),
-            (Seen { is_known: false, is_read: false, is_probed: false, ..leader }, Step::Learn),
-            (Seen { stays: false, is_probed: false, ..leader }, Step::Rest),
-            // What another epoch has archived elsewhere is not what this one has.
-            (Seen { epoch: Epoch(2), ..leader }, Step::Add(SegmentId(2))),
-            (
-                Seen { epoch: Epoch(2), tip: tip(3), ..leader },
-                Step::Say(Archived::before(2, SegmentId(3), Seq(30))),
-            ),
-            (Seen { stays: false, is_probed: false, is_seen: false, ..leader }, Step::See),
-        ] {
-            assert_eq!(decide(&seen), step, "{seen:?}");
-        }
+fn warn(archive: &str, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(archive, "{warning}");
     }
 }

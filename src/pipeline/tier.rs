@@ -78,7 +78,7 @@ pub struct Tier {
     on: TierFooting,
     options: TierOptions,
     ledger: Option<LedgerId>,
-    /// Whose objects are damaged: later ones are tried before them.
+    /// Whose objects are damaged: all others are tried before them.
     left: BTreeSet<SegmentId>,
     /// What was said last of why nothing leaves.
     said: Option<String>,
@@ -130,12 +130,13 @@ impl Tier {
         let mut is_marked = false;
         let mut forget_at = Instant::now() + self.options.retry_max;
         loop {
-            if Instant::now() >= forget_at {
-                // Somebody may have put it right.
+            let due = self.due();
+            if due.is_none() && Instant::now() >= forget_at {
+                // Somebody may have put them right. Not before all others had their turn: one that is damaged for good
+                // would hold them up for good.
                 self.left.clear();
                 forget_at = Instant::now() + self.options.retry_max;
             }
-            let due = self.due();
             let done = match (is_marked, due) {
                 (false, _) => self.mark().await.map(|marked| is_marked = marked),
                 (true, Some(id)) => self.evict(id).await,
@@ -149,12 +150,14 @@ impl Tier {
                     }
                 }
                 Err(error) => {
-                    if let Some(id) = due.filter(|_| error.code() == Code::Corrupt) {
-                        self.left.insert(id);
-                    }
                     self.say(&error);
-                    sleep(retry).await;
-                    retry = retry.saturating_mul(2).min(self.options.retry_max);
+                    if let Some(id) = due.filter(|_| is_marked && error.code() == Code::Corrupt) {
+                        self.left.insert(id);
+                        sleep(retry_min).await;
+                    } else {
+                        sleep(retry).await;
+                        retry = retry.saturating_mul(2).min(self.options.retry_max);
+                    }
                 }
             }
         }

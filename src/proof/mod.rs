@@ -26,6 +26,7 @@ pub mod hash;
 pub mod inclusion;
 pub mod key;
 pub mod leaf;
+pub mod link;
 pub mod memory;
 pub mod merkle_map;
 pub mod note;

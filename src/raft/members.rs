@@ -15,9 +15,10 @@ use openraft::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Consensus, Refusal, words};
+use super::{Consensus, Refusal, codec, words};
 use crate::{
     error::{Code, Error, Result},
+    state::boundary::Boundary,
     types::NodeId,
 };
 
@@ -45,6 +46,15 @@ pub enum Change {
     Replace(BTreeSet<NodeId>),
     /// Takes members out.
     Remove(BTreeSet<NodeId>),
+}
+
+/// The members that a segment's boundary names, for whoever needs them before consensus runs.
+///
+/// # Errors
+/// [`Code::Corrupt`] when it names none.
+pub fn members_in(boundary: &Boundary) -> Result<BTreeMap<NodeId, Member>> {
+    let (membership, _) = codec::decode_stored_membership(&boundary.membership)?;
+    Ok(membership.membership().nodes().map(|(id, member)| (*id, member.clone())).collect())
 }
 
 /// Between two looks whether leadership has passed.

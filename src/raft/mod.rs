@@ -1,4 +1,4 @@
-//! Consensus: openraft over our log, for one voter now and shaped for many.
+//! Consensus: openraft over our log.
 //!
 //! ```text
 //! propose ─► openraft core ─► log_store ─► wal          durable
@@ -22,11 +22,14 @@ mod members;
 mod network;
 mod purge;
 mod read_index;
+mod replay;
 mod responder;
 mod rpc;
 mod sabotage;
+mod standing;
 pub mod state_machine;
 mod tell;
+mod types;
 mod words;
 
 use std::{
@@ -39,9 +42,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use openraft::{
-    Config, EntryPayload, Instant as _, Raft, RaftTypeConfig, ServerState, SnapshotPolicy,
+    Config, Raft, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
     raft::{
@@ -56,9 +58,12 @@ use tokio::{sync::watch, time::Instant};
 pub use self::{
     anew::begin_anew,
     behind::{Ahead, TooFarAhead},
-    members::{Change, Member},
+    members::{Change, Member, members_in},
+    replay::check_continues,
     sabotage::Sabotage,
+    standing::Positions,
     state_machine::{Boundaries, Boundary, Replica},
+    types::{Proposal, TypeConfig},
 };
 use self::{
     behind::{Behind, Offer},
@@ -67,8 +72,11 @@ use self::{
     network::Peers,
     purge::{Keep, purge_what_is_sealed},
     read_index::ReadIndex,
+    replay::replay,
     responder::OnAnswer,
+    standing::{member, standing},
     state_machine::StateMachine,
+    types::{Entry, LogId, Payload, Vote},
 };
 use crate::{
     config,
@@ -76,75 +84,8 @@ use crate::{
     error::{Code, Error, Result},
     state::outcome::Outcome,
     types::NodeId,
-    wal::{self, Wal, WalState},
+    wal::Wal,
 };
-
-/// An entry on its way through Raft.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Proposal {
-    /// A kind byte and an archive, see `state::entry`.
-    pub bytes: Bytes,
-    /// Nobody else waits where it was proposed. A hint to the log there, not a part of the entry: see
-    /// [`Wal::append_here`].
-    pub alone: bool,
-}
-
-impl From<Bytes> for Proposal {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, alone: false }
-    }
-}
-
-impl fmt::Debug for Proposal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.bytes.len())
-    }
-}
-
-impl fmt::Display for Proposal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from seq {}, {} skips", self.first_seq, self.skipped.len())
-    }
-}
-
-/// The types openraft is generic over.
-#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
-pub struct TypeConfig {}
-
-impl RaftTypeConfig for TypeConfig {
-    type D = Proposal;
-    type R = Outcome;
-    type NodeId = NodeId;
-    type Node = Member;
-    type Term = u64;
-    // Textbook Raft: at most one leader a term, so a log id is (term, index).
-    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
-    type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Proposal, NodeId, Member>;
-    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
-    // Seeded from our own `Rng`, so that a simulated run can be played again.
-    type AsyncRuntime = DeterministicRng<TokioRuntime>;
-    type Responder<T>
-        = OnAnswer<T>
-    where
-        T: openraft::OptionalSend + 'static;
-    type Batch<T>
-        = openraft::impls::InlineBatch<T>
-    where
-        T: openraft::OptionalSend + 'static;
-    type ErrorSource = openraft::impls::BoxedErrorSource;
-}
-
-type Entry = <TypeConfig as RaftTypeConfig>::Entry;
-type Payload = <TypeConfig as RaftTypeConfig>::Payload;
-type Vote = <TypeConfig as RaftTypeConfig>::Vote;
-type LogId = openraft::alias::LogIdOf<TypeConfig>;
 
 /// How fresh a read has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,29 +109,6 @@ pub enum Refusal {
     },
     /// It may be in the log, now or later.
     Unknown(String),
-}
-
-/// What a member is to its cluster right now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Positions {
-    /// `leader`, `follower`, `candidate`, `learner`; `shutdown` after it has stopped.
-    pub role: &'static str,
-    /// The leader, if known.
-    pub leader_id: Option<NodeId>,
-    /// Current term.
-    pub term: u64,
-    /// One past the last log index in this member's log.
-    pub proposed: u64,
-    /// One past the last log index known to be on a quorum's disks.
-    pub committed: u64,
-    /// One past the last log index applied here.
-    pub applied: u64,
-    /// The voters of the newest membership.
-    pub voters: Vec<NodeId>,
-    /// Everyone in it.
-    pub members: BTreeMap<NodeId, Member>,
-    /// Where others stand in the log: one past the last entry that each is known to have. Only of a leader.
-    pub replicated: BTreeMap<NodeId, u64>,
 }
 
 /// One member of the group. Cheap to clone.
@@ -384,37 +302,6 @@ impl Consensus {
         }
     }
 
-    /// Where it stands.
-    #[must_use]
-    pub fn positions(&self) -> Positions {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = &metrics.membership_config;
-        let one_past = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index + 1);
-        Positions {
-            role: match metrics.state {
-                ServerState::Leader => "leader",
-                ServerState::Follower => "follower",
-                ServerState::Candidate => "candidate",
-                ServerState::Learner => "learner",
-                ServerState::Shutdown => "shutdown",
-            },
-            leader_id: metrics.current_leader,
-            term: metrics.current_term,
-            proposed: metrics.last_log_index.map_or(0, |index| index + 1),
-            committed: one_past(&metrics.local_committed),
-            applied: one_past(&metrics.last_applied),
-            voters: membership.voter_ids().collect(),
-            members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
-            replicated: metrics
-                .replication
-                .iter()
-                .flatten()
-                .map(|(id, matching)| (*id, matching.as_ref().map_or(0, |id| id.index + 1)))
-                .collect(),
-        }
-    }
-
     /// The leader whose log begins behind this member's end, each time it says so.
     #[must_use]
     pub fn too_far_ahead(&self) -> TooFarAhead {
@@ -432,75 +319,6 @@ impl Consensus {
     #[must_use]
     pub const fn id(&self) -> NodeId {
         self.me
-    }
-
-    /// Whether it leads, by what this member knows.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.raft.is_leader()
-    }
-
-    /// Whether it leads and a quorum has answered lately, as far as that is known. A leader that is cut off goes on to
-    /// lead until it hears of another; what it proposes then is of unknown outcome for as long.
-    #[must_use]
-    pub fn can_commit(&self) -> bool {
-        if !self.raft.is_leader() || self.sole_voter.load(Ordering::Acquire) {
-            return self.raft.is_leader();
-        }
-        let answered = self.raft.metrics().borrow_watched().last_quorum_acked;
-        answered.is_none_or(|answered| answered.elapsed() < self.silence_max)
-    }
-
-    /// Whether somebody leads who can: this member with a quorum that answers it, or another that was heard no longer ago
-    /// than members wait before they stand for election.
-    #[must_use]
-    pub fn is_led(&self) -> bool {
-        match self.raft.server_metrics().borrow_watched().current_leader {
-            None => false,
-            Some(leader) if leader == self.me => self.can_commit(),
-            Some(_) => self.heard.leader_within(self.silence_max),
-        }
-    }
-
-    /// Whether a member answers this leader: it has, to what was sent no longer ago than others wait before they elect
-    /// somebody.
-    #[must_use]
-    pub fn is_answered_by(&self, id: NodeId) -> bool {
-        id == self.me || self.heard.has_answered_within(self.silence_max, id)
-    }
-
-    /// Whether a member had this id and has left: then nobody has it any more.
-    #[must_use]
-    pub fn was_removed(&self, id: NodeId) -> bool {
-        self.removed.borrow().contains(&id)
-    }
-
-    /// The ids of all that have left, as this member has applied them.
-    #[must_use]
-    pub fn removed(&self) -> watch::Receiver<BTreeSet<NodeId>> {
-        self.removed.clone()
-    }
-
-    /// Who leads, by what this member knows, and where that member is reached.
-    #[must_use]
-    pub fn leader(&self) -> Option<(NodeId, Member)> {
-        let leader = self.raft.server_metrics().borrow_watched().current_leader?;
-        Some((leader, member(&self.raft, leader)?))
-    }
-
-    /// Waits until another member than `old` leads, by what this one knows.
-    pub async fn led_by_other_than(&self, old: NodeId) {
-        let mut metrics = self.raft.server_metrics();
-        loop {
-            let leader = metrics.borrow_watched().current_leader;
-            if leader.is_some_and(|leader| leader != old) {
-                return;
-            }
-            if metrics.changed().await.is_err() {
-                // Consensus has stopped: nobody will.
-                std::future::pending::<()>().await;
-            }
-        }
     }
 
     /// Waits until consensus has stopped and says why; `None` after [`Consensus::stop`].
@@ -528,75 +346,4 @@ impl Consensus {
 async fn stand_for_election_from(raft: Raft<TypeConfig, StateMachine>, lease_end: Instant) {
     tokio::time::sleep_until(lease_end).await;
     raft.runtime_config().elect(true);
-}
-
-/// A member's term, and the configurations that each need a quorum.
-fn standing(raft: &Raft<TypeConfig, StateMachine>) -> (u64, Vec<BTreeSet<NodeId>>) {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    (metrics.current_term, metrics.membership_config.membership().get_joint_config().clone())
-}
-
-/// Where a member is reached, if it is one.
-fn member(raft: &Raft<TypeConfig, StateMachine>, id: NodeId) -> Option<Member> {
-    raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).cloned()
-}
-
-/// Checks that a log goes on where the newest sealed segment ends, whose last entry is `newest`.
-///
-/// # Errors
-/// [`Code::Corrupt`] when entries are missing between them.
-pub fn check_continues(log: &WalState, newest: Option<wal::LogId>) -> Result<()> {
-    let WalState { first, last, .. } = *log;
-    let lost = |what: String| {
-        Err(Error::new(
-            Code::Corrupt,
-            format!(
-                "{what}: files of the write-ahead log or of segments are missing; restore them from a backup; nothing \
-                 was changed"
-            ),
-        ))
-    };
-    match newest {
-        None if first.0 > 0 => {
-            lost(format!("the log begins at entry {first}, and no segment holds what was before"))
-        }
-        Some(log) if first.0 > log.index.0 + 1 => lost(format!(
-            "the log begins at entry {first}, and the newest segment ends with entry {}",
-            log.index
-        )),
-        Some(log) if last.is_none_or(|last| last < log) => {
-            lost(format!("the log ends before entry {}, with which the newest segment ends", log.index))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Applies what the log knows to be committed, a few megabytes at a time: openraft's own replay reads 64
-/// entries whatever their size.
-fn replay(wal: &Wal, log: &LogStore, state_machine: &mut StateMachine, sabotage: Sabotage) -> Result<()> {
-    const CHUNK_BYTES: usize = 8 << 20;
-    let WalState { committed, last, .. } = wal.state();
-    // A member may know that more is committed than it has on disk itself: the rest comes from its peers.
-    let end = committed.min(last).map_or(0, |id| id.index.0 + 1);
-    let mut next = state_machine.applied().map_or(0, |id| id.index + 1);
-
-    while next < end {
-        let entries =
-            log.entries(next, end, CHUNK_BYTES).map_err(|e| Error::io("reading the log for replay", &e))?;
-        if entries.is_empty() {
-            return Err(Error::new(
-                Code::Corrupt,
-                format!("the log is known to be committed up to index {end} but entry {next} is not in it"),
-            ));
-        }
-        for entry in entries {
-            next = entry.log_id.index + 1;
-            if sabotage.replay_twice && next == end {
-                state_machine.apply_entry(entry.clone())?;
-            }
-            state_machine.apply_entry(entry)?;
-        }
-    }
-    Ok(())
 }

@@ -134,7 +134,8 @@ fn open_segments(io: &dyn Io, dir: &Path, cache: &Arc<BlockCache>) -> Result<Vec
                      the archive",
                     missing.display()
                 ),
-            ));
+            )
+            .of_damage(Some(expected)));
         }
         let segment = Segment::open_in(io, dir, id, Arc::clone(cache))?;
         check_follows(

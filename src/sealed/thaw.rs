@@ -7,27 +7,32 @@
 //! ```
 //!
 //! Takes the blocks that an error names, gives them held in memory, where the read finds them that is made again. A
-//! block that is not what was sealed is fetched once more, and then is an error that names the object: nothing wrong
-//! gets past this. Downloads go on when the reader who wanted them has gone. Bounded are their number, the memory of
+//! block that is not what was sealed is fetched once more, and then is an error that names the object, and the segment as
+//! damaged: another member may have it. Nothing wrong gets past this. A request that stands still is made once more
+//! beside it, because a store that has lost track of one answers the next. Downloads go on when the reader who wanted
+//! them has gone. Bounded are their number, the memory of
 //! all that is on its way or held, and how long a reader waits. It does not own the copies (`archive::cold`), nor when
 //! a read is made again.
 
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::future::select_ok;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::Sealed;
@@ -35,7 +40,9 @@ use crate::{
     archive::{
         Epoch, ObjectRef, Store, StoreError,
         cold::{ColdCache, Held},
+        name::Name,
         object::read,
+        progress::Failure,
     },
     error::{Code, Error, Result},
     runtime::without_blocking_others,
@@ -54,6 +61,9 @@ const RUN_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes between two blocks that are rather fetched, too, than asked around: leaf hashes lie among records.
 const GAP_BYTES_MAX: u64 = 128 << 10;
+
+/// How long a request may stand still before it is made once more.
+const STILL: Duration = Duration::from_secs(3);
 
 /// How long a reader waits. The download goes on without him.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,8 +88,8 @@ struct Inner {
     downloads: AtomicU64,
     downloaded_bytes: AtomicU64,
     errors: AtomicU64,
-    /// Whether it was said that the archive gives nothing.
-    fails: AtomicBool,
+    /// What it gave last, if that was nothing, and when.
+    trouble: Mutex<Option<(Instant, Failure, String)>>,
 }
 
 #[derive(Default)]
@@ -97,7 +107,7 @@ struct Run {
     segment: Arc<Segment>,
     object: StubObject,
     blocks: Vec<ColdBlock>,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
 }
 
 /// What has been fetched since the start.
@@ -126,7 +136,7 @@ impl Thaw {
             downloads,
             downloaded_bytes,
             errors,
-            fails: AtomicBool::new(false),
+            trouble: Mutex::default(),
         }))
     }
 
@@ -138,6 +148,12 @@ impl Thaw {
             bytes: self.0.downloaded_bytes.load(Relaxed),
             errors: self.0.errors.load(Relaxed),
         }
+    }
+
+    /// What kept the last read from what is in the archive, and when.
+    #[must_use]
+    pub fn trouble(&self) -> Option<(Instant, Failure, String)> {
+        self.0.trouble.lock().clone()
     }
 
     /// Ends what is under way.
@@ -152,7 +168,8 @@ impl Thaw {
     /// Fetches blocks. A read that is made while what this gives is kept finds them, however full the cache is.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] with the reason: the store is away, the object is missing or damaged, it takes too long.
+    /// [`Code::Unavailable`] with the reason: the store is away, it takes too long; or the object is missing or damaged,
+    /// when the error is of its segment ([`Error::damaged_segment`]).
     pub async fn thaw(&self, blocks: &[ColdBlock]) -> Result<Vec<Arc<Held>>> {
         let Inner { sealed, store, .. } = &*self.0;
         let mut held = Vec::new();
@@ -178,7 +195,7 @@ impl Thaw {
                 }
             }
             for run in runs {
-                let store = store.as_ref().map_err(|error| self.0.cannot(&run.object, None, error))?;
+                let store = store.as_ref().map_err(|error| self.0.cannot(&run, error.clone().into()))?;
                 let (tell, outcome) = watch::channel(None);
                 for block in &run.blocks {
                     state.under_way.insert(*block, outcome.clone());
@@ -239,7 +256,9 @@ impl Inner {
         let stopped = |_| given_up();
         let decoded = |block: &ColdBlock| run.segment.block_bytes(block.block).unwrap_or_default();
         let bytes: u64 = run.blocks.iter().map(|block| u64::from(decoded(block))).sum();
-        let kib = ((bytes + (run.range.end - run.range.start)) >> 10).clamp(1, u64::from(MEMORY_KIB)) as u32;
+        // What is asked for twice may come twice.
+        let kib =
+            ((bytes + 2 * (run.range.end - run.range.start)) >> 10).clamp(1, u64::from(MEMORY_KIB)) as u32;
         let memory = Arc::new(self.memory.clone().acquire_many_owned(kib).await.map_err(stopped)?);
         let _slot = self.slots.acquire().await.map_err(stopped)?;
         let cache = self.sealed.cold();
@@ -251,13 +270,16 @@ impl Inner {
                 Ok(blocks) => break blocks,
                 Err(error) => {
                     self.errors.fetch_add(1, Relaxed);
+                    // The store answers, and will give nothing else later.
+                    let is_lost = matches!(error.code(), Code::Corrupt | Code::NotFound);
                     if error.code() != Code::Corrupt || tries_left == 0 {
-                        return Err(self.cannot(&run.object, Some(run), &error));
+                        let lost = is_lost.then(|| run.segment.summary().id());
+                        return Err(self.cannot(run, error).of_damage(lost));
                     }
                 }
             }
         };
-        self.fails.store(false, Relaxed);
+        *self.trouble.lock() = None;
         let keep = || {
             let kept = run.blocks.iter().zip(&rooms).zip(&blocks);
             kept.filter_map(|((_, room), bytes)| Some((room.as_ref()?, bytes)))
@@ -269,9 +291,9 @@ impl Inner {
     }
 
     /// One range of an object, decoded and checked.
-    async fn fetch(&self, store: &dyn Store, run: &Run) -> Result<Vec<bytes::Bytes>> {
+    async fn fetch(&self, store: &dyn Store, run: &Run) -> Result<Vec<Bytes>> {
         let name = object_ref(run).name();
-        let stored = read(store, &name, run.range.clone()).await?;
+        let stored = read_soon(store, &name, &run.range).await?;
         self.downloads.fetch_add(1, Relaxed);
         self.downloaded_bytes.fetch_add(stored.len() as u64, Relaxed);
         let decode = |block: &ColdBlock| {
@@ -289,19 +311,26 @@ impl Inner {
     }
 
     /// Why what is cold cannot be read now.
-    fn cannot(&self, object: &StubObject, run: Option<&Run>, error: &(impl fmt::Display + ?Sized)) -> Error {
+    fn cannot(&self, run: &Run, error: Error) -> Error {
         let place = self.store.as_ref().map_or("the archive", |store| store.place());
-        let name = run.map_or_else(
-            || format!("an object of epoch {}", object.epoch),
-            |run| object_ref(run).name().to_string(),
-        );
+        let name = object_ref(run).name();
         let what = format!(
             "what was asked for is in {name} in {place} alone, and cannot be read there now: {error}"
         );
-        if !self.fails.swap(true, Relaxed) {
+        let trouble = (Instant::now(), Failure::of(&error), what.clone());
+        if self.trouble.lock().replace(trouble).is_none() {
             tracing::warn!("{what}; this is said once until the archive gives something again");
         }
         Error::new(Code::Unavailable, what).retry_after(REST)
+    }
+}
+
+/// Reads a range. Where that stands still, whichever of two requests is answered first.
+async fn read_soon(store: &dyn Store, name: &Name, range: &Range<u64>) -> Result<Bytes> {
+    let mut first = Box::pin(read(store, name, range.clone()));
+    match timeout(STILL, &mut first).await {
+        Ok(done) => done,
+        Err(_) => Ok(select_ok([first, Box::pin(read(store, name, range.clone()))]).await?.0),
     }
 }
 

@@ -49,6 +49,7 @@ mod stub;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod whole_file;
 mod writer;
 
 pub use cache::{BlockCache, ColdBlocks};

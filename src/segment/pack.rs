@@ -49,7 +49,23 @@ impl Packer {
         out: &mut impl Write,
     ) -> io::Result<Self> {
         out.write_all(header)?;
-        Ok(Self { packing, end: HEADER_BYTES as u64, places: Vec::new() })
+        Ok(Self::behind_header(packing))
+    }
+
+    /// Goes on behind a header that is there.
+    pub(super) const fn behind_header(packing: Packing) -> Self {
+        Self { packing, end: HEADER_BYTES as u64, places: Vec::new() }
+    }
+
+    /// Where the last block so far ends.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Notes the next block, which is there.
+    pub(super) fn place(&mut self, place: Place) {
+        self.end = place.offset + u64::from(place.stored_bytes);
+        self.places.push(place);
     }
 
     /// Appends the next block.
@@ -60,8 +76,7 @@ impl Packer {
         let offset = align(self.end);
         out.write_all(&[0; 16][..(offset - self.end) as usize])?;
         out.write_all(stored)?;
-        self.places.push(Place { offset, stored_bytes: stored.len() as u32, codec: codec as u8 });
-        self.end = offset + stored.len() as u64;
+        self.place(Place { offset, stored_bytes: stored.len() as u32, codec: codec as u8 });
         Ok(())
     }
 

@@ -24,7 +24,6 @@ pub mod boundary;
 pub mod entry;
 mod idempotency;
 mod keys;
-pub mod link;
 mod memtable;
 mod newest;
 pub mod outcome;
@@ -34,6 +33,8 @@ mod segment;
 pub mod settings;
 pub mod signers;
 mod view;
+
+pub use crate::proof::link;
 
 use std::{
     ops::Range,

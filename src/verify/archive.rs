@@ -10,44 +10,45 @@
 //!                                                        chain ─► Report
 //! ```
 //!
+//! The walk is in `walk`; what is held against it besides the entries in `notes` (signed checkpoints) and `ends` (whether
+//! there was more than the manifest tells).
+//!
 //! Takes a store, gives a [`Report`] or the first thing that is wrong, by its object's name. Memory is an object for
 //! each thread (large ones lie in a file meanwhile), its keys, and the manifest's entries. There are two threads at
 //! least: while one object is on its way another one is verified. Objects that no entry names are left out and told.
 //!
 //! It does not own what becomes of a verified segment: a [`Keeper`] may put it somewhere, or have it already.
 
+mod ends;
+mod notes;
+mod walk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    thread,
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use self::{notes::Places, walk::Found};
 use super::{
-    chain::Chain,
-    directory::{CACHE_BYTES, Note, Progress, Report, TICK_RECORDS},
-    roots::Roots,
+    directory::{CACHE_BYTES, LeftBehind, Note, Progress, Report},
+    links,
 };
 use crate::{
     archive::{
         Cold, Entry, Epoch, LedgerId, Manifest, Marker, Store, Tip, Trouble,
         fence::{self, Claim},
-        fetched, layout, manifest,
+        layout,
+        manifest::{self, Fork},
     },
     error::{Code, Error, Result},
     proof::{Hash, checkpoint::Checkpoint, note},
-    segment::{BlockCache, Segment, SegmentSummary},
+    segment::{BlockCache, Segment},
+    types::{SegmentId, Seq},
 };
-
-/// Objects at once, at least: a slow store must not halve the speed.
-const THREADS_MIN: usize = 2;
 
 /// Objects that no entry names, told by name.
 const STRAY_NAMES_MAX: usize = 100;
@@ -95,6 +96,16 @@ pub struct Archived {
     cache: Arc<BlockCache>,
     /// Who may write to it.
     holder: Option<Claim>,
+    /// The newest epoch that has a manifest here.
+    newest: Epoch,
+    /// Where earlier epochs part from this one.
+    forks: Vec<(Epoch, Result<Fork>)>,
+    /// Later ones, which have claimed it or would be next, and have no manifest.
+    later: Vec<Epoch>,
+    /// Why there may be more than its entries tell.
+    open_end: Option<String>,
+    /// Where its checkpoints are, besides the newest.
+    checkpoints: Places,
 }
 
 impl Archived {
@@ -105,8 +116,28 @@ impl Archived {
     /// [`Code::Malformed`] when there is no archive; [`Code::Corrupt`] with the first object that is missing, damaged
     /// or out of place; others as the store's.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
+        Self::open_epoch(store, None).await
+    }
+
+    /// As [`Archived::open`], of an epoch that need not be the newest.
+    ///
+    /// # Errors
+    /// As [`Archived::open`]; [`Code::Malformed`] for an epoch that has not archived here.
+    pub async fn open_epoch(store: Arc<dyn Store>, epoch: Option<Epoch>) -> Result<Self> {
         let marker = read_marker(&*store).await?;
-        let epoch = manifest::newest_epoch(&*store).await?.unwrap_or(Epoch::FIRST);
+        let newest = manifest::newest_epoch(&*store).await?.unwrap_or(Epoch::FIRST);
+        let epoch = match epoch {
+            Some(epoch) if epoch == Epoch(0) || epoch > newest => {
+                let what = format!(
+                    "epoch {} has no manifest in {}: the newest is {}",
+                    epoch.0,
+                    store.place(),
+                    newest.0
+                );
+                return Err(Error::new(Code::Malformed, what));
+            }
+            chosen => chosen.unwrap_or(newest),
+        };
         let holder = fence::holder(&*store).await?;
         let manifest = Manifest::new(store.clone(), marker.ledger, epoch);
         let mut entries = Vec::new();
@@ -131,8 +162,37 @@ impl Archived {
         };
         let notes = notes.into_iter().map(named).collect();
         let unnamed = unnamed(&*store, epoch, &entries).await?;
+        let own = |id: SegmentId| {
+            entries.get(usize::try_from(id.0).ok()?).map(|entry| (entry.digest, entry.end_seq))
+        };
+        let forks = manifest.forks(own).await?;
+        let shared: Vec<_> = forks
+            .iter()
+            .filter_map(|(epoch, fork)| fork.as_ref().ok().map(|fork| (*epoch, fork.shared)))
+            .collect();
+        let checkpoints = notes::earlier(&manifest, &shared, tip.end_seq).await?;
+        let mut later: Vec<Epoch> = newest.0.checked_add(1).map(Epoch).into_iter().collect();
+        later.extend(holder.map(|holder| holder.epoch).filter(|claimed| !later.contains(claimed)));
+        // An earlier one was chosen by somebody who knows that there are others.
+        later.retain(|later| *later > newest && epoch == newest);
+        let open_end = ends::judge(&manifest, (tip.next, tip.end_seq), &later).await?;
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
-        Ok(Self { store, marker, epoch, entries, boundary, notes, unnamed, cache, holder })
+        Ok(Self {
+            store,
+            marker,
+            epoch,
+            entries,
+            boundary,
+            notes,
+            unnamed,
+            cache,
+            holder,
+            newest,
+            forks,
+            later,
+            open_end,
+            checkpoints,
+        })
     }
 
     /// Whose archive it is, and which one.
@@ -150,7 +210,7 @@ impl Archived {
     /// The epoch that a restore begins; `None` when there is no further one.
     #[must_use]
     pub fn next_epoch(&self) -> Option<Epoch> {
-        let newest = self.holder.map_or(self.epoch, |holder| holder.epoch.max(self.epoch));
+        let newest = self.holder.map_or(self.newest, |holder| holder.epoch.max(self.newest));
         newest.0.checked_add(1).map(Epoch)
     }
 
@@ -203,29 +263,24 @@ impl Archived {
     ) -> Result<Report> {
         let (notes, ahead): (Vec<&Note>, Vec<&Note>) =
             notes.iter().partition(|note| note.checkpoint.size() <= self.records());
-        let sizes = notes.iter().map(|note| note.checkpoint.size()).collect();
-        let (next, found) = (AtomicU64::new(0), Mutex::default());
-        let walk = Walk { archived: self, runtime, keeper, sizes, progress, next, found };
-        thread::scope(|scope| {
-            let mut started = Ok(());
-            for number in 0..threads.max(THREADS_MIN).min(self.entries.len()) {
-                let thread = thread::Builder::new().name("verify".to_owned());
-                match thread.spawn_scoped(scope, || walk.run()) {
-                    Err(error) if number == 0 => started = Err(Error::io("starting a thread", &error)),
-                    // Fewer take longer.
-                    _ => {}
-                }
+        // Whoever opens a segment knows the root at its end already.
+        let sizes = notes.iter().map(|note| note.checkpoint.size());
+        let mut sizes: Vec<u64> = sizes.filter(|size| self.root_at_end(*size).is_none()).collect();
+        sizes.sort_unstable();
+        let Found { roots, links, chain, raw_bytes, .. } =
+            walk::all(self, (runtime, threads), sizes, progress, keeper)?;
+        // Which names a log had before its last one is its operator's affair.
+        let newest: Vec<&Note> = notes.iter().copied().filter(|note| !note.is_earlier).collect();
+        links::check_order(&links, &newest, Some(&self.marker.ledger.to_string()))?;
+        let (mut checkpoints, mut earlier_checkpoints) = (Vec::new(), 0);
+        for note in notes {
+            let checked = note.check(self.known_root(note.checkpoint.size(), &roots).as_ref())?;
+            match note.is_earlier {
+                true => earlier_checkpoints += 1,
+                false => checkpoints.push(checked),
             }
-            started
-        })?;
-        let Found { roots, failed, chain, raw_bytes, .. } = walk.found.into_inner();
-        if let Some((_, error)) = failed {
-            return Err(error);
         }
-        let checkpoints = notes
-            .iter()
-            .map(|note| note.check(self.known_root(note.checkpoint.size(), &roots).as_ref()))
-            .collect::<Result<_>>()?;
+        let open_end = self.open_end(runtime)?;
         Ok(Report {
             records: chain.end_seq,
             segments: chain.segments,
@@ -240,15 +295,56 @@ impl Archived {
             unfinished: self.unnamed.clone(),
             stray: Vec::new(),
             wal: None,
+            earlier_checkpoints,
+            checkpoints_left_out: self.checkpoints.left_out,
+            open_end,
+            epoch: Some(self.epoch.0),
+            left_behind: self.left_behind(),
+            damaged_earlier: self.damaged_earlier(),
         })
     }
 
+    /// Records of earlier epochs that this one does not go on from.
+    fn left_behind(&self) -> Vec<LeftBehind> {
+        let forks = self.forks.iter().filter_map(|(_, fork)| fork.as_ref().ok());
+        let left = forks.filter(|fork| fork.leaves_records());
+        left.map(|fork| LeftBehind { epoch: fork.epoch.0, from: fork.shared, end: fork.end }).collect()
+    }
+
+    fn damaged_earlier(&self) -> Vec<String> {
+        let damaged = self.forks.iter().filter_map(|(_, fork)| fork.as_ref().err());
+        damaged.map(ToString::to_string).collect()
+    }
+
     fn known_root(&self, size: u64, roots: &BTreeMap<u64, Hash>) -> Option<Hash> {
-        let at_an_end = || self.entries.iter().find(|entry| entry.end_seq.0 == size);
         match size {
             0 => Some(Hash::EMPTY_ROOT),
-            _ => roots.get(&size).copied().or_else(|| at_an_end().map(|entry| Hash(entry.root_after))),
+            _ => roots.get(&size).copied().or_else(|| self.root_at_end(size)),
         }
+    }
+
+    /// The root of a tree that ends with a segment, as its entry says; it is true when the segment has been verified.
+    fn root_at_end(&self, size: u64) -> Option<Hash> {
+        let first = self.entries.partition_point(|entry| entry.end_seq.0 < size);
+        let entry = self.entries.get(first).filter(|entry| entry.end_seq.0 == size);
+        entry.map(|entry| Hash(entry.root_after))
+    }
+
+    /// Why there may be more, if it is still so: a node that was at it has come further by now.
+    fn open_end(&self, runtime: &Handle) -> Result<Option<String>> {
+        if self.open_end.is_none() {
+            return Ok(None);
+        }
+        let end = self.entries.last().map_or((SegmentId(0), Seq(0)), |last| {
+            (SegmentId(last.object.segment.0.saturating_add(1)), last.end_seq)
+        });
+        runtime.block_on(async {
+            let manifest = Manifest::new(self.store.clone(), self.marker.ledger, self.epoch);
+            if manifest.entry(end.0).await?.is_some() {
+                return Ok(None);
+            }
+            ends::judge(&manifest, end, &self.later).await
+        })
     }
 
     /// What errors call an entry's object.
@@ -284,126 +380,6 @@ async fn unnamed(store: &dyn Store, epoch: Epoch, entries: &[Entry]) -> Result<V
         match page.next {
             Some(next) if unnamed.len() < STRAY_NAMES_MAX => after = Some(next),
             _ => return Ok(unnamed),
-        }
-    }
-}
-
-/// What threads share.
-struct Walk<'a, K> {
-    archived: &'a Archived,
-    runtime: &'a Handle,
-    keeper: &'a K,
-    sizes: Vec<u64>,
-    progress: &'a Progress,
-    next: AtomicU64,
-    found: Mutex<Found>,
-}
-
-#[derive(Default)]
-struct Found {
-    roots: BTreeMap<u64, Hash>,
-    /// The first segment that is wrong, and how.
-    failed: Option<(u64, Error)>,
-    /// Where the segments end that have been verified without a gap.
-    chain: Chain,
-    /// Those behind a gap.
-    waiting: BTreeMap<u64, SegmentSummary>,
-    raw_bytes: u64,
-}
-
-impl<K: Keeper> Walk<'_, K> {
-    /// Verifies one segment after the other until none is left that comes before one that is wrong.
-    fn run(&self) {
-        loop {
-            let number = self.next.fetch_add(1, Relaxed);
-            let Some(entry) = usize::try_from(number).ok().and_then(|at| self.archived.entries.get(at))
-            else {
-                return;
-            };
-            if self.found.lock().failed.as_ref().is_some_and(|(first, _)| *first < number) {
-                return;
-            }
-            let outcome = self.segment(entry);
-            let mut found = self.found.lock();
-            match outcome {
-                Ok((summary, roots)) => {
-                    found.roots.extend(roots);
-                    found.raw_bytes = found.raw_bytes.saturating_add(summary.raw_bytes);
-                    found.waiting.insert(number, summary);
-                    self.follow(&mut found);
-                }
-                Err(error) => found.fail(number, error),
-            }
-        }
-    }
-
-    /// Goes on behind the last one without a gap.
-    fn follow(&self, found: &mut Found) {
-        loop {
-            let number = found.chain.segments;
-            let Some(summary) = found.waiting.remove(&number) else { return };
-            let path = self.archived.path(&self.archived.entries[number as usize]);
-            if let Err(error) = found.chain.follow(&summary, &path) {
-                return found.fail(number, error);
-            }
-        }
-    }
-
-    /// Verifies an entry's segment; what it says of itself, and the roots that checkpoints need.
-    fn segment(&self, entry: &Entry) -> Result<(SegmentSummary, Vec<(u64, Hash)>)> {
-        if let Some(segment) = self.keeper.at_hand(entry)? {
-            match self.verify(entry, &segment) {
-                Err(error) if error.code() == Code::Corrupt => {
-                    tracing::warn!(%error, "what was in place is damaged: it is fetched again");
-                }
-                outcome => return outcome,
-            }
-        }
-        let Archived { store, cache, .. } = self.archived;
-        let file = self.runtime.block_on(fetched::fetch(&**store, &entry.object))?;
-        let segment = Segment::from_file(file, &self.archived.path(entry), Arc::clone(cache))?;
-        let outcome = self.verify(entry, &segment)?;
-        self.keeper.keep(entry, &segment)?;
-        Ok(outcome)
-    }
-
-    fn verify(&self, entry: &Entry, segment: &Segment) -> Result<(SegmentSummary, Vec<(u64, Hash)>)> {
-        let summary = segment.summary();
-        let says = (entry.object.segment, entry.first_seq, entry.end_seq, entry.last_log, entry.digest);
-        let is = (summary.id(), summary.head.first_seq, summary.end_seq, summary.last_log, summary.digest);
-        if says != is || entry.root_after != summary.root_after {
-            let name = layout::entry(self.archived.epoch, entry.object.segment);
-            let what = format!(
-                "{name} in {} says other things of its segment than the segment does: one of them was put in the \
-                 place of another",
-                self.archived.store.place()
-            );
-            return Err(Error::new(Code::Corrupt, what));
-        }
-        let mut roots = Roots::new(&summary.frontier_before, summary.end_seq.0, &self.sizes);
-        let (mut seen, mut told) = (0, 0);
-        let verified = segment.verify(|leaf_hash| {
-            roots.leaf(leaf_hash);
-            seen += 1;
-            if seen - told == TICK_RECORDS {
-                self.progress.add(TICK_RECORDS);
-                told = seen;
-            }
-        });
-        if let Err(error) = verified {
-            self.progress.take_back(told);
-            return Err(error);
-        }
-        self.progress.add(seen - told);
-        let summary = SegmentSummary { high_subtrees: Vec::new(), boundary: Vec::new(), ..summary.clone() };
-        Ok((summary, roots.found()))
-    }
-}
-
-impl Found {
-    fn fail(&mut self, number: u64, error: Error) {
-        if self.failed.as_ref().is_none_or(|(first, _)| number < *first) {
-            self.failed = Some((number, error));
         }
     }
 }

@@ -17,20 +17,19 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
 };
-
-use parking_lot::Mutex;
 
 use super::{
     chain::Chain,
+    in_turn,
+    links::{self, Links},
     listing::{Listing, WalFiles},
     roots::Roots,
 };
 use crate::{
     env::Io,
     error::{Code, Error, Result},
-    proof::{Hash, ProofError, checkpoint::Checkpoint, key::VerifierKey, note},
+    proof::{Hash, ProofError, checkpoint::Checkpoint, key::VerifierKey, link::Link, note},
     segment::{BlockCache, Segment},
     types::{LogId, Seq, TimestampMs},
 };
@@ -47,6 +46,8 @@ pub struct Note {
     name: String,
     pub(super) checkpoint: Checkpoint,
     signers: Vec<String>,
+    /// An archive's, of which a newer one covers the same records: a report counts it.
+    pub(super) is_earlier: bool,
 }
 
 impl Note {
@@ -57,7 +58,12 @@ impl Note {
     pub fn read(name: &str, bytes: &[u8], keys: &[VerifierKey]) -> Result<Self, ProofError> {
         let (checkpoint, signers) = Checkpoint::open(&note::Note::parse(bytes)?, keys)?;
         let signers = signers.iter().map(|key| format!("{}+{}", key.name(), key.id())).collect();
-        Ok(Self { name: name.to_owned(), checkpoint, signers })
+        Ok(Self { name: name.to_owned(), checkpoint, signers, is_earlier: false })
+    }
+
+    /// The same, as one of an archive that a newer one covers.
+    pub(super) fn into_earlier(self) -> Self {
+        Self { is_earlier: true, ..self }
     }
 
     /// What a report says of it.
@@ -151,6 +157,10 @@ pub struct Report {
     pub file_bytes: u64,
     /// Checkpoints that agree with the records.
     pub checkpoints: Vec<CheckedNote>,
+    /// How many earlier ones of an archive agree, too.
+    pub earlier_checkpoints: u64,
+    /// How many further ones an archive has, older than those, which were not looked at.
+    pub checkpoints_left_out: u64,
     /// Checkpoints that cover more records than are here: nothing can be told of them yet.
     pub ahead: Vec<CheckedNote>,
     /// Segments that are not whole: no part of the ledger.
@@ -159,6 +169,25 @@ pub struct Report {
     pub stray: Vec<String>,
     /// The write-ahead log beside them, which was not looked into; none in a directory of segments alone.
     pub wal: Option<WalFiles>,
+    /// The epoch of an archive that this is of; none of files.
+    pub epoch: Option<u32>,
+    /// Why an archive may hold more than its manifest tells, where something says so.
+    pub open_end: Option<String>,
+    /// What earlier epochs of an archive hold that this one does not go on from.
+    pub left_behind: Vec<LeftBehind>,
+    /// What is damaged in earlier epochs of an archive, and not needed to read this one.
+    pub damaged_earlier: Vec<String>,
+}
+
+/// Records of an earlier epoch that a later one does not go on from: whoever restored had not seen them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// The earlier one.
+    pub epoch: u32,
+    /// The first of them.
+    pub from: Seq,
+    /// One past the last.
+    pub end: Seq,
 }
 
 /// A segment whose ends have been read.
@@ -226,6 +255,32 @@ impl Plan {
         &self.chain.root
     }
 
+    /// How many segments there are.
+    #[must_use]
+    pub const fn segments(&self) -> u64 {
+        self.listing.segments
+    }
+
+    /// What there is, by names.
+    #[must_use]
+    pub const fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// The newest link to an epoch before, if there is one. Nothing is proven of it before all is verified.
+    ///
+    /// # Errors
+    /// [`Code::Corrupt`] when a link does not fit the tree before it, or a segment is damaged; [`Code::Io`].
+    pub fn newest_link(&self) -> Result<Option<Link>> {
+        for number in (0..self.segments()).rev() {
+            let links = links::within(&self.segment(number)?, &self.listing.path(number))?;
+            if let Some((_, link)) = links.into_iter().next_back() {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+
     /// The state that the newest segment ends with, as whoever wrote it encoded it; empty without segments. Nothing in
     /// it is proven: it is what the directory says.
     #[must_use]
@@ -242,19 +297,15 @@ impl Plan {
     pub fn verify(&self, notes: &[Note], threads: usize, progress: &Progress) -> Result<Report> {
         let (notes, ahead): (Vec<&Note>, Vec<&Note>) =
             notes.iter().partition(|note| note.checkpoint.size() <= self.records());
-        let sizes = notes.iter().map(|note| note.checkpoint.size()).collect();
-        let walk = Walk { plan: self, sizes, progress, next: AtomicU64::new(0), found: Mutex::default() };
-        thread::scope(|scope| {
-            for _ in 1..threads.min(self.parts.len()) {
-                // Where there is no further thread, there is still this one.
-                let _ = thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, || walk.run());
-            }
-            walk.run();
-        });
-        let Found { roots, failed } = walk.found.into_inner();
-        if let Some((_, error)) = failed {
-            return Err(error);
-        }
+        let sizes: Vec<u64> = notes.iter().map(|note| note.checkpoint.size()).collect();
+        let (mut roots, mut links) = (BTreeMap::new(), Links::new());
+        let verify = |number| self.verify_segment(number, &sizes, progress);
+        in_turn::all(self.segments(), threads, verify, |_, (in_it, its_links)| {
+            roots.extend(in_it);
+            links.extend(its_links);
+            Ok(())
+        })?;
+        links::check_order(&links, &notes, None)?;
         let checkpoints = notes
             .iter()
             .map(|note| note.check(self.known_root(note.checkpoint.size(), &roots)))
@@ -277,6 +328,12 @@ impl Plan {
             unfinished,
             stray,
             wal,
+            epoch: None,
+            earlier_checkpoints: 0,
+            checkpoints_left_out: 0,
+            open_end: None,
+            left_behind: Vec::new(),
+            damaged_earlier: Vec::new(),
         })
     }
 
@@ -285,73 +342,40 @@ impl Plan {
         if size == 0 { Some(&Hash::EMPTY_ROOT) } else { roots.get(&size).or_else(at_an_end) }
     }
 
-    fn segment(&self, number: u64) -> Result<Segment> {
-        self.listing.open(&*self.io, number, Arc::clone(&self.cache))
-    }
-}
-
-/// What threads share.
-struct Walk<'a> {
-    plan: &'a Plan,
-    sizes: Vec<u64>,
-    progress: &'a Progress,
-    next: AtomicU64,
-    found: Mutex<Found>,
-}
-
-#[derive(Default)]
-struct Found {
-    roots: BTreeMap<u64, Hash>,
-    /// The first segment that is wrong, and how.
-    failed: Option<(u64, Error)>,
-}
-
-impl Walk<'_> {
-    /// Verifies one segment after the other until none is left that comes before one that is wrong.
-    fn run(&self) {
-        loop {
-            let number = self.next.fetch_add(1, Relaxed);
-            let Some(part) = usize::try_from(number).ok().and_then(|at| self.plan.parts.get(at)) else {
-                return;
-            };
-            // One that was taken before the one that is wrong is finished: it may be wrong too, and the first.
-            if self.found.lock().failed.as_ref().is_some_and(|(first, _)| *first < number) {
-                return;
-            }
-            let outcome = self.segment(number, part);
-            let mut found = self.found.lock();
-            match outcome {
-                Ok(roots) => found.roots.extend(roots),
-                Err(error) => {
-                    if found.failed.as_ref().is_none_or(|(first, _)| number < *first) {
-                        found.failed = Some((number, error));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Verifies a segment; the roots that checkpoints need.
-    fn segment(&self, number: u64, part: &Part) -> Result<Vec<(u64, Hash)>> {
-        let segment = self.plan.segment(number)?;
+    /// Verifies a segment; the roots that checkpoints need, and its links.
+    fn verify_segment(
+        &self,
+        number: u64,
+        sizes: &[u64],
+        progress: &Progress,
+    ) -> Result<(Vec<(u64, Hash)>, Links)> {
+        let segment = self.segment(number)?;
         let summary = segment.summary();
-        if summary.digest != part.digest {
-            let path = self.plan.listing.path(number);
+        if self.parts.get(number as usize).is_none_or(|part| part.digest != summary.digest) {
+            let path = self.listing.path(number);
             let what = format!("{} changed while it was verified: sealed segments never do", path.display());
             return Err(Error::new(Code::Corrupt, what));
         }
-        let mut roots = Roots::new(&summary.frontier_before, summary.end_seq.0, &self.sizes);
+        let mut roots = Roots::new(&summary.frontier_before, summary.end_seq.0, sizes);
         let mut untold = 0;
         segment.verify(|leaf_hash| {
             roots.leaf(leaf_hash);
             untold += 1;
             if untold == TICK_RECORDS {
-                self.progress.add(untold);
+                progress.add(untold);
                 untold = 0;
             }
         })?;
-        self.progress.add(untold);
-        Ok(roots.found())
+        progress.add(untold);
+        Ok((roots.found(), links::within(&segment, &self.listing.path(number))?))
+    }
+
+    /// Opens a segment.
+    ///
+    /// # Errors
+    /// As [`Segment::open_in`].
+    pub fn segment(&self, number: u64) -> Result<Segment> {
+        self.listing.open(&*self.io, number, Arc::clone(&self.cache))
     }
 }
 

@@ -18,10 +18,16 @@ use crate::{
 };
 
 /// Names that only a data directory has.
-const DATA_DIR_NAMES: [&str; 4] = ["identity.json", "LOCK", "wal", "segments"];
+const DATA_DIR_NAMES: [&str; 5] = ["identity.json", "LOCK", "wal", "segments", RESTORING_FILE];
 
 /// A signed checkpoint beside the segments of a copy.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
+
+/// Locked in a copy while it is brought up to date.
+pub const COPY_LOCK_FILE: &str = "copy.lock";
+
+/// What lies in a data directory for as long as a restore into it has not ended.
+pub const RESTORING_FILE: &str = "restoring";
 
 /// The write-ahead log of a data directory, from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub struct Listing {
     pub checkpoint: Option<PathBuf>,
     /// The log beside the segments; none in a directory of segments alone.
     pub wal: Option<WalFiles>,
+    /// Whether a restore into the directory has begun and not ended.
+    pub is_restoring: bool,
 }
 
 impl Listing {
@@ -56,7 +64,8 @@ impl Listing {
     ///
     /// # Errors
     /// [`Code::Malformed`] when it is neither a data directory nor one of segments; [`Code::Corrupt`] when a
-    /// segment is missing before one that is there; [`Code::Io`].
+    /// segment is missing before one that is there, [`Code::Unavailable`] where a restore may still bring it;
+    /// [`Code::Io`].
     pub fn of(io: &dyn Io, dir: &Path) -> Result<Self> {
         let here = list(io, dir)?;
         let is_data_dir = here.iter().any(|name| DATA_DIR_NAMES.contains(&name.as_str()));
@@ -75,7 +84,19 @@ impl Listing {
         let segments_dir = dir.join("segments");
         let names = list(io, &segments_dir)?;
         let wal = wal_files(io, &dir.join("wal"))?;
-        Self::sort_out(segments_dir, names, Some(wal))
+        let is_restoring = here.iter().any(|name| name == RESTORING_FILE);
+        match Self::sort_out(segments_dir, names, Some(wal)) {
+            // They come in any order.
+            Err(error) if is_restoring && error.code() == Code::Corrupt => {
+                let what = format!(
+                    "{} is being restored, and that has not ended: not all of its segments are there yet. Run `scribe \
+                     restore` again, to its end",
+                    dir.display()
+                );
+                Err(Error::new(Code::Unavailable, what))
+            }
+            sorted => Ok(Self { is_restoring, ..sorted? }),
+        }
     }
 
     fn sort_out(segments_dir: PathBuf, names: Vec<String>, wal: Option<WalFiles>) -> Result<Self> {
@@ -94,11 +115,12 @@ impl Listing {
                 // Names come sorted, and numbers have one width.
                 Some(_) => return Err(missing(&segments_dir, SegmentId(segments), &name)),
                 None if is_unfinished(&name) => unfinished.push(name),
+                None if name == COPY_LOCK_FILE => {}
                 None if name == CHECKPOINT_FILE => checkpoint = Some(segments_dir.join(name)),
                 None => stray.push(name),
             }
         }
-        Ok(Self { segments_dir, segments, cold, unfinished, stray, checkpoint, wal })
+        Ok(Self { segments_dir, segments, cold, unfinished, stray, checkpoint, wal, is_restoring: false })
     }
 
     /// The file of a segment, or its stub.

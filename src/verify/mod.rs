@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! directory   listing ─► chain ─► each segment (threads) ─► Report: records, segments, root
-//!             names      ends     Segment::verify, roots
+//!             names      ends     Segment::verify, roots, links
 //!
 //! archive     entries ─► each object (threads) ─► Report                a Keeper may put what is verified in place
-//!             chain      fetch, Segment::verify, roots
+//!             chain      fetch, Segment::verify, roots, links
 //!
 //! server      Remembered ─► Visit: signature ─► consistency ─► samples ─► Remembered
 //!             state file     /checkpoint       /proofs/…      /proofs/…, /records/…
@@ -21,6 +21,8 @@ mod answers;
 mod archive;
 mod chain;
 mod directory;
+mod in_turn;
+mod links;
 mod listing;
 mod remembered;
 mod roots;
@@ -29,7 +31,7 @@ mod visit;
 pub use answers::{ConsistencyAnswer, InclusionAnswer, RecordAnswer, keys};
 pub use archive::{Archived, Keeper, LookOnly};
 pub use chain::Chain;
-pub use directory::{CheckedNote, Note, Plan, Progress, Report};
-pub use listing::{CHECKPOINT_FILE, Listing, WalFiles};
+pub use directory::{CheckedNote, LeftBehind, Note, Plan, Progress, Report};
+pub use listing::{CHECKPOINT_FILE, COPY_LOCK_FILE, Listing, RESTORING_FILE, WalFiles};
 pub use remembered::{Remembered, keep_evidence};
 pub use visit::{Distrust, Visit};

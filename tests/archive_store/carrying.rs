@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use scribe_ledger::{
-    archive::{DirectoryStore, Entry, Epoch, LedgerId, Manifest, Store, Tip, fence, layout, probe::probe},
+    archive::{
+        DirectoryStore, Entry, Epoch, LedgerId, Manifest, Store, Tip, fence, layout, manifest::Own,
+        probe::probe,
+    },
     error::{Code, Result},
     sim::{Failure, Fault, Op, SimIo, SimRng, runtime},
     types::SegmentId,
@@ -19,14 +22,14 @@ use crate::{
 
 const SECOND: Epoch = Epoch(2);
 
-fn digest(ledger: &Ledger, id: SegmentId) -> Option<[u8; 32]> {
-    ledger.segments.get(id.0 as usize).map(|segment| segment.summary().digest)
+fn own(ledger: &Ledger, id: SegmentId) -> Option<Own> {
+    ledger.segments.get(id.0 as usize).map(|segment| (segment.summary().digest, segment.summary().end_seq))
 }
 
 /// What a leader of the new epoch does before it archives anything.
-async fn begin(store: Arc<dyn Store>, epoch: Epoch, ledger: &Ledger) -> Result<u64> {
+pub async fn begin(store: Arc<dyn Store>, epoch: Epoch, ledger: &Ledger) -> Result<u64> {
     fence::claim(&*store, fence::Claim { epoch, cluster: LedgerId([7; 16]) }).await?;
-    Manifest::new(store, LEDGER, epoch).carry_over(|id| digest(ledger, id)).await
+    Ok(Manifest::new(store, LEDGER, epoch).carry_over(|id| own(ledger, id)).await?.0)
 }
 
 async fn entries(store: Arc<dyn Store>, epoch: Epoch) -> Vec<Entry> {

@@ -4,17 +4,18 @@
 //! Every operation that changes the disk fails once in every way. Planted bugs show that the harness sees what it
 //! should.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use scribe_ledger::{
     archive::{DirectoryStore, Epoch, Manifest, Store, Tip, Trouble, name::Name, store::Put, store::Swap},
-    env::{File, Io, OpenMode},
+    env::{Io, OpenMode},
     sim::{Failure, Fault, Op, SimIo},
 };
 
 use crate::{
+    careless::Careless,
     ledger::{LEDGER, ledger},
     objects::{add_all, restore},
     simulated_directory,
@@ -180,66 +181,6 @@ async fn a_manifest_is_a_shorter_ledger_wherever_the_power_goes() {
     let (histories, wrong) = hunt(2, &|sim| Arc::new(sim), &work, &check).await;
     assert_eq!(wrong, None);
     assert!(histories > 300, "{histories}");
-}
-
-/// A disk that a careless store would leave: some promises are not asked of the real one.
-#[derive(Debug)]
-struct Careless {
-    sim: SimIo,
-    syncs_files: bool,
-    syncs_names: bool,
-}
-
-#[derive(Debug)]
-struct NeverSynced(Arc<dyn File>);
-
-impl Io for Careless {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.sim.create_dir_all(dir)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.sim.list(dir)
-    }
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let file = self.sim.open(path, mode)?;
-        Ok(if self.syncs_files { file } else { Arc::new(NeverSynced(file)) })
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.sim.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.sim.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.sim.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.syncs_names { self.sim.sync_dir(dir) } else { Ok(()) }
-    }
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.sim.free_bytes(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.sim.lock(path)
-    }
-}
-
-impl File for NeverSynced {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use scribe_ledger::{
         Cold, Epoch, LedgerId, Manifest, Staged, Store, Tip, Trouble, layout,
         name::Name,
         object,
-        probe::probe,
+        probe::{probe, try_out},
         s3::{Credentials, S3Options, S3Store},
         store::{Put, SMALL_BYTES_MAX, Swap},
     },
@@ -296,6 +296,34 @@ async fn a_store_without_conditions_is_found_out() {
     let manifest = Manifest::new(store.clone(), LEDGER, Epoch::FIRST);
     add_all(&manifest, &ledger, &mut Tip::default()).await.unwrap();
     assert_eq!(restore(&store, &ledger).await.unwrap(), 2);
+}
+
+/// Each is tried with its own condition, at the first start as at later ones, and before it is known whose archive it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_ignores_one_condition_is_warned_of_by_that_alone() {
+    for (ignores, keeps, compares) in
+        [(Conditions::IfMatchIgnored, true, false), (Conditions::IfNoneMatchIgnored, false, true)]
+    {
+        let server = Server::with(ignores).await;
+        let store = server.store();
+        let told = soon(try_out(&store, &OsRng)).await.unwrap();
+        for _ in 0..2 {
+            let report = soon(probe(&store, LEDGER, &OsRng)).await.unwrap();
+            assert_eq!((report.keeps_what_is_there, report.compares_before_it_sets), (keeps, compares));
+            assert_eq!((report.warnings.len(), &report.warnings), (1, &told));
+        }
+        assert!(soon(try_out(&store, &OsRng)).await.unwrap().is_empty(), "what is somebody's is left alone");
+    }
+}
+
+/// A key that may look and not write is found out before anything waits to be archived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_may_not_write_is_found_out_at_once() {
+    let server = Server::start().await;
+    server.arm(Method::PUT, Fault::Denied, u64::MAX);
+    let error = soon(try_out(&server.store(), &OsRng)).await.unwrap_err();
+    assert_eq!(error.trouble(), Trouble::Denied, "{error}");
+    assert!(error.to_string().contains("let this key list, read and write"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,11 @@ pub struct Ledger {
 
 /// Segments of this many records each.
 pub fn ledger(records: &[u64]) -> Ledger {
+    ledger_with(records, |_, _| None)
+}
+
+/// As [`ledger`]; some records are others, by their position and the root of the tree before them: key and value.
+pub fn ledger_with(records: &[u64], other: impl Fn(u64, Hash) -> Option<(Vec<u8>, Vec<u8>)>) -> Ledger {
     let io = SimIo::new(77);
     let signer = Signer::from_seed("scribe/test/1", &[9; 32]).unwrap();
     let key = signer.verifier_key().clone();
@@ -56,18 +61,18 @@ pub fn ledger(records: &[u64]) -> Ledger {
         let frontier_before = tree.frontier().encode();
         let (mut subtrees, mut high_subtrees) = (Vec::new(), Vec::new());
         for _ in 0..*count {
-            let value = value(seq);
+            let usual = || (format!("key-{}", seq % 57).into_bytes(), value(seq));
+            let (key, value) = other(seq, tree.root()).unwrap_or_else(usual);
             let commitment = Hash::of(&value).0;
-            let key = format!("key-{}", seq % 57);
             let record = RecordRef {
                 seq: Seq(seq),
                 op: Op::Put,
                 timestamp_ms: seq,
-                key: key.as_bytes(),
+                key: &key,
                 value: &value,
                 value_commitment: (value.len() > 4_096).then_some(&commitment),
             };
-            let hash = leaf_hash(&leaf(Op::Put, Seq(seq), seq, key.as_bytes(), &value));
+            let hash = leaf_hash(&leaf(Op::Put, Seq(seq), seq, &key, &value));
             writer.push(&record, &hash.0).unwrap();
             tree.append(
                 hash,

@@ -2,14 +2,19 @@
 //! real S3 server with signature checks; then every trouble that each of them can make.
 
 mod backing_up;
+#[path = "../common/careless.rs"]
+mod careless;
 mod carrying;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
 mod crash;
+mod ends;
 #[cfg(feature = "s3")]
 mod faults;
+mod forked;
 mod ledger;
+mod links;
 mod objects;
 mod restoring;
 #[cfg(feature = "s3")]

@@ -10,7 +10,7 @@ use scribe_ledger::{
     config::{Config, WalConfig},
     env::{Io, OpenMode, real::RealIo},
     error::{Code, Error, Result},
-    node::{self, Restore, Restored},
+    node::{self, Origin, Restore, Restored},
     proof::Hash,
     segment::{BlockCache, Segment, file_name},
     sim::{Failure, Fault, Op, SimIo, SimRng, runtime, sim_env},
@@ -38,7 +38,7 @@ fn restore(store: Arc<dyn Store>, disk: &SimIo, ledger: &Ledger) -> Result<Resto
     let (name, note) = &archived.notes()[0];
     let key = ledger.signer.verifier_key().clone();
     let notes = [Note::read(name, note, &[key]).unwrap()];
-    let restore = Restore::begin(&env, Path::new(DATA), 3, &archived)?;
+    let restore = Restore::begin(&env, Path::new(DATA), 3, Origin::of_archive(&archived)?)?;
     let report = archived.verify(runtime.handle(), &notes, 2, &Progress::default(), &restore)?;
     let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
     runtime.block_on(restore.finish(&report, WalOptions::new(config, Driver::Task)))
@@ -280,4 +280,129 @@ fn no_node_starts_on_half_a_restore() {
     let founding = node::Founding::Embedded;
     let error = node::claim(&sim_env(&disk, 1), &config, &founding).unwrap_err();
     assert!(error.message().contains("run `scribe restore` again"), "{error}");
+}
+
+/// Nor is it called verified, although all that is there is whole.
+#[test]
+fn half_a_restore_is_not_verified() {
+    let home = tempfile::tempdir().unwrap();
+    let (place, data) = (home.path().join("archive"), home.path().join("data"));
+    let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), &place, 1));
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(archive(store, &ledger(&[90, 0, 40])));
+    restored_from(&place, &data, 0, &[]);
+    let verify = |more: &[&str]| scribe(&[&["verify", data.to_str().unwrap()], more].concat(), &[]);
+    exits_with(&verify(&[]), 0);
+    // As before its last step: the link is not there yet, nor an identity.
+    fs::remove_file(data.join("identity.json")).unwrap();
+    fs::remove_dir_all(data.join("wal")).unwrap();
+    fs::remove_file(data.join("segments").join(file_name(SegmentId(3)))).unwrap();
+    fs::write(data.join("restoring"), "what and who").unwrap();
+    let told = exits_with(&verify(&[]), 3);
+    assert!(told.contains("verified 130 records") && told.contains("Run `scribe restore` again"), "{told}");
+    let told: serde_json::Value = serde_json::from_slice(&verify(&["--format", "json"]).stdout).unwrap();
+    assert_eq!((&told["verified"], &told["records"]), (&serde_json::Value::Null, &130.into()));
+    // Segments come in any order.
+    fs::remove_file(data.join("segments").join(file_name(SegmentId(0)))).unwrap();
+    let told = exits_with(&verify(&[]), 3);
+    assert!(told.contains("not all of its segments are there yet"), "{told}");
+    // Nothing but the first step.
+    fs::remove_dir_all(data.join("segments")).unwrap();
+    exits_with(&verify(&[]), 3);
+}
+
+fn restored_from(from: &Path, to: &Path, code: i32, more: &[&str]) -> String {
+    let arguments = ["restore", "--from", from.to_str().unwrap(), "--data-dir", to.to_str().unwrap()];
+    exits_with(&scribe(&[&arguments[..], more].concat(), &[]), code)
+}
+
+/// The way back from `scribe backup`, twice: each time another epoch of the same ledger.
+#[test]
+fn a_copy_of_a_backup_brings_the_ledger_back() {
+    let home = tempfile::tempdir().unwrap();
+    let setup = Setup { segment_size: Some("16KiB"), ..Setup::default() };
+    let mut dir = home.path().join("first");
+    let mut ledger = String::new();
+    let mut links = Vec::new();
+    let mut written = 0;
+    for epoch in 1..=3 {
+        let mut node = common::node::start_in(&dir, &setup);
+        let mut client = node.client();
+        for n in 0..written {
+            assert!(client.get(&format!("/key-{n}")).is(200).body == value(n), "key {n} in epoch {epoch}");
+        }
+        for (seq, epoch) in &links {
+            let link = client.get(&format!("/api/v1/records/{seq}")).is(200).json();
+            let link = Link::decode(link["value"].as_str().unwrap().as_bytes()).unwrap();
+            assert_eq!((link.size, link.epoch, &link.ledger), (*seq, *epoch, &ledger));
+            assert_eq!(link.origin.rsplit('/').next(), Some(&*(epoch - 1).to_string()), "{link:?}");
+        }
+        let status = client.get("/api/v1/status").json();
+        if epoch == 1 {
+            ledger = status["cluster_id"].as_str().unwrap().to_owned();
+        } else {
+            assert!(status["cluster_id"].as_str().unwrap().ends_with(&format!("-{epoch}")), "{status}");
+        }
+        (written..written + 200).for_each(|n| drop(client.put(&format!("/key-{n}"), value(n)).is(201)));
+        written += 200;
+        let copy = home.path().join(format!("copy-{epoch}"));
+        let url = format!("http://{}", node.addr());
+        let wanted = written + links.len();
+        wait_for("all that is written is sealed and copied", || {
+            let to = copy.to_str().unwrap();
+            let told =
+                exits_with(&scribe(&["backup", "--server", &url, "--to", to, "--format", "json"], &[]), 0);
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            // A segment closes by size: what fills the next one is written until it does.
+            drop(client.put("/filler", vec![b'x'; 4_000]));
+            (told["records"].as_u64() >= Some(wanted as u64)).then_some(())
+        });
+        assert!(node.stop());
+        if epoch == 1 {
+            // What is none is refused, and what is damaged, too.
+            let nowhere = home.path().join("nowhere");
+            let told = restored_from(&dir, &nowhere, 2, &[]);
+            assert!(told.contains("scribe backup --data-dir"), "{told}");
+            assert!(!nowhere.exists());
+            let spoiled = copy.join(file_name(SegmentId(1)));
+            let whole = fs::read(&spoiled).unwrap();
+            let mut bytes = whole.clone();
+            bytes[3_000] ^= 1;
+            fs::write(&spoiled, bytes).unwrap();
+            let to = home.path().join("second");
+            let told = restored_from(&copy, &to, 1, &[]);
+            assert!(told.contains("is damaged at offset"), "{told}");
+            // Whole again, it is gone on with.
+            fs::write(&spoiled, whole).unwrap();
+        }
+        dir = home.path().join(["second", "third", "fourth"][epoch as usize - 1]);
+        let told = restored_from(&copy, &dir, 0, &[]);
+        assert!(
+            told.contains("proven up to record") && told.contains(&format!("in epoch {}", epoch + 1)),
+            "{told}"
+        );
+        restored_from(&copy, &dir, 2, &[]);
+        exits_with(&scribe(&["verify", dir.to_str().unwrap()], &[]), 0);
+        let plan = Plan::open(Arc::new(RealIo::new()), &dir).unwrap();
+        links.push((plan.records() - 1, epoch as u32 + 1));
+    }
+}
+
+/// A ledger with a name of its own does not tell whose it is: whoever restores it does.
+#[test]
+fn a_copy_that_does_not_say_whose_it_is_needs_to_be_told() {
+    let (ledger, home) = (ledger(&[30, 20]), tempfile::tempdir().unwrap());
+    let copy = home.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    for id in 0..2 {
+        fs::write(copy.join(file_name(SegmentId(id))), ledger.file(id)).unwrap();
+    }
+    let to = home.path().join("to");
+    let told = restored_from(&copy, &to, 2, &[]);
+    assert!(told.contains("--cluster-id"), "{told}");
+    restored_from(&copy, &to, 2, &["--cluster-id", "mine"]);
+    let told = restored_from(&copy, &to, 0, &["--cluster-id", &LEDGER.to_string()]);
+    assert!(told.contains("record 50 links it to scribe/test/1"), "{told}");
 }

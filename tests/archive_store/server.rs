@@ -67,6 +67,23 @@ pub enum Conditions {
     Honoured,
     /// It does not see them, nor signatures.
     Ignored,
+    /// It does not see `If-Match`, nor signatures.
+    IfMatchIgnored,
+    /// It does not see `If-None-Match`, nor signatures.
+    IfNoneMatchIgnored,
+}
+
+impl Conditions {
+    /// Headers that are left out before the server sees them, as a server does that ignores them. They are under the
+    /// signature, which goes with them.
+    fn left_out(self) -> &'static [&'static str] {
+        match self {
+            Self::Honoured => &[],
+            Self::Ignored => &["if-none-match", "if-match", "authorization"],
+            Self::IfMatchIgnored => &["if-match", "authorization"],
+            Self::IfNoneMatchIgnored => &["if-none-match", "authorization"],
+        }
+    }
 }
 
 /// What happens at a request beside it.
@@ -82,8 +99,8 @@ struct Plan {
     dead_from: Option<u64>,
     /// Whether the last one before is done, and its answer lost.
     dies_untold: bool,
-    /// Whether conditions are left out before the server sees them, as a server does that ignores them.
-    ignores_conditions: bool,
+    /// Headers that the server does not get to see.
+    left_out: &'static [&'static str],
     /// What happens at which request, and whether that is done before; its answer is lost.
     at: Option<(u64, bool, Happens)>,
 }
@@ -122,8 +139,7 @@ impl Server {
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let ignores_conditions = conditions == Conditions::Ignored;
-        let plan = Arc::new(Mutex::new(Plan { ignores_conditions, ..Plan::default() }));
+        let plan = Arc::new(Mutex::new(Plan { left_out: conditions.left_out(), ..Plan::default() }));
         let one_at_a_time = Arc::new(tokio::sync::RwLock::new(()));
         let shared = plan.clone();
         let serving = tokio::spawn(async move {
@@ -257,11 +273,8 @@ async fn answer(
         plan.requests += 1;
         let requests = plan.requests;
         let happens = plan.at.take_if(|(at, ..)| *at == requests);
-        if plan.ignores_conditions {
-            // They are under the signature, which goes with them.
-            for name in ["if-none-match", "if-match", "authorization"] {
-                request.headers_mut().remove(name);
-            }
+        for name in plan.left_out {
+            request.headers_mut().remove(*name);
         }
         let dead = plan.dead_from.is_some_and(|from| plan.requests > from);
         let untold = plan.dies_untold && plan.dead_from == Some(plan.requests);

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use scribe_ledger::{
     sim::{self, Failure, Fault, Op, SimIo},
     types::{Record, SegmentId, Seq},
 };
+
+use tokio::time::Instant;
 
 use crate::{
     ledger::{Ledger, bytes_of, ledger},
@@ -320,6 +323,9 @@ fn a_flip_of_any_byte_of_a_stub_is_found() {
     }
 }
 
+/// How long a store's client waits for an answer that never comes.
+const HANGS: Duration = Duration::from_secs(30);
+
 /// A store whose answers to reads of ranges are not what they were, some of the time.
 #[derive(Debug)]
 struct Spoiling {
@@ -328,7 +334,16 @@ struct Spoiling {
     spoils: AtomicU64,
     /// So many are not given.
     away: AtomicU64,
+    /// So many come to nothing after [`HANGS`].
+    hangs: AtomicU64,
     asked: AtomicU64,
+}
+
+impl Spoiling {
+    fn of(archived: &Archived) -> Arc<Self> {
+        let [spoils, away, hangs, asked] = Default::default();
+        Arc::new(Self { store: archived.store.clone(), spoils, away, hangs, asked })
+    }
 }
 
 impl Store for Spoiling {
@@ -351,6 +366,10 @@ impl Store for Spoiling {
             tokio::task::yield_now().await;
             if self.away.fetch_update(Relaxed, Relaxed, takes).is_ok() {
                 return Err(StoreError::new(Trouble::Away, "it does not answer"));
+            }
+            if self.hangs.fetch_update(Relaxed, Relaxed, takes).is_ok() {
+                tokio::time::sleep(HANGS).await;
+                return Err(StoreError::new(Trouble::Away, "it stands still"));
             }
             let mut range = self.store.get_range(name, offset, bytes).await?.to_vec();
             if self.spoils.fetch_update(Relaxed, Relaxed, takes).is_ok() {
@@ -385,9 +404,7 @@ fn a_store_that_lies_or_is_away_is_an_error_that_says_so_and_nothing_else_is() {
         let io = archived.node(1);
         let sealed = open(&io, 1 << 20).unwrap();
         archived.evict(&sealed, 0).await.unwrap();
-        let none = AtomicU64::default;
-        let store =
-            Arc::new(Spoiling { store: archived.store.clone(), spoils: none(), away: none(), asked: none() });
+        let store = Spoiling::of(&archived);
         let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
         // Once: it is fetched again, and nobody notices.
         store.spoils.store(1, Relaxed);
@@ -421,15 +438,55 @@ fn a_store_that_lies_or_is_away_is_an_error_that_says_so_and_nothing_else_is() {
 }
 
 #[test]
+fn a_request_that_stands_still_holds_nobody_up_and_a_store_that_does_is_said() {
+    sim::runtime(6).block_on(async {
+        let archived = archived(&[300, 10], Packing::Lz4).await;
+        let io = archived.node(1);
+        let sealed = open(&io, 0).unwrap();
+        archived.evict(&sealed, 0).await.unwrap();
+        let store = Spoiling::of(&archived);
+        let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
+        let within = Duration::from_secs(5);
+        store.hangs.store(1, Relaxed);
+        let began = Instant::now();
+        assert_eq!(read(&sealed, &thaw, 1).await.unwrap(), archived.record(1));
+        assert!(began.elapsed() < within && store.asked.load(Relaxed) == 2, "{:?}", began.elapsed());
+        // The second one fails at once: the first may still come, and nothing is asked for a third time.
+        store.hangs.store(1, Relaxed);
+        let last = store.clone();
+        let spoil = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            last.away.store(1, Relaxed);
+        };
+        let (failed, ()) = futures_util::join!(read(&sealed, &thaw, 1), spoil);
+        assert!(failed.unwrap_err().message().contains("takes long"));
+        assert_eq!(store.asked.load(Relaxed), 4);
+        tokio::time::sleep(HANGS).await;
+        assert_eq!(read(&sealed, &thaw, 1).await.unwrap(), archived.record(1));
+        // All of them: whoever asks is told in time, and what is under way is asked for by nobody else.
+        let before = store.asked.load(Relaxed);
+        store.hangs.store(u64::MAX, Relaxed);
+        let began = Instant::now();
+        for error in join_all((0..40).map(|_| read(&sealed, &thaw, 1))).await {
+            let error = error.unwrap_err();
+            assert!(error.code() == Code::Unavailable && error.retry_delay().is_some(), "{error}");
+            assert!(error.message().contains("takes long"), "{error}");
+        }
+        assert!(began.elapsed() < 3 * within && store.asked.load(Relaxed) == before + 2);
+        store.hangs.store(0, Relaxed);
+        tokio::time::sleep(2 * HANGS).await;
+        archived.check(&sealed, &thaw).await;
+    });
+}
+
+#[test]
 fn readers_of_one_block_share_a_download_and_the_next_needs_none() {
     sim::runtime(4).block_on(async {
         let archived = archived(&[300, 10], Packing::Lz4).await;
         let io = archived.node(1);
         let sealed = open(&io, 1 << 20).unwrap();
         archived.evict(&sealed, 0).await.unwrap();
-        let none = AtomicU64::default;
-        let store =
-            Arc::new(Spoiling { store: archived.store.clone(), spoils: none(), away: none(), asked: none() });
+        let store = Spoiling::of(&archived);
         let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
         let all = join_all((0..50).map(|_| read(&sealed, &thaw, 1))).await;
         assert!(all.into_iter().all(|record| record.unwrap() == archived.record(1)));
@@ -477,6 +534,51 @@ fn the_disk_fails_at_every_step_of_keeping_a_copy() {
                 let sealed = open(&io, 64 << 10).unwrap();
                 let thaw = Thaw::new(sealed.clone(), Ok(archived.store.clone()));
                 archived.check(&sealed, &thaw).await;
+            }
+        }
+    });
+}
+
+/// A copy of the ledger is made of whole files, also where the node has no more than stubs.
+#[test]
+fn the_file_that_has_left_can_be_had_in_any_parts() {
+    sim::runtime(3).block_on(async {
+        let archived = archived(&[300, 1], Packing::Zstd(3)).await;
+        let sealed = open(&archived.node(1), 0).unwrap();
+        let thaw = Thaw::new(sealed.clone(), Ok(archived.store.clone()));
+        for is_cold in [false, true] {
+            if is_cold {
+                for id in 0..2 {
+                    archived.evict(&sealed, id).await.unwrap();
+                }
+            }
+            for id in 0..2 {
+                let whole = archived.ledger.file(id);
+                let segment = sealed.segments()[id as usize].clone();
+                let end = whole.len() as u64;
+                let steps = [1_000, 4_096, 16_384, 70_001, end];
+                for step in steps {
+                    let (mut at, mut file) = (0, Vec::new());
+                    while at < end {
+                        let range = at..end.min(at + step);
+                        let mut held = Vec::new();
+                        file.extend_from_slice(&loop {
+                            match segment.file_part(range.clone()) {
+                                Err(error) if held.is_empty() && is_cold => {
+                                    held.push(thaw.thaw(error.cold_blocks()).await.unwrap());
+                                }
+                                part => break part.unwrap(),
+                            }
+                        });
+                        at = range.end;
+                    }
+                    assert!(file == whole, "segment {id} in parts of {step}");
+                }
+                assert_eq!(segment.file_part(3..3).unwrap(), "");
+                let reversed = std::ops::Range { start: 5, end: 4 };
+                for outside in [0..end + 1, end + 1..end + 1, u64::MAX..u64::MAX, reversed] {
+                    assert_eq!(segment.file_part(outside).unwrap_err().code(), Code::NotFound);
+                }
             }
         }
     });

@@ -24,7 +24,7 @@ fn value(n: u64) -> String {
 }
 
 /// Writes records `key-N`.
-fn write(node: &Node, numbers: std::ops::Range<u64>) {
+pub fn write(node: &Node, numbers: std::ops::Range<u64>) {
     let numbers: Vec<u64> = numbers.collect();
     for some in numbers.chunks(BATCH) {
         let line =
@@ -36,7 +36,7 @@ fn write(node: &Node, numbers: std::ops::Range<u64>) {
 }
 
 /// A node in a directory of this name, with small segments and this archive.
-fn spec(home: &Path, name: &str, id: u64, archive: &Path) -> Spec {
+pub fn spec(home: &Path, name: &str, id: u64, archive: &Path) -> Spec {
     let archive = archive.to_str().unwrap();
     let settings = [
         ("STORAGE_SEGMENT_SIZE", "64KiB"),
@@ -49,7 +49,7 @@ fn spec(home: &Path, name: &str, id: u64, archive: &Path) -> Spec {
     spec
 }
 
-fn wait_archived(node: &Node, records: u64) -> Value {
+pub fn wait_archived(node: &Node, records: u64) -> Value {
     wait_for(&format!("{records} records are archived"), || {
         let status = node.status()?;
         let at = |name: &str| status["records"][name].as_u64();
@@ -58,7 +58,7 @@ fn wait_archived(node: &Node, records: u64) -> Value {
 }
 
 #[track_caller]
-fn scribe(arguments: &[&str]) -> Value {
+pub fn scribe(arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_scribe"))
         .args(["--format", "json"])
         .args(arguments)
@@ -72,7 +72,7 @@ fn scribe(arguments: &[&str]) -> Value {
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
 }
 
-fn restore(from: &Path, to: &Path) -> Value {
+pub fn restore(from: &Path, to: &Path) -> Value {
     let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
     scribe(&["restore", "--from", from, "--data-dir", to])
 }
@@ -108,7 +108,7 @@ fn entries(archive: &Path, epoch: u32) -> Vec<Entry> {
 }
 
 /// Every record `key-N` with its value, and a link of this epoch at this position.
-fn has_all(node: &Node, numbers: std::ops::Range<u64>, links: &[(u64, u32)]) {
+pub fn has_all(node: &Node, numbers: std::ops::Range<u64>, links: &[(u64, u32)]) {
     for n in numbers {
         let answer = node.get(&format!("/key-{n}")).is(200);
         assert!(answer.body == value(n).as_bytes(), "key-{n}");

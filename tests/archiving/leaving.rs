@@ -53,6 +53,24 @@ async fn wait_cold(group: &mut Group) {
     }
 }
 
+/// However long the archive was away, nobody waits longer than `archival_check_interval_secs` once it is back.
+#[test]
+fn files_leave_soon_after_the_archive_is_back() {
+    sim::runtime(14).block_on(async {
+        let mut group = Group::tiered(14, 1, true, 1).await;
+        group.disks[0].way.is_cut.store(true, Relaxed);
+        group.write("one", 400).await;
+        sleep(Duration::from_secs(600)).await;
+        let info = group.nodes[0].as_ref().unwrap().info();
+        assert_eq!((cold(group.nodes[0].as_ref().unwrap()), info.archived()), (0, Seq(0)));
+        group.disks[0].way.is_cut.store(false, Relaxed);
+        let back = Instant::now();
+        wait_cold(&mut group).await;
+        // One wait of the stage that copies, and one of the stage whose files leave.
+        assert!(back.elapsed() < Duration::from_secs(12), "{:?}", back.elapsed());
+    });
+}
+
 #[test]
 fn members_with_private_archives_never_let_a_file_go() {
     sim::runtime(11).block_on(async {

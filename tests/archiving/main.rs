@@ -4,6 +4,8 @@
 #[path = "../common/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../common/filling.rs"]
+mod filling;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "tests/cluster shares it")]
 mod process;
@@ -21,17 +23,27 @@ mod trio;
 #[allow(dead_code)]
 mod wait;
 
+mod asked;
 mod bucket;
 mod circle;
+#[cfg(feature = "s3")]
+mod cold;
+mod cold_deaths;
+mod cold_epochs;
+mod cold_full;
+mod cold_settings;
 mod crash;
 #[cfg(feature = "s3")]
 mod deaths;
 mod disks;
 #[cfg(feature = "s3")]
 mod drill;
+mod entered;
+mod forked;
 mod group;
 mod leaving;
 mod real;
+mod rot;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]

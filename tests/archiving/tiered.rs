@@ -177,9 +177,39 @@ fn everything_can_be_read_when_its_files_have_left() {
         String::from_utf8_lossy(&verified.stdout).into_owned() + &String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success() && said.contains("in the archive alone"), "{said}");
     assert!(scribe(&["verify", "--archive", archive.to_str().unwrap()]).status.success());
-    let backup = scribe(&["backup", "--data-dir", of, "--to", home.path().join("copy").to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&backup.stderr).into_owned();
-    assert!(!backup.status.success() && said.contains("in the archive alone"), "{said}");
+    // A copy has everything: of the running node, and of the directory, with its archive and without.
+    let copy = |name: &str, arguments: &[&str]| {
+        let to = home.path().join(name);
+        let output = scribe(&[&["backup", "--to", to.to_str().unwrap()], arguments].concat());
+        (to, output)
+    };
+    let url = format!("http://{}", node.spec.http);
+    let (asked, output) = copy("asked", &["--server", &url]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (beside, output) = copy("beside", &["--data-dir", of]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&archive, &away).unwrap();
+    let (_, output) = copy("without", &["--data-dir", of]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("--archive DIR"), "{said}");
+    let (told, output) = copy("told", &["--data-dir", of, "--archive", away.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::remove_dir_all(&archive).ok();
+    fs::rename(&away, &archive).unwrap();
+    for copy in [&asked, &beside, &told] {
+        let verified = scribe(&["verify", copy.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        assert!(!said.contains("in the archive alone"), "{said}");
+        for entry in fs::read_dir(&asked).unwrap().map(Result::unwrap) {
+            let name = entry.file_name();
+            let is_segment = name.to_str().unwrap().ends_with(".seg");
+            assert!(
+                !is_segment || fs::read(entry.path()).unwrap() == fs::read(copy.join(&name)).unwrap(),
+                "{name:?}"
+            );
+        }
+    }
     node.stop();
     let reindexed = scribe(&["reindex", "--data-dir", of]);
     assert!(reindexed.status.success(), "{}", String::from_utf8_lossy(&reindexed.stderr));

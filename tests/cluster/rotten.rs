@@ -134,6 +134,12 @@ fn rot_is_repaired_from_another_member_and_never_served() {
     trio.nodes[rotten].stop();
     let places = [0, 1, 3, count / 2];
     places.iter().for_each(|place| rot(&segments(&trio.nodes[rotten])[*place]));
+    // Two that cannot even be opened: the start itself takes them from the others.
+    let places = [&places[..], &[4, count - 1]].concat();
+    for place in [4, count - 1] {
+        let file = OpenOptions::new().write(true).open(&segments(&trio.nodes[rotten])[place]).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 7).unwrap();
+    }
     assert!(!is_whole(&trio.nodes[rotten], &places));
     trio.nodes[rotten].restart();
     trio.wait_same_trees();

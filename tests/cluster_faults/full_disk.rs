@@ -7,12 +7,11 @@
 //!        └─ 0: nobody comes near
 //! ```
 
-use std::{fs::File, path::Path};
-
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
+    filling::{Disk, Filling, free_bytes},
     process::{Node, Spec},
     trio::{Trio, common_leader, founders},
     wait::wait_until,
@@ -21,46 +20,6 @@ use super::{
 
 /// How long a client waits for a refusal, where the configuration would let a write wait for ten times as long.
 const SOON_MS: u128 = 5_000;
-
-/// A directory, and a step between two levels of free space: what nodes write stays far below it, and what other
-/// programs do on the same disk meanwhile, too.
-struct Disk {
-    home: tempfile::TempDir,
-    step_bytes: u64,
-}
-
-impl Disk {
-    /// One in memory, where there is one: nobody else writes to it.
-    fn find() -> Self {
-        let (memory, step_bytes) = (Path::new("/dev/shm"), 48 << 20);
-        if memory.is_dir() && free_bytes(memory) > step_bytes * 8 {
-            return Self { home: tempfile::tempdir_in(memory).unwrap(), step_bytes };
-        }
-        Self { home: tempfile::tempdir().unwrap(), step_bytes: 1 << 30 }
-    }
-}
-
-fn free_bytes(dir: &Path) -> u64 {
-    let stat = rustix::fs::statvfs(dir).unwrap();
-    stat.f_bavail * stat.f_frsize
-}
-
-/// Takes so much of the disk, until it is dropped.
-struct Filling<'a>(&'a Path);
-
-impl<'a> Filling<'a> {
-    fn of(path: &'a Path, bytes: u64) -> Self {
-        let file = File::create(path).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        std::fs::remove_file(self.0).unwrap();
-    }
-}
 
 /// Three nodes, node 1 leading, of which node 1 is the first to run out of room; and the step to that.
 fn start() -> (Trio, u64) {

@@ -15,6 +15,8 @@
 
 #[path = "../common/client.rs"]
 mod client;
+#[path = "../common/filling.rs"]
+mod filling;
 #[path = "../sim_cluster/history.rs"]
 mod history;
 #[path = "../cluster/process.rs"]

@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use super::{Manifest, Tip, checkpoint_size};
+use super::{Fork, Manifest, Own, Tip, checkpoint_size};
 use crate::{
     archive::{
         entry::Entry,
@@ -27,43 +27,49 @@ use crate::{
     types::SegmentId,
 };
 
-/// The most earlier epochs that are looked at: a number in an archive must not keep a node busy for ever.
-const EPOCHS_MAX: u32 = 1_000;
-
 impl Manifest {
-    /// Takes over what the newest earlier epoch has of this ledger, unless this one has begun already; the checkpoints
-    /// that were signed of that, too. `digest_of` tells the digests of the segments that are sealed here. How many entries
-    /// there were. It can be called again after any failure, and by several nodes at once.
+    /// Takes over what the earlier epoch has of this ledger that has most of it, unless this one has begun already; the
+    /// checkpoints that were signed of that, too. `own` tells the segments that are sealed here. How many entries there
+    /// were, and where the earlier epochs part from this ledger. It can be called again after any failure, and by several
+    /// nodes at once.
     ///
     /// # Errors
-    /// As the store's; [`Code::Corrupt`] for an earlier manifest that is damaged.
-    pub async fn carry_over(&self, digest_of: impl Fn(SegmentId) -> Option<[u8; 32]>) -> Result<u64> {
-        if self.epoch == Epoch::FIRST || self.entry(SegmentId(0)).await?.is_some() {
-            return Ok(0);
+    /// As the store's; [`Code::Corrupt`] where all earlier manifests are damaged.
+    pub async fn carry_over(
+        &self,
+        own: impl Fn(SegmentId) -> Option<Own>,
+    ) -> Result<(u64, Vec<(Epoch, Result<Fork>)>)> {
+        if self.epoch == Epoch::FIRST {
+            return Ok((0, Vec::new()));
         }
-        for epoch in (Epoch::FIRST.0..self.epoch.0).rev().take(EPOCHS_MAX as usize).map(Epoch) {
-            let earlier = Self { epoch, ..self.clone() };
-            let entries = earlier.shared(&digest_of).await?;
+        let forks = self.forks(&own).await?;
+        if self.entry(SegmentId(0)).await?.is_some() {
+            return Ok((0, forks));
+        }
+        let mut good: Vec<&Fork> = forks.iter().filter_map(|(_, fork)| fork.as_ref().ok()).collect();
+        if let ([], Some((_, Err(error)))) = (&good[..], forks.first()) {
+            return Err(error.clone());
+        }
+        // Of equal ones the newest, which comes first.
+        good.sort_by_key(|fork| std::cmp::Reverse(fork.segments));
+        for Fork { epoch, segments, .. } in good {
+            let earlier = Self { epoch: *epoch, ..self.clone() };
+            let entries = earlier.shared(*segments).await?;
             if let Some(last) = entries.last() {
                 let notes = earlier.checkpoints(last.end_seq).await?;
                 self.put_notes(&notes).await?;
                 self.put_entries(&entries).await?;
-                return Ok(entries.len() as u64);
+                return Ok((entries.len() as u64, forks));
             }
         }
-        Ok(0)
+        Ok((0, forks))
     }
 
-    /// The entries from the first on that are of segments sealed here, and whose objects are there.
-    async fn shared(&self, digest_of: &impl Fn(SegmentId) -> Option<[u8; 32]>) -> Result<Vec<Entry>> {
+    /// The entries of its first `segments` segments, up to the first whose object is not there.
+    async fn shared(&self, segments: u64) -> Result<Vec<Entry>> {
         let mut shared = Vec::new();
-        if self.entry(SegmentId(0)).await?.is_none() {
-            return Ok(shared);
-        }
-        let mut goes_on = true;
         let follow = self.follow(Tip::default(), |entry| {
-            goes_on = goes_on && digest_of(entry.object.segment) == Some(entry.digest);
-            if goes_on {
+            if entry.object.segment.0 < segments {
                 shared.push(entry.clone());
             }
             Ok(())

@@ -79,9 +79,10 @@ fn verdict(status: u16, code: &str) -> (Trouble, &'static str) {
         (
             _,
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "NotSignedUp" | "ExpiredToken" | "InvalidToken",
-        ) => {
-            (Trouble::Denied, "set storage.s3.access_key_id and storage.s3.secret_access_key to a valid key")
-        }
+        ) => (
+            Trouble::Denied,
+            "set storage.s3.access_key_id and storage.s3.secret_access_key, or AWS_ACCESS_KEY_ID and its like, to a valid key",
+        ),
         (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException")
         | (301 | 307 | 308, _) => {
             (Trouble::Denied, "set storage.s3.region and storage.s3.endpoint to the bucket's")

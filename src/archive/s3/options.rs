@@ -95,6 +95,19 @@ impl S3Options {
         }
     }
 
+    /// The same, where somebody waits: a call ends within this time, tries and waits between them included, besides the
+    /// time that its bytes need. Of a short one a single try is made.
+    #[must_use]
+    pub fn within(self, time: Duration) -> Self {
+        let for_tries = time.saturating_sub(WAITS_MAX) / self.attempts.max(1);
+        let (attempts, attempt_timeout) = match for_tries > self.connect_timeout {
+            true => (self.attempts, for_tries.min(self.attempt_timeout)),
+            false => (1, time.min(self.attempt_timeout)),
+        };
+        let connect_timeout = self.connect_timeout.min(attempt_timeout);
+        Self { attempts, attempt_timeout, connect_timeout, ..self }
+    }
+
     /// Refuses what cannot work, before anything is sent.
     ///
     /// # Errors
@@ -144,6 +157,20 @@ const WAITS_MAX: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_waits_does_not_wait_longer() {
+        let secs = Duration::from_secs;
+        let usual = S3Options::new("b", "r", given("id", "key"));
+        let within = |time| usual.clone().within(time);
+        assert_eq!((within(secs(600)).attempts, within(secs(600)).attempt_timeout), (3, secs(15)));
+        assert!(within(secs(30)).attempts == 3 && within(secs(30)).operation_time(0) <= secs(30));
+        for short in [secs(19), secs(2), Duration::from_millis(5)] {
+            let options = within(short);
+            assert_eq!((options.attempts, options.attempt_timeout), (1, short.min(secs(15))));
+            assert!(options.connect_timeout <= short);
+        }
+    }
 
     fn given(id: &str, secret: &str) -> Credentials {
         Credentials {

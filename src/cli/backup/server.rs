@@ -54,17 +54,18 @@ pub(super) async fn copy(client: &Client, args: &BackupArgs) -> Result<(BackedUp
         return Err(Failure::Failed(format!("{} lists segments out of order", client.authority())));
     }
     let io: Arc<dyn Io> = Arc::new(RealIo::new());
-    let mut copy = Backup::open(&io, &args.to, (rows.len() as u64, client.authority())).map_err(failed)?;
+    let mut copy = Backup::open(&io, &args.to).map_err(failed)?;
     for row in &rows {
         if !copy.has(SegmentId(row.id), &row.digest.0).map_err(failed)? {
             fetch(client, &mut copy, row).await?;
         }
     }
+    let done = copy.done(client.authority()).map_err(failed)?;
     let covered = match rows.last() {
         Some(last) => cover(client, &copy, last.id, args, io).await?,
         None => None,
     };
-    Ok((copy.done(), covered))
+    Ok((done, covered))
 }
 
 /// Copies one segment, from where an earlier run has come to.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    ops::Range,
     path::PathBuf,
 };
 
@@ -10,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::{Format, Printer, printable};
 use crate::{
     proof::{Hash, key::VerifierKey},
-    verify::{CheckedNote, Report},
+    verify::{CheckedNote, LeftBehind, Report},
 };
 
 /// A visit to a server in which everything held.
@@ -36,11 +37,29 @@ pub struct Visited {
     pub state: PathBuf,
 }
 
+/// What a verdict stands on, besides what was read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Terms<'a> {
+    /// The keys that the files or the archive name themselves, where the user named none.
+    pub(in crate::cli) named: &'a [VerifierKey],
+    /// Whether a checkpoint was there to hold the end against: one that lies in an archive may be taken away with the
+    /// records, and counts not.
+    pub(in crate::cli) is_held: bool,
+    /// Why it is not verified, although all that is there is whole.
+    pub(in crate::cli) doubt: Option<&'a str>,
+}
+
 impl<W: Write> Printer<W> {
-    /// What was verified in a directory. `named` are the keys that it says sign for it, where the user named none.
-    pub(in crate::cli) fn report(&mut self, report: &Report, named: &[VerifierKey]) -> io::Result<()> {
+    /// What was verified in a directory or an archive.
+    pub(in crate::cli) fn report(&mut self, report: &Report, terms: &Terms<'_>) -> io::Result<()> {
+        let Terms { named, is_held, doubt } = terms;
         if self.format == Format::Json {
-            return self.line(&report_json(report, named));
+            let mut document = report_json(report, named);
+            if let Some(doubt) = doubt {
+                document["verified"] = Json::Null;
+                document["problem"] = (*doubt).into();
+            }
+            return self.line(&document);
         }
         let Report { records, segments, root, .. } = report;
         let plural = if *segments == 1 { "" } else { "s" };
@@ -57,6 +76,12 @@ impl<W: Write> Printer<W> {
             let (name, origin) = (escaped(name), escaped(origin));
             let signers = escaped(&signers.join(", "));
             writeln!(self.out, "  agrees with {name}: {size} records of {origin}, signed by {signers}")?;
+        }
+        if report.earlier_checkpoints > 0 || report.checkpoints_left_out > 0 {
+            let (earlier, others) = (report.earlier_checkpoints, report.checkpoints_left_out);
+            let others =
+                if others > 0 { format!("; {others} older ones were not looked at") } else { String::new() };
+            writeln!(self.out, "  agrees with {earlier} earlier checkpoints in it{others}")?;
         }
         if !report.checkpoints.is_empty() && !named.is_empty() {
             writeln!(
@@ -79,11 +104,27 @@ impl<W: Write> Printer<W> {
         for name in &report.stray {
             writeln!(self.out, "  left out: {} (not a segment)", escaped(name))?;
         }
-        if report.checkpoints.is_empty() {
+        if let Some(unsigned) = unsigned(report) {
+            let (from, to) = (unsigned.start, unsigned.end - 1);
+            writeln!(
+                self.out,
+                "  not covered: records {from} to {to} are under no signature, they are behind the newest checkpoint"
+            )?;
+        }
+        if let Some(why) = &report.open_end {
+            writeln!(self.out, "  not covered: {}", escaped(why))?;
+        }
+        if !is_held {
             writeln!(
                 self.out,
                 "  not covered: whether segments at the end were taken away; --checkpoint and --key tell"
             )?;
+        }
+        for left in &report.left_behind {
+            writeln!(self.out, "  not in it: {}", left_behind(report, left))?;
+        }
+        for what in &report.damaged_earlier {
+            writeln!(self.out, "  not needed, and damaged: {}", escaped(what))?;
         }
         if let Some(wal) = report.wal {
             let (files, bytes) = (wal.files, wal.bytes);
@@ -125,6 +166,29 @@ impl<W: Write> Printer<W> {
     }
 }
 
+/// Records that are behind every checkpoint; none where there is no checkpoint of files, which need not have one.
+fn unsigned(report: &Report) -> Option<Range<u64>> {
+    let newest = report.checkpoints.iter().map(|note| note.size).max();
+    let newest = newest.or_else(|| report.epoch.map(|_| 0))?;
+    (newest < report.records.0).then_some(newest..report.records.0)
+}
+
+/// What an earlier epoch holds that this one does not go on from.
+fn left_behind(report: &Report, left: &LeftBehind) -> String {
+    let (epoch, from, to) = (left.epoch, left.from, left.end.0.saturating_sub(1));
+    let own = report.epoch.map_or_else(String::new, |own| format!("epoch {own}"));
+    format!(
+        "epoch {epoch} holds records {from} to {to}, which {own} does not go on from (scribe restore --epoch {epoch} brings \
+         them back, in a ledger of their own)"
+    )
+}
+
+/// As [`left_behind`], all of it, for scripts.
+pub(in crate::cli) fn left_behind_json(report: &Report) -> Json {
+    let left = report.left_behind.iter();
+    left.map(|left| json!({ "epoch": left.epoch, "from": left.from.0, "end": left.end.0 })).collect()
+}
+
 fn escaped(text: &str) -> String {
     printable(text.as_bytes(), usize::MAX)
 }
@@ -150,6 +214,17 @@ fn report_json(report: &Report, named: &[VerifierKey]) -> Json {
             "wal": report.wal.map(|wal| json!({ "files": wal.files, "bytes": wal.bytes })),
         },
     });
+    if let Some(unsigned) = unsigned(report) {
+        document["not_covered"]["unsigned"] = json!({ "from": unsigned.start, "end": unsigned.end });
+    }
+    if let Some(epoch) = report.epoch {
+        document["epoch"] = epoch.into();
+        document["earlier_checkpoints"] = report.earlier_checkpoints.into();
+        document["checkpoints_left_out"] = report.checkpoints_left_out.into();
+        document["open_end"] = json!(report.open_end);
+        document["left_behind"] = left_behind_json(report);
+        document["damaged_earlier"] = json!(report.damaged_earlier);
+    }
     if !named.is_empty() {
         document["keys_named"] = named.iter().map(ToString::to_string).collect();
     }

@@ -1,25 +1,34 @@
 //! `scribe verify --archive`: the same verdict as of a directory, of objects in a store.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
+
+use tokio::runtime::Runtime;
 
 use super::{
     VerifyArgs,
     directory::{cannot_tell, failure, keys_named_by, note},
 };
 use crate::{
-    cli::{Failure, bar, place, print::Printer, runtime_beside},
+    archive::Epoch,
+    cli::{
+        Failure, bar, place,
+        print::{Printer, Terms},
+        runtime_beside,
+    },
     proof::key::VerifierKey,
-    verify::{Archived, LookOnly, Note, Progress},
+    verify::{Archived, LookOnly, Note, Progress, Report},
 };
 
 pub(super) fn verify<W: Write>(
     place: &str,
     args: &VerifyArgs,
+    timeout: Duration,
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
-    let store = place::open(place, &args.s3)?;
+    let store = place::open(place, &args.s3, timeout)?;
     let runtime = runtime_beside()?;
-    let archived = runtime.block_on(Archived::open(store)).map_err(failure)?;
+    let epoch = args.epoch.map(Epoch);
+    let archived = runtime.block_on(Archived::open_epoch(store, epoch)).map_err(failure)?;
     let named = if args.key.is_empty() { keys_named_by(archived.boundary()) } else { Vec::new() };
     let keys = if args.key.is_empty() { &named } else { &args.key };
     if keys.is_empty() && !args.checkpoint.is_empty() {
@@ -27,7 +36,7 @@ pub(super) fn verify<W: Write>(
     }
     let mut notes: Vec<Note> =
         args.checkpoint.iter().map(|path| note(path, keys)).collect::<Result<_, Failure>>()?;
-    notes.extend(notes_within(&archived, keys)?);
+    notes.extend(notes_within(&runtime, &archived, keys)?);
     let check = |threads, progress: &Progress| {
         archived.verify(runtime.handle(), &notes, threads, progress, &LookOnly)
     };
@@ -35,12 +44,40 @@ pub(super) fn verify<W: Write>(
     if !report.ahead.is_empty() {
         return Err(Failure::Undecided(cannot_tell(&report)));
     }
-    Ok(printer.report(&report, &named)?)
+    if let Some(damaged) = report.damaged_earlier.first() {
+        return Err(Failure::Failed(damaged.clone()));
+    }
+    let doubt = doubt(&report);
+    printer.report(
+        &report,
+        &Terms { named: &named, is_held: !args.checkpoint.is_empty(), doubt: doubt.as_deref() },
+    )?;
+    doubt.map_or(Ok(()), |doubt| Err(Failure::Doubted(doubt)))
 }
 
-/// The archive's own checkpoints. One that a member has signed whose key is not known yet does no harm beside others;
-/// if there are keys and none of them has signed any, something is wrong.
-pub(in crate::cli) fn notes_within(archived: &Archived, keys: &[VerifierKey]) -> Result<Vec<Note>, Failure> {
+/// Why an archive in which all is whole is not called verified.
+fn doubt(report: &Report) -> Option<String> {
+    if let Some(why) = &report.open_end {
+        return Some(format!("cannot tell yet whether that is all: {why}"));
+    }
+    let left = report.left_behind.first()?;
+    Some(format!(
+        "cannot tell whether that is all: the cluster of epoch {} archived {} records after the one behind it was \
+         restored, and this epoch does not have them. Where they do not matter this stays so; where they do: \
+         scribe restore --epoch {}",
+        left.epoch,
+        left.end.0.saturating_sub(left.from.0),
+        left.epoch
+    ))
+}
+
+/// The archive's own checkpoints, all of them. Of the newest, one that a member has signed whose key is not known yet does
+/// no harm beside others; if there are keys and none of them has signed any, something is wrong.
+pub(in crate::cli) fn notes_within(
+    runtime: &Runtime,
+    archived: &Archived,
+    keys: &[VerifierKey],
+) -> Result<Vec<Note>, Failure> {
     let (mut notes, mut refused) = (Vec::new(), None);
     for (name, bytes) in archived.notes() {
         match Note::read(name, bytes, keys) {
@@ -48,8 +85,9 @@ pub(in crate::cli) fn notes_within(archived: &Archived, keys: &[VerifierKey]) ->
             Err(error) => refused = Some(format!("{name}: {error}")),
         }
     }
-    match refused {
-        Some(why) if notes.is_empty() && !keys.is_empty() => Err(Failure::Failed(why)),
-        _ => Ok(notes),
+    if let Some(why) = refused.filter(|_| notes.is_empty() && !keys.is_empty()) {
+        return Err(Failure::Failed(why));
     }
+    notes.extend(runtime.block_on(archived.earlier_notes(keys, keys_named_by)).map_err(failure)?);
+    Ok(notes)
 }

@@ -9,7 +9,10 @@ use std::{
 
 use super::VerifyArgs;
 use crate::{
-    cli::{Failure, bar, print::Printer},
+    cli::{
+        Failure, bar,
+        print::{Printer, Terms},
+    },
     env::real::RealIo,
     error::{Code, Error},
     proof::{key::VerifierKey, note::NOTE_BYTES_MAX},
@@ -61,7 +64,16 @@ pub(super) fn verify<W: Write>(
     if !report.ahead.is_empty() {
         return Err(Failure::Undecided(cannot_tell(&report)));
     }
-    Ok(printer.report(&report, &named)?)
+    let doubt = plan.listing().is_restoring.then(|| {
+        format!(
+            "cannot tell yet whether that is all: {} is being restored, and that has not ended. Run `scribe restore` again, \
+             to its end",
+            dir.display()
+        )
+    });
+    let is_held = !report.checkpoints.is_empty();
+    printer.report(&report, &Terms { named: &named, is_held, doubt: doubt.as_deref() })?;
+    doubt.map_or(Ok(()), |doubt| Err(Failure::Doubted(doubt)))
 }
 
 /// The keys that members of the ledger sign with, by its own word.
@@ -71,7 +83,7 @@ pub(in crate::cli) fn keys_named_by(boundary: &[u8]) -> Vec<VerifierKey> {
 }
 
 /// Why the checkpoints that cover more than is here prove nothing, and what to do.
-pub(super) fn cannot_tell(report: &Report) -> String {
+pub(in crate::cli) fn cannot_tell(report: &Report) -> String {
     let ahead = report.ahead.iter().map(|note| format!("{} in {}", note.size, note.name));
     format!(
         "cannot tell yet: the {} records here are whole (root {}), and a checkpoint covers more: {}. The others may not \
@@ -93,7 +105,7 @@ fn nothing_sealed(dir: &Path) -> String {
     )
 }
 
-pub(super) fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
+pub(in crate::cli) fn note(path: &Path, keys: &[VerifierKey]) -> Result<Note, Failure> {
     let reading = |error| Failure::Usage(format!("reading {}: {error}", path.display()));
     let mut bytes = Vec::new();
     fs::File::open(path)

@@ -4,11 +4,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
+use super::{known::Known, lost::put_back};
 use crate::{
     archive::{
-        LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip,
+        Epoch, LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip,
         fence::{Claim, claim},
         layout,
+        manifest::Fork,
         marker::StoreId,
         probe::{Report, probe},
         store::Trouble,
@@ -16,7 +18,7 @@ use crate::{
     env::{Io, Rng},
     error::{Code, Error, Result},
     sealed::Segments,
-    segment::{Packing, Segment},
+    segment::{Packing, Segment, StubObject},
     types::SegmentId,
 };
 
@@ -41,39 +43,73 @@ pub(super) enum Added {
         is_new: bool,
     },
     /// The store is not the one that it was.
-    OtherStore(StoreId),
+    OtherStore,
 }
 
-/// Finds out what a store is.
-pub(super) async fn probed(store: Arc<dyn Store>, ledger: LedgerId, rng: Arc<dyn Rng>) -> Result<Report> {
-    Ok(probe(&*store, ledger, &*rng).await?)
+/// Finds out what a store is. Where this node has archived before it begins no archive a second time; `has_left` is whether
+/// files of segments have left this node for one.
+pub(super) async fn probed(
+    store: Arc<dyn Store>,
+    ledger: LedgerId,
+    rng: Arc<dyn Rng>,
+    (known, has_left): (Known, bool),
+) -> Result<Report> {
+    let before = known.read(store.place())?;
+    if before.is_some() {
+        marker(&*store).await.map_err(|error| known.advise(error, has_left))?;
+    }
+    let mut report = probe(&*store, ledger, &*rng).await?;
+    if before.is_some_and(|before| before != report.store) {
+        report.warnings.push(format!(
+            "{} is another store than the one that this node has archived into there: what is not in it is archived anew",
+            store.place()
+        ));
+    }
+    known.write(store.place(), report.store)?;
+    Ok(report)
+}
+
+/// Looks whether a store answers; whether it is still the one that was probed.
+pub(super) async fn look(store: Arc<dyn Store>, known: Option<StoreId>) -> Result<bool> {
+    match known {
+        Some(known) => Ok(marker(&*store).await? == known),
+        None => {
+            store.list("", None).await?;
+            Ok(true)
+        }
+    }
 }
 
 /// Claims the archive, and reads the manifest behind `tip`: where it ends, and the objects that it names. Those of
 /// segments that are sealed here have to be of the same ones. The manifest of a restored ledger begins with what the
-/// epoch before it has.
+/// epoch before it has. Objects that the store has lost are put back.
 pub(super) async fn read(
-    (store, own): (Arc<dyn Store>, Claim),
+    (store, claimed): (Arc<dyn Store>, Claim),
     manifest: Manifest,
     tip: Tip,
     segments: Segments,
+    staging: Staging,
 ) -> Result<(Tip, Vec<ObjectRef>)> {
-    claim(&*store, own).await?;
-    let digest_of = |id: SegmentId| Some(segments.get(usize::try_from(id.0).ok()?)?.summary().digest);
-    let carried = match tip.next {
-        SegmentId(0) => manifest.carry_over(digest_of).await?,
-        _ => 0,
+    claim(&*store, claimed).await?;
+    let own = |id: SegmentId| {
+        let summary = segments.get(usize::try_from(id.0).ok()?)?.summary();
+        Some((summary.digest, summary.end_seq))
     };
+    let (carried, forks) = match tip.next {
+        SegmentId(0) => manifest.carry_over(own).await?,
+        _ => (0, Vec::new()),
+    };
+    let (archive, epoch) = (store.place(), claimed.epoch.0);
     if carried > 0 {
-        let (archive, epoch) = (store.place(), own.epoch.0);
         tracing::info!(archive, epoch, segments = carried, "the archive goes on behind the epoch before");
     }
+    warn_of(archive, epoch, &forks);
     let mut objects = Vec::new();
     let tip = manifest
         .follow(tip, |entry| {
             let id = entry.object.segment;
-            match digest_of(id) {
-                Some(digest) if digest != entry.digest => Err(other_ledger(id)),
+            match own(id) {
+                Some((digest, _)) if digest != entry.digest => Err(other_ledger(id)),
                 _ => {
                     objects.push(entry.object);
                     Ok(())
@@ -81,7 +117,35 @@ pub(super) async fn read(
             }
         })
         .await?;
+    put_back(&*store, objects.clone(), &segments, &staging).await?;
     Ok((tip, objects))
+}
+
+/// Says what lies in earlier epochs and is not in this ledger: a cluster that still wrote while another was restored.
+fn warn_of(archive: &str, epoch: u32, forks: &[(Epoch, Result<Fork>)]) {
+    for (earlier, fork) in forks {
+        let earlier = earlier.0;
+        match fork {
+            Ok(fork) if fork.leaves_records() => {
+                let (from, to) = (fork.shared.0, fork.end.0 - 1);
+                tracing::warn!(
+                    archive,
+                    epoch,
+                    records = to - from + 1,
+                    "epoch {earlier} of the archive holds records {from} to {to}, which are not in this ledger: it was \
+                     restored before the cluster of epoch {earlier} had archived them. If they matter, stop this one, and \
+                     restore anew: scribe restore --epoch {earlier}"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                archive,
+                epoch,
+                %error,
+                "whether epoch {earlier} of the archive holds records that are not in this ledger cannot be told"
+            ),
+        }
+    }
 }
 
 fn other_ledger(id: SegmentId) -> Error {
@@ -92,7 +156,8 @@ fn other_ledger(id: SegmentId) -> Error {
     Error::new(Code::Corrupt, what)
 }
 
-/// Archives a segment, whose predecessor has this digest.
+/// Archives a segment, whose predecessor has this digest. One whose file has left is in the store already: it has lost its
+/// entry, and gets it again.
 pub(super) async fn add(
     (store, known, own): (Arc<dyn Store>, Option<StoreId>, Claim),
     manifest: Manifest,
@@ -105,7 +170,7 @@ pub(super) async fn add(
     // Where nothing is mounted any more an empty directory is, and a name may lead elsewhere from now on.
     let there = marker(&*store).await?;
     if known.is_some_and(|known| known != there) {
-        return Ok(Added::OtherStore(there));
+        return Ok(Added::OtherStore);
     }
     // Before the upload: that would be in vain. Whoever claims the archive meanwhile has an epoch of its own, in which
     // nothing is that this writes.
@@ -121,8 +186,17 @@ pub(super) async fn add(
         let Staging { io, path, packing, .. } = &staging;
         Staged::pack(io.clone(), &segment, *packing, manifest.epoch(), path)
     };
-    let entry = manifest.add(&mut tip, segment.summary(), &checkpoints, stage).await?;
+    let entry = match left(&segment) {
+        Some(object) => manifest.enter(&mut tip, segment.summary(), &checkpoints, object).await?,
+        None => manifest.add(&mut tip, segment.summary(), &checkpoints, stage).await?,
+    };
     Ok(Added::Archived { tip, object: entry.object, is_new })
+}
+
+/// The object of a segment whose file has left this node.
+fn left(segment: &Segment) -> Option<ObjectRef> {
+    let StubObject { epoch, bytes, hash } = segment.stub()?;
+    Some(ObjectRef { epoch: Epoch(*epoch), segment: segment.summary().id(), bytes: *bytes, hash: *hash })
 }
 
 /// Which store it is, by its marker.
@@ -145,7 +219,7 @@ async fn marker(store: &dyn Store) -> Result<StoreId> {
 
 impl Staging {
     /// Room for a packed segment, and for its object in an archive on the same disk, beside what the log needs.
-    fn check_room(&self, bytes: u64) -> Result<()> {
+    pub(super) fn check_room(&self, bytes: u64) -> Result<()> {
         let dir = self.path.parent().unwrap_or(&self.path);
         let failed = |error| Error::io(format!("asking for the free space of {}", dir.display()), &error);
         let free = self.io.free_bytes(dir).map_err(failed)?;

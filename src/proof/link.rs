@@ -32,10 +32,16 @@ pub struct Link {
 }
 
 impl Link {
+    /// What the keys of all links begin with.
+    #[must_use]
+    pub fn key_prefix() -> Vec<u8> {
+        [RESERVED_KEY_PREFIX, b"epoch/"].concat()
+    }
+
     /// The key of the record that begins an epoch.
     #[must_use]
     pub fn key(epoch: u32) -> Vec<u8> {
-        [RESERVED_KEY_PREFIX, format!("epoch/{epoch:010}").as_bytes()].concat()
+        [&Self::key_prefix(), format!("{epoch:010}").as_bytes()].concat()
     }
 
     /// The record's value.
