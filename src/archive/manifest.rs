@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! add      entry there? ─► its object is checked, nothing is uploaded
-//! enter    as add, where the object is known to be there and the file is not here any more
 //!          not there:      object: put, read back ─► checkpoint: put ─► entry: put          a crash between any two
 //!                                                                                           leaves the ledger before
+//! enter    as add, where the object is known to be there and the file is not here any more
 //! follow   list entries ─► get each ─► it continues the one before ─► the caller
 //! ```
 //!
