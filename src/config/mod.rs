@@ -195,6 +195,8 @@ pub struct TieringConfig {
     pub enable_auto_archival: bool,
     /// How long a node waits, at most, before it tries again what the archive has refused. Default 60.
     pub archival_check_interval_secs: u64,
+    /// How often a leader reads the archive's manifest again and looks for all objects. Default 86,400.
+    pub audit_interval_secs: u64,
     /// Whether archived segments are compressed. Default true.
     pub enable_compression: bool,
     /// 0 = LZ4, 1 to 9 = zstd. Default 0.
@@ -474,6 +476,7 @@ impl Default for TieringConfig {
         Self {
             enable_auto_archival: true,
             archival_check_interval_secs: 60,
+            audit_interval_secs: 86_400,
             enable_compression: true,
             compression_level: 0,
             max_lag_secs: 3_600,

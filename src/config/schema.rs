@@ -513,6 +513,12 @@ pub static KEYS: &[Key] = &[
          were to leave."
     ),
     key!(
+        storage.tiering.audit_interval_secs,
+        int(1, INT_MAX),
+        "How often the leader reads the archive's whole manifest again and looks for each object, to put back what is \
+         gone: a request for each segment."
+    ),
+    key!(
         storage.tiering.enable_compression,
         Kind::Bool,
         "Whether archived segments are compressed, block by block."

@@ -128,6 +128,7 @@ impl Archiving {
             known: config.node.data_dir.join(KNOWN_FILE),
             free_bytes_min: config.wal.disk_free_bytes_min,
             retry_max: Duration::from_secs(tiering.archival_check_interval_secs),
+            audit_every: Duration::from_secs(tiering.audit_interval_secs),
         };
         Ok(Self { progress, apart: Some(apart), stage: Some(Archive::new(on, options)), tier })
     }

@@ -17,7 +17,9 @@
 //! and archives no more. An entry that it writes at that very moment lies in its own epoch, where nobody goes on from it.
 //! A restored ledger's id is in its link, the record that its epoch begins with.
 //!
-//! Whatever fails is tried again, later and later; nothing waits for it. Memory is some megabytes. It does not own
+//! Whatever fails is tried again, later and later; nothing waits for it. Now and then a leader reads the whole manifest
+//! anew, and looks for every object that it names: others may delete in a bucket, and a file that is still here can be
+//! put back. Memory is some megabytes. It does not own
 //! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
@@ -104,6 +106,8 @@ pub struct Options {
     pub free_bytes_min: u64,
     /// The longest time between two tries, and between two looks at a store that has nothing to do.
     pub retry_max: Duration,
+    /// How long what was read of the manifest is believed: then all of it is read anew, and its objects looked for.
+    pub audit_every: Duration,
 }
 
 /// The stage.
@@ -119,8 +123,8 @@ pub struct Archive {
     store: Option<StoreId>,
     /// How far its manifest is known.
     tip: Tip,
-    /// Whether that is all of it, as of when this member began to lead.
-    is_read: bool,
+    /// When that was all of it; none before this member leads.
+    read_at: Option<Instant>,
 }
 
 impl Archive {
@@ -130,7 +134,7 @@ impl Archive {
         let Footing { store, cluster, epoch, .. } = &on;
         // Whoever founded the ledger is called like it.
         let manifest = (*epoch == Epoch::FIRST).then(|| Manifest::new(store.clone(), *cluster, *epoch));
-        Self { on, options, manifest, is_seen: false, store: None, tip: Tip::default(), is_read: false }
+        Self { on, options, manifest, is_seen: false, store: None, tip: Tip::default(), read_at: None }
     }
 
     /// Goes on until its task is ended.
@@ -170,8 +174,11 @@ impl Archive {
         let Footing { consensus, state, progress, .. } = &self.on;
         let has_level = state.settings().is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL);
         let leads = has_level && consensus.is_leader();
-        if !leads && self.is_read {
-            self.is_read = false;
+        if self.read_at.is_some_and(|at| at.elapsed() >= self.options.audit_every) {
+            self.tip = Tip::default();
+            self.read_at = None;
+        }
+        if !leads && self.read_at.take().is_some() {
             // How the store fares is found out anew, where it has failed the leader that this was.
             if matches!(progress.now().0, Condition::Failing(_)) {
                 self.store = None;
@@ -192,7 +199,7 @@ impl Archive {
             is_seen: self.is_seen,
             is_probed: self.store.is_some(),
             leads,
-            is_read: self.is_read,
+            is_read: self.read_at.is_some(),
             tip: self.tip,
             sealed,
             ready,
@@ -268,14 +275,14 @@ impl Archive {
         let archive = self.on.store.place();
         tracing::warn!(archive, "another store has taken the archive's place");
         self.store = None;
-        self.is_read = false;
+        self.read_at = None;
     }
 
     /// What is known of another store says nothing of this one.
     fn goes_on_in(&mut self, store: StoreId) {
         if self.store.replace(store) != Some(store) {
             self.tip = Tip::default();
-            self.is_read = false;
+            self.read_at = None;
             self.on.progress.note_objects(SegmentId(0), []);
         }
     }
@@ -288,7 +295,7 @@ impl Archive {
             self.on.apart.run(read((store, claim), manifest, tip, segments, self.staging())).await?;
         self.on.progress.note_objects(self.tip.next, objects);
         self.tip = tip;
-        self.is_read = true;
+        self.read_at = Some(Instant::now());
         Ok(())
     }
 

@@ -68,6 +68,7 @@ pub fn config(id: NodeId) -> Config {
     config.storage.segment_age_max = Duration::from_secs(2);
     config.storage.archive_dir = ARCHIVE.into();
     config.storage.tiering.archival_check_interval_secs = 4;
+    config.storage.tiering.audit_interval_secs = 30;
     config.consensus.election_timeout_ms = 300;
     config.consensus.heartbeat_interval_ms = 50;
     config

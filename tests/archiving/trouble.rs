@@ -162,12 +162,32 @@ fn an_object_that_the_archive_has_lost_is_put_back_by_who_begins_to_lead() {
         let disk = group.disks[0].archive.clone();
         let lost = Path::new(ARCHIVE).join(before[1].object.name().as_str());
         disk.remove(&lost).unwrap();
+        disk.set_capacity(Some(1));
         group.power_cut(0).await;
         group.start_missing().await;
+        wait_until(&group, "there is no room for it", |group| state(group) == "full").await;
+        disk.set_capacity(None);
         wait_until(&group, "it is back", |_| disk.open(&lost, OpenMode::Read).is_ok()).await;
         wait_until(&group, "all is well", |group| state(group) == "ok").await;
         // Every object is read and compared with its name.
         assert_eq!(group.check_archive(0, true).await, before);
+    });
+}
+
+#[test]
+fn an_object_that_goes_under_a_leader_is_put_back() {
+    sim::runtime(9).block_on(async {
+        let mut group = Group::start(9, 1, true).await;
+        group.write("first", 300).await;
+        group.settle().await;
+        let before = group.check_archive(0, true).await;
+        let disk = group.disks[0].archive.clone();
+        let lost = Path::new(ARCHIVE).join(before[0].object.name().as_str());
+        disk.remove(&lost).unwrap();
+        wait_until(&group, "it is back", |_| disk.open(&lost, OpenMode::Read).is_ok()).await;
+        group.write("second", 100).await;
+        group.settle().await;
+        assert_eq!(group.check_archive(0, true).await[..before.len()], before);
     });
 }
 

@@ -4,9 +4,9 @@
 //! the manifest's objects ─► there, of their size? ─► packed again, as they were ─► put, read back
 //! ```
 //!
-//! Takes what a leader has read of the manifest when it begins, and asks for the size of each object, a request for each
+//! Takes what a leader has read of the manifest when it begins, and now and then, and asks for the size of each object, a request for each
 //! and none of their bytes: one that has other bytes is for `scribe verify --archive` to find, and for an operator to
-//! remove. Whatever cannot be put back is told, and nothing waits for it.
+//! remove. What cannot be put back is told, and nothing waits for it; what may pass is tried again.
 
 use std::pin::pin;
 
@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream};
 use super::work::Staging;
 use crate::{
     archive::{ObjectRef, Staged, Store, Trouble},
-    error::{Code, Error, Result},
+    error::Result,
     sealed::Segments,
     segment::Packing,
 };
@@ -28,7 +28,10 @@ const ADVICE: &str = "bring it back from a copy of the archive, or begin to lead
                       stop the cluster, remove the manifest's entries from this segment on, and start it again: what \
                       they named is archived anew";
 
-/// Looks for each object, and puts back what is lost. What stops this is tried again by the next leader.
+/// Looks for each object, and puts back what is lost.
+///
+/// # Errors
+/// Whatever may pass: of the store, of this node's disk, of a segment that is damaged here.
 pub(super) async fn put_back(
     store: &dyn Store,
     objects: Vec<ObjectRef>,
@@ -45,30 +48,37 @@ pub(super) async fn put_back(
                 let expected = object.bytes;
                 tracing::error!(
                     archive, object = %name, bytes, expected,
-                    "an object of the archive is damaged: remove it, and start the leader again, which puts it back"
+                    "an object of the archive is damaged: remove it; the leader puts it back at its next audit, or when it is \
+                     started again"
                 );
             }
-            Err(error) if error.trouble() == Trouble::NotFound => {
-                match upload(store, &object, segments, staging).await {
-                    Ok(()) => {
-                        tracing::warn!(archive, object = %name, "the archive had lost an object: it is put back")
-                    }
-                    Err(error) => {
-                        tracing::error!(archive, object = %name, %error, "the archive has lost an object: {ADVICE}");
-                    }
+            Err(error) if error.trouble() == Trouble::NotFound => match pack(&object, segments, staging)? {
+                Again::Packed(staged) => {
+                    staged.upload(store).await?;
+                    tracing::warn!(archive, object = %name, "the archive had lost an object: it is put back");
                 }
-            }
+                Again::Cannot(why) => {
+                    tracing::error!(archive, object = %name, why, "the archive has lost an object: {ADVICE}");
+                }
+            },
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-async fn upload(store: &dyn Store, object: &ObjectRef, segments: &Segments, staging: &Staging) -> Result<()> {
+/// An object that is to be written a second time.
+enum Again {
+    Packed(Staged),
+    /// Trying again will not help.
+    Cannot(&'static str),
+}
+
+fn pack(object: &ObjectRef, segments: &Segments, staging: &Staging) -> Result<Again> {
     let segment = usize::try_from(object.segment.0).ok().and_then(|at| segments.get(at));
-    let segment = segment
-        .filter(|segment| segment.stub().is_none())
-        .ok_or_else(|| Error::new(Code::NotFound, "this node does not have its segment's file"))?;
+    let Some(segment) = segment.filter(|segment| segment.stub().is_none()) else {
+        return Ok(Again::Cannot("this node does not have its segment's file"));
+    };
     staging.check_room(segment.summary().file_bytes)?;
     // It may have been packed by another configuration.
     let others = [Packing::Lz4, Packing::None].into_iter().chain((1..=9).map(Packing::Zstd));
@@ -77,8 +87,8 @@ async fn upload(store: &dyn Store, object: &ObjectRef, segments: &Segments, stag
         let Staging { io, path, .. } = staging;
         let staged = Staged::pack(io.clone(), segment, packing, object.epoch, path)?;
         if staged.object() == object {
-            return staged.upload(store).await;
+            return Ok(Again::Packed(staged));
         }
     }
-    Err(Error::new(Code::Unavailable, "its segment cannot be packed as it was: another build has done it"))
+    Ok(Again::Cannot("its segment cannot be packed as it was: another build has done it"))
 }
