@@ -403,6 +403,21 @@ fn an_archive_that_cannot_be_found_is_refused_by_its_keys() {
     assert_eq!((&config.storage.s3.bucket[..], &config.storage.s3.prefix[..]), ("b", "a/c"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_into_the_nodes_own_files_is_seen_through() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, link) = (home.path().join("data"), home.path().join("link"));
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&data, &link).unwrap();
+    let refused = |dir: &str| {
+        let text = format!("[node]\ndata_dir = {data:?}\n[storage]\narchive_dir = {:?}", link.join(dir));
+        start().file(&text).load().is_err()
+    };
+    assert!(refused("segments") && refused("new/one"));
+    assert!(!refused("archive") && !refused("archive/ours"));
+}
+
 #[test]
 fn a_segment_ends_with_the_shorter_of_its_two_ages() {
     let age = |text: &str| start().file(text).config().storage.segment_age().as_secs();

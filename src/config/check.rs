@@ -5,7 +5,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -48,10 +48,21 @@ pub fn check(settings: &Settings) -> Result<()> {
 
 /// Whether an archive would be mixed up with a node's own files.
 fn is_among_own_files(archive_dir: &Path, data_dir: &Path) -> bool {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    match absolute(archive_dir).strip_prefix(absolute(data_dir)) {
+    match resolved(archive_dir).strip_prefix(resolved(data_dir)) {
         Ok(within) => !within.starts_with("archive"),
         Err(_) => false,
+    }
+}
+
+/// A path without links in the part of it that is there.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let there = path.ancestors().find_map(|there| Some((there.canonicalize().ok()?, there)));
+    match there.map(|(real, there)| (real, path.strip_prefix(there))) {
+        // Joined to nothing, a path would end with a slash.
+        Some((real, Ok(rest))) if rest.as_os_str().is_empty() => real,
+        Some((real, Ok(rest))) => real.join(rest),
+        _ => path,
     }
 }
 

@@ -201,7 +201,14 @@ fn records_behind_the_newest_checkpoint_are_under_no_signature() {
     let unsigned = &archive.json()["not_covered"]["unsigned"];
     assert_eq!(*unsigned, serde_json::json!({ "from": 74, "end": END }));
     checkpoints.iter().for_each(|note| fs::remove_file(note).unwrap());
-    assert!(archive.verify(0).contains("records 0 to 83 are under no signature"));
+    let told = archive.verify(3);
+    assert!(told.contains("records 0 to 83 are under no signature"), "{told}");
+    assert!(told.contains("no signed checkpoint is there"), "{told}");
+    // One that was kept is as good.
+    let (place, note) = (archive.dir(), archive.home.path().join("kept.note"));
+    fs::write(&note, &archive.ledger.checkpoints[5]).unwrap();
+    let held = ["verify", "--archive", place.to_str().unwrap(), "--checkpoint", note.to_str().unwrap()];
+    exits_with(&scribe(&held, &[]), 0);
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub(super) fn verify<W: Write>(
     let runtime = runtime_beside()?;
     let epoch = args.epoch.map(Epoch);
     let archived = runtime.block_on(Archived::open_epoch(store, epoch)).map_err(failure)?;
-    let named = if args.key.is_empty() { keys_named_by(archived.boundary()) } else { Vec::new() };
+    let signers = keys_named_by(archived.boundary());
+    let named = if args.key.is_empty() { signers.clone() } else { Vec::new() };
     let keys = if args.key.is_empty() { &named } else { &args.key };
     if keys.is_empty() && !args.checkpoint.is_empty() {
         return Err(Failure::Usage(format!("{place} does not say who signs for it: give --key")));
@@ -47,7 +48,7 @@ pub(super) fn verify<W: Write>(
     if let Some(damaged) = report.damaged_earlier.first() {
         return Err(Failure::Failed(damaged.clone()));
     }
-    let doubt = doubt(&report);
+    let doubt = doubt(&report, &signers);
     printer.report(
         &report,
         &Terms { named: &named, is_held: !args.checkpoint.is_empty(), doubt: doubt.as_deref() },
@@ -55,10 +56,18 @@ pub(super) fn verify<W: Write>(
     doubt.map_or(Ok(()), |doubt| Err(Failure::Doubted(doubt)))
 }
 
-/// Why an archive in which all is whole is not called verified.
-fn doubt(report: &Report) -> Option<String> {
+/// Why an archive in which all is whole is not called verified. Its last segment names the `signers`.
+fn doubt(report: &Report, signers: &[VerifierKey]) -> Option<String> {
     if let Some(why) = &report.open_end {
         return Some(format!("cannot tell yet whether that is all: {why}"));
+    }
+    if !signers.is_empty() && report.checkpoints.is_empty() && report.earlier_checkpoints == 0 {
+        return Some(
+            "cannot tell yet whether that is all: segments name who signs for this ledger, and no signed checkpoint is \
+             there. A node that archives its first segments leaves that; if it stays so, the checkpoints were taken away, \
+             and perhaps entries with them: one that was kept elsewhere tells (--checkpoint)"
+                .to_owned(),
+        );
     }
     let left = report.left_behind.first()?;
     Some(format!(

@@ -73,13 +73,21 @@ fn refuses_direct(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
-/// Opens a file. A directory can be opened as well, and then gives an error without a name at the first read.
+/// Opens a file. What else has a name can be opened as well: a directory, which gives an error without a name at the
+/// first read, and a pipe, at which whoever opens it waits until somebody writes.
 fn read_only(path: &Path) -> io::Result<fs::File> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory"));
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK);
     }
-    Ok(file)
+    let file = options.read(true).open(path)?;
+    match file.metadata()?.file_type() {
+        kind if kind.is_dir() => Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory")),
+        kind if !kind.is_file() => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
+        _ => Ok(file),
+    }
 }
 
 impl Io for RealIo {
@@ -281,6 +289,18 @@ mod tests {
         if mounts.lines().any(|line| line.contains(" /dev/shm tmpfs ")) {
             assert!(is_in_memory(Path::new("/dev/shm")));
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nobody_is_waited_for_at_a_pipe() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let refused = |path: &Path| RealIo::new().open(path, OpenMode::Read).err().map(|error| error.kind());
+        assert_eq!(refused(&path), Some(ErrorKind::InvalidInput));
+        assert_eq!(refused(home.path()), Some(ErrorKind::IsADirectory));
     }
 
     #[test]
