@@ -274,8 +274,7 @@ impl Store for DirectoryStore {
                 .map_err(|error| self.failed("writing", name, &error))?;
             Ok(match created {
                 true => Put::Created,
-                false if is_same(self, name, &body).await? => Put::AlreadyThereSame,
-                false => Put::Conflict,
+                false => Put::already_there(is_same(self, name, &body).await?),
             })
         })
     }

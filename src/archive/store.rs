@@ -95,6 +95,14 @@ pub enum Put {
     Conflict,
 }
 
+impl Put {
+    /// Of an object that was there before.
+    #[must_use]
+    pub const fn already_there(is_same: bool) -> Self {
+        if is_same { Self::AlreadyThereSame } else { Self::Conflict }
+    }
+}
+
 /// What became of a replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {

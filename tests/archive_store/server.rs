@@ -1,13 +1,16 @@
 //! An S3 server in this process, on loopback, with signature checks, and trouble in front of it.
 //!
-//! s3s-fs looks before it writes, so requests with conditions are let through one at a time. Each fault is armed for
+//! s3s-fs looks before it writes, so requests with conditions are let through one at a time; what it refuses by them it
+//! does not read to its end, and the connection ends under whoever is still sending. Each fault is armed for
 //! requests of one method, fires for as many of them as it was armed for, and is counted.
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    fs::File,
     io,
-    path::PathBuf,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -143,13 +146,14 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let plan = Arc::new(Mutex::new(Plan { left_out: conditions.left_out(), ..Plan::default() }));
         let one_at_a_time = Arc::new(tokio::sync::RwLock::new(()));
-        let shared = plan.clone();
+        let (shared, root) = (plan.clone(), home.path().to_path_buf());
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, plan, alone) = (service.clone(), shared.clone(), one_at_a_time.clone());
+                let (service, plan) = (service.clone(), shared.clone());
+                let (root, alone) = (root.clone(), one_at_a_time.clone());
                 tokio::spawn(async move {
                     let answer = service_fn(move |request| {
-                        answer(service.clone(), plan.clone(), alone.clone(), request)
+                        answer(service.clone(), plan.clone(), (root.clone(), alone.clone()), request)
                     });
                     // A connection that a fault ends is an error here.
                     let _ = Builder::new(TokioExecutor::new())
@@ -267,7 +271,7 @@ fn lost() -> io::Error {
 async fn answer(
     service: S3Service,
     plan: Arc<Mutex<Plan>>,
-    alone: Arc<tokio::sync::RwLock<()>>,
+    (home, alone): (PathBuf, Arc<tokio::sync::RwLock<()>>),
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
     let (fault, happens) = {
@@ -316,23 +320,34 @@ async fn answer(
     }
     let conditional = ["if-match", "if-none-match"].iter().any(|name| request.headers().contains_key(*name));
     let (parts, body) = request.into_parts();
-    let mut sent = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
-    if fault == Some(Fault::FlipUpload) {
-        let at = sent.len() / 2;
-        sent[at] ^= 4;
-    }
-    if let Some(said) = parts.headers.get("content-md5")
-        && *said != BASE64_STANDARD.encode(Md5::digest(&sent))
-    {
-        // As stores do it; s3s-fs finds out when it has written.
-        return Ok(refused(StatusCode::BAD_REQUEST, "BadDigest"));
-    }
-    let request = Request::from_parts(parts, s3s::Body::from(Bytes::from(sent)));
-    let answered = {
+    let object = (parts.method == Method::GET).then(|| home.join(parts.uri.path().trim_start_matches('/')));
+    let body = match fault {
+        Some(Fault::FlipUpload) => {
+            let mut sent = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+            let at = sent.len() / 2;
+            sent[at] ^= 4;
+            if let Some(said) = parts.headers.get("content-md5")
+                && *said != BASE64_STANDARD.encode(Md5::digest(&sent))
+            {
+                // As stores do it; s3s-fs finds out when it has written.
+                return Ok(refused(StatusCode::BAD_REQUEST, "BadDigest"));
+            }
+            s3s::Body::from(Bytes::from(sent))
+        }
+        _ => s3s::Body::from(body),
+    };
+    let request = Request::from_parts(parts, body);
+    let (mut parts, bytes) = {
         let _alone = if conditional { Some(alone.write().await) } else { None };
         // Nor does it give bytes and their version at one moment.
         let _beside = if conditional { None } else { Some(alone.read().await) };
-        service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?
+        let answered = service.call(request).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let (parts, body) = answered.into_parts();
+        let bytes = match object.filter(|path| parts.status.is_success() && path.is_file()) {
+            Some(path) => read(&path, &parts.headers)?,
+            None => body.collect().await.map_err(|error| io::Error::other(error.to_string()))?.to_bytes(),
+        };
+        (parts, bytes)
     };
     if let Some((_, true, happens)) = &happens {
         happens();
@@ -341,8 +356,6 @@ async fn answer(
     if fault == Some(Fault::LostReply) {
         return Err(lost());
     }
-    let (mut parts, body) = answered.into_parts();
-    let bytes = collect(body, &parts.headers).await?;
     let half = bytes.slice(..bytes.len() / 2);
     let body = match fault {
         Some(Fault::Cut) => {
@@ -370,15 +383,15 @@ async fn answer(
     Ok(Response::from_parts(parts, body))
 }
 
-/// An answer's body, as long as the answer says it is: s3s-fs reads its file to the end, whatever range was asked for.
-async fn collect(mut body: s3s::Body, headers: &HeaderMap) -> io::Result<Bytes> {
-    let said = headers.get("content-length").and_then(|said| said.to_str().ok()?.parse::<usize>().ok());
-    let mut bytes = Vec::with_capacity(said.unwrap_or_default());
-    while said.is_none_or(|said| bytes.len() < said) {
-        let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| io::Error::other(error.to_string()))?;
-        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| &**data));
-    }
+/// The part of an object that an answer's headers tell of. s3s-fs gives it in pieces of 4 KiB, each from another thread,
+/// and reads its file to the end whatever was asked for, which stores that are in use do not.
+fn read(path: &Path, headers: &HeaderMap) -> io::Result<Bytes> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let first = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok();
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let mut bytes = vec![0; length.ok_or(io::ErrorKind::InvalidData)?];
+    let offset = header("content-range").and_then(first).unwrap_or(0);
+    File::open(path)?.read_exact_at(&mut bytes, offset)?;
     Ok(bytes.into())
 }
 

@@ -8,7 +8,8 @@
 //! Takes the calls of [`Store`], sends signed requests, by TLS (rustls with ring, the system's roots) unless the
 //! endpoint is `http://`. A write carries `If-None-Match: *` or `If-Match`; whatever refuses it is read back and
 //! compared, because a lost answer and a lost race look alike. The SDK sends and checks no checksums of its own,
-//! which some servers refuse: what the ledger stores carries its own, and `Content-MD5` goes with an upload. It does not own what objects mean.
+//! which some servers refuse: what the ledger stores carries its own, and `Content-MD5` goes with an upload. It does not own
+//! what objects mean.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -43,6 +44,10 @@ use super::{
 mod body;
 mod judge;
 mod options;
+
+/// Before a larger object is sent it is looked for: a store that has it may refuse it and hang up while it is still coming,
+/// and then the connection's failure is all that is heard of that.
+const LOOK_FIRST_BYTES: u64 = 64 << 10;
 
 /// A store in a bucket.
 pub struct S3Store {
@@ -165,6 +170,12 @@ impl S3Store {
 
     async fn put(&self, name: &Name, body: Body) -> Result<Put> {
         let bytes = body.len();
+        if bytes > LOOK_FIRST_BYTES {
+            match is_same(self, name, &body).await {
+                Err(gone) if gone.trouble() == Trouble::NotFound => {}
+                there => return there.map(Put::already_there),
+            }
+        }
         let request = self.client.put_object().bucket(&self.options.bucket).key(self.key(name.as_str()));
         let request = request.if_none_match("*").content_length(i64::try_from(bytes).unwrap_or(i64::MAX));
         let md5 = body::md5(&body).map_err(|error| unreadable(name, &error))?;
@@ -172,8 +183,7 @@ impl S3Store {
         match request.customize().config_override(self.timed(bytes)).send().await {
             Ok(_) => Ok(Put::Created),
             Err(error) if is_condition(&error) => match is_same(self, name, &body).await {
-                Ok(true) => Ok(Put::AlreadyThereSame),
-                Ok(false) => Ok(Put::Conflict),
+                Ok(is_same) => Ok(Put::already_there(is_same)),
                 // Another write was under way, and has not come to anything.
                 Err(gone) if gone.trouble() == Trouble::NotFound => {
                     Err(judge(&format!("writing {name}"), &self.place, &error))
