@@ -5,7 +5,7 @@
 //! <root>/epoch-…/segments/.tmp-<owner>-<n>     being written, or left behind by a crash
 //! <root>/.lock                                 held while an object is replaced
 //!
-//! put_once          .tmp ─► write ─► sync ─► link to the name, which fails if it exists ─► sync directory ─► remove .tmp
+//! put_once          .tmp ─► write, or link to the file that has the bytes ─► sync ─► link to the name, which fails if it exists ─► sync directory ─► remove .tmp
 //! compare_and_set   lock ─► compare ─► .tmp ─► write ─► sync ─► rename to the name ─► sync directory
 //! ```
 //!
@@ -98,11 +98,17 @@ impl DirectoryStore {
         Ok(())
     }
 
-    /// Writes a body to a new file beside `path` and syncs it. Its name. Blocks.
+    /// Writes a body to a new file beside `path`, unless it is one on this file system, and syncs it. Its name. Blocks.
     fn write_beside(&self, path: &Path, body: &Body) -> io::Result<PathBuf> {
         let dir = path.parent().unwrap_or(&self.root);
         self.prepare(dir)?;
         let unfinished = dir.join(format!("{}{}", self.unfinished, self.next.fetch_add(1, Relaxed)));
+        if let Body::File { file, path: Some(path), .. } = body
+            && self.io.link(path, &unfinished).is_ok()
+        {
+            file.sync().inspect_err(|_| self.remove(&unfinished))?;
+            return Ok(unfinished);
+        }
         let write = || {
             let file = self.io.open(&unfinished, OpenMode::Buffered)?;
             let mut offset = 0;

@@ -76,7 +76,8 @@ pub const fn packing(enable_compression: bool, compression_level: u8) -> Packing
     }
 }
 
-/// A packed segment in a file of this node, to be uploaded; the file goes when it is dropped.
+/// A packed segment in a file of this node, to be uploaded; the file's name goes when it is dropped. What is uploaded to a
+/// directory of the same file system is that file, so nothing is written to it any more.
 #[derive(Debug)]
 pub struct Staged {
     object: ObjectRef,
@@ -129,7 +130,8 @@ impl Staged {
     /// As the store's, and [`Code::Corrupt`] when what is there is not what was sent.
     pub async fn upload(&self, store: &dyn Store) -> Result<()> {
         let name = self.object.name();
-        let body = Body::File { file: self.file.clone(), bytes: self.object.bytes };
+        let (file, path) = (self.file.clone(), Some(self.path.clone()));
+        let body = Body::File { file, bytes: self.object.bytes, path };
         if store.put_once(&name, body).await? == Put::Conflict {
             return Err(not_itself(store, &name));
         }
@@ -139,7 +141,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // What is left of it is written over by the next one.
+        // What is left of it is removed before the next one is written.
         let _ = self.io.remove(&self.path);
     }
 }

@@ -4,7 +4,7 @@
 //! true; nothing is ever removed. A store keeps or loses bytes as it likes: whoever reads them checks them, and no
 //! answer makes this process allocate more than it asked for.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -145,6 +145,9 @@ pub enum Body {
         file: Arc<dyn File>,
         /// How many.
         bytes: u64,
+        /// Its path, where these are all of its bytes and nobody writes to it any more: a store on the same file system
+        /// may give the file itself another name.
+        path: Option<PathBuf>,
     },
 }
 

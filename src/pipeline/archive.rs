@@ -139,7 +139,7 @@ impl Archive {
 
     /// Goes on until its task is ended.
     pub async fn run(mut self) {
-        // What a crash has left; it is written over otherwise.
+        // What a crash has left; before the next segment is packed it is removed otherwise.
         let _ = remove(&*self.on.io, &self.options.staging);
         let mut retry = RETRY_MIN;
         let mut look_at = Instant::now() + self.options.retry_max;

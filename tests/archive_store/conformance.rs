@@ -76,13 +76,13 @@ async fn large_objects_come_from_files(store: &dyn Store) {
     let bytes: Vec<u8> = (0..3_333_333u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     file.write_at(&bytes, 0).unwrap();
     let (at, size) = (name("large/object.bin"), bytes.len() as u64);
-    let body = Body::File { file: file.clone(), bytes: size };
+    let body = Body::File { file: file.clone(), bytes: size, path: None };
     assert_eq!(store.put_once(&at, body.clone()).await.unwrap(), Put::Created);
     assert_eq!(store.put_once(&at, body.clone()).await.unwrap(), Put::AlreadyThereSame);
     assert_eq!(store.get_range(&at, 0, size as u32).await.unwrap(), bytes);
     file.write_at(&[bytes[bytes.len() - 1] ^ 1], size - 1).unwrap();
     assert_eq!(store.put_once(&at, body).await.unwrap(), Put::Conflict);
-    let shorter = Body::File { file, bytes: size - 1 };
+    let shorter = Body::File { file, bytes: size - 1, path: None };
     assert_eq!(store.put_once(&at, shorter).await.unwrap(), Put::Conflict);
     assert_eq!(trouble(store.get(&at).await), Trouble::Broken, "more than {SMALL_BYTES_MAX} bytes");
 }

@@ -4,12 +4,16 @@
 //! Every operation that changes the disk fails once in every way. Planted bugs show that the harness sees what it
 //! should.
 
-use std::{path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use scribe_ledger::{
-    archive::{DirectoryStore, Epoch, Manifest, Store, Tip, Trouble, name::Name, store::Put, store::Swap},
+    archive::{
+        DirectoryStore, Epoch, Manifest, Store, Tip, Trouble,
+        name::Name,
+        store::{Body, Put, Swap},
+    },
     env::{Io, OpenMode},
     sim::{Failure, Fault, Op, SimIo},
 };
@@ -22,7 +26,7 @@ use crate::{
 };
 
 /// What a life does to a store; whether all of it was said to be done.
-type Work<'a> = &'a dyn Fn(Arc<dyn Store>) -> BoxFuture<'a, bool>;
+type Work<'a> = &'a dyn Fn(Arc<dyn Store>, Arc<dyn Io>) -> BoxFuture<'a, bool>;
 
 /// What the next life finds; an error says what is wrong. It is told whether the life before was done.
 type Check<'a> = &'a dyn Fn(Arc<dyn Store>, bool) -> BoxFuture<'a, Result<(), String>>;
@@ -38,7 +42,7 @@ async fn hunt(
         Arc::new(DirectoryStore::new(disk(sim.clone()), Path::new("/archive"), 1))
     };
     let whole = SimIo::new(0);
-    assert!(work(store(&whole)).await);
+    assert!(work(store(&whole), disk(whole.clone())).await);
     let mut histories = 0;
     for nth in 0..whole.ops() {
         for failure in [Failure::NotDone, Failure::Done, Failure::NoSpace, Failure::Crash] {
@@ -46,7 +50,7 @@ async fn hunt(
                 histories += 1;
                 let sim = SimIo::new(seed);
                 sim.arm(Fault { op: Op::Any, nth, failure });
-                let done = work(store(&sim)).await;
+                let done = work(store(&sim), disk(sim.clone())).await;
                 if !sim.is_down() && !seed.is_multiple_of(3) {
                     sim.crash();
                 }
@@ -57,7 +61,7 @@ async fn hunt(
                 }
                 let what = match check(store(&sim), done).await {
                     // The next life does it, whatever the one before has left.
-                    Ok(()) if work(store(&sim)).await => {
+                    Ok(()) if work(store(&sim), disk(sim.clone())).await => {
                         sim.crash();
                         sim.restart();
                         check(store(&sim), true).await
@@ -80,13 +84,37 @@ fn object() -> (Name, Bytes) {
     (Name::parse("some/dir/object.bin").unwrap(), bytes.into())
 }
 
-fn put(store: Arc<dyn Store>) -> BoxFuture<'static, bool> {
+fn put(store: Arc<dyn Store>, _: Arc<dyn Io>) -> BoxFuture<'static, bool> {
     Box::pin(async move {
         let (name, bytes) = object();
         match store.put_once(&name, bytes.into()).await {
             Ok(put) => {
                 assert_ne!(put, Put::Conflict, "an unfinished object has a name");
                 true
+            }
+            Err(_) => false,
+        }
+    })
+}
+
+/// From a file of the same disk, as packed segments are.
+fn put_file(store: Arc<dyn Store>, io: Arc<dyn Io>) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        let ((name, bytes), path) = (object(), Path::new("/staging/object"));
+        let stage = || {
+            match io.remove(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = io.open(path, OpenMode::Buffered)?;
+            file.write_at(&bytes, 0).map(|()| file)
+        };
+        let Ok(file) = stage() else { return false };
+        let body = Body::File { file, bytes: bytes.len() as u64, path: Some(path.into()) };
+        match store.put_once(&name, body).await {
+            Ok(put) => {
+                assert_ne!(put, Put::Conflict, "an unfinished object has a name");
+                io.remove(path).is_ok()
             }
             Err(_) => false,
         }
@@ -105,7 +133,7 @@ fn is_there_or_not(store: Arc<dyn Store>, done: bool) -> BoxFuture<'static, Resu
     })
 }
 
-fn swap(store: Arc<dyn Store>) -> BoxFuture<'static, bool> {
+fn swap(store: Arc<dyn Store>, _: Arc<dyn Io>) -> BoxFuture<'static, bool> {
     Box::pin(async move {
         let (name, bytes) = object();
         let old = Bytes::from(vec![1; 3_000]);
@@ -144,9 +172,11 @@ fn is_old_or_new(store: Arc<dyn Store>, done: bool) -> BoxFuture<'static, Result
 
 #[tokio::test]
 async fn an_object_is_there_whole_or_not_there() {
-    let (histories, wrong) = hunt(12, &|sim| Arc::new(sim), &put, &is_there_or_not).await;
-    assert_eq!(wrong, None);
-    assert!(histories > 200, "{histories}");
+    for put in [&put as Work<'_>, &put_file] {
+        let (histories, wrong) = hunt(12, &|sim| Arc::new(sim), put, &is_there_or_not).await;
+        assert_eq!(wrong, None);
+        assert!(histories > 200, "{histories}");
+    }
 }
 
 #[tokio::test]
@@ -159,7 +189,7 @@ async fn a_replaced_object_is_the_old_or_the_new() {
 #[tokio::test]
 async fn a_manifest_is_a_shorter_ledger_wherever_the_power_goes() {
     let ledger = ledger(&[30, 0, 20]);
-    let work = |store: Arc<dyn Store>| -> BoxFuture<'_, bool> {
+    let work = |store: Arc<dyn Store>, _: Arc<dyn Io>| -> BoxFuture<'_, bool> {
         let ledger = &ledger;
         Box::pin(async move {
             let manifest = Manifest::new(store, LEDGER, Epoch::FIRST);
@@ -187,7 +217,8 @@ async fn a_manifest_is_a_shorter_ledger_wherever_the_power_goes() {
 async fn planted_bugs_are_caught() {
     for (syncs_files, syncs_names) in [(false, true), (true, false)] {
         let careless = |sim| -> Arc<dyn Io> { Arc::new(Careless { sim, syncs_files, syncs_names }) };
-        for (work, check) in [(&put as Work<'_>, &is_there_or_not as Check<'_>), (&swap, &is_old_or_new)] {
+        let there: Check<'_> = &is_there_or_not;
+        for (work, check) in [(&put as Work<'_>, there), (&put_file, there), (&swap, &is_old_or_new)] {
             // What is found half written may as well end the history.
             let hunted = std::panic::AssertUnwindSafe(hunt(6, &careless, work, check));
             let found = futures_util::FutureExt::catch_unwind(hunted).await;
@@ -218,6 +249,6 @@ async fn unfinished_files_go_with_the_next_life() {
     for name in [".tmp-1-99", ".tmp-12-0", ".tmp-2-7"] {
         io.open(&dir.join(name), OpenMode::Buffered).unwrap();
     }
-    assert!(put(simulated_directory(&io)).await);
+    assert!(put(simulated_directory(&io), Arc::new(io.clone())).await);
     assert_eq!(io.list(dir).unwrap(), [".tmp-12-0", ".tmp-2-7", "object.bin"]);
 }

@@ -72,6 +72,9 @@ impl Io for Disks {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if from.starts_with(ARCHIVE) != to.starts_with(ARCHIVE) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         self.disk(from, true)?.link(from, to)
     }
 
