@@ -224,7 +224,8 @@ fn everything_stays_provable_across_segments_and_restarts() {
         assert_eq!((segment["id"].as_u64(), segment["first_seq"].as_u64()), (Some(id as u64), Some(next)));
         let is_archived = segment["state"] == "both";
         assert!(is_archived || segment["state"] == "local", "{segment}");
-        assert_eq!(segment["object"].is_string(), is_archived, "{segment}");
+        // A leader that has only just begun does not know its name yet.
+        assert!(segment["object"].is_null() || is_archived, "{segment}");
         assert!(segment["bytes"].as_u64().unwrap() > 0 && segment["digest"].as_str().unwrap().len() == 64);
         assert_eq!(segment["attested"], false, "nobody else has it");
         next = segment["end_seq"].as_u64().unwrap();

@@ -7,6 +7,8 @@
 
 #[path = "common/careless.rs"]
 mod careless;
+#[path = "common/way.rs"]
+mod way;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +30,7 @@ use scribe_ledger::{
     types::{LogId, LogIndex, Op, SegmentId, Seq},
 };
 
-use crate::careless::Careless;
+use crate::{careless::Careless, way::Behind};
 
 const DIR: &str = "/segments";
 const ID: SegmentId = SegmentId(0);
@@ -143,7 +145,7 @@ fn a_segment_is_there_whole_or_not_there() {
 #[test]
 fn planted_bugs_are_caught() {
     for (syncs_files, syncs_names) in [(false, true), (true, false)] {
-        let found = hunt(4, &|sim| Arc::new(Careless { sim, syncs_files, syncs_names }));
+        let found = hunt(4, &|sim| Arc::new(Behind::new(Careless { sim, syncs_files, syncs_names })));
         assert!(
             found.is_some(),
             "files synced {syncs_files}, names synced {syncs_names}: nothing went wrong"

@@ -1,5 +1,8 @@
 //! A panic under the log's writer or its helper: what waited is answered with the reason, nothing hangs.
 
+#[path = "common/way.rs"]
+mod way;
+
 use std::{
     io,
     path::Path,
@@ -14,11 +17,13 @@ use std::{
 use bytes::Bytes;
 use scribe_ledger::{
     config::WalConfig,
-    env::{Env, File, Io, OpenMode},
+    env::{Env, Io},
     sim::{SimIo, sim_env},
     types::LogIndex,
     wal::{Completion, Driver, LogEntry, LogId, Wal, WalHealth, WalOptions},
 };
+
+use crate::way::{Behind, Call, Way};
 
 const DIR: &str = "/wal";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,81 +36,25 @@ struct Trap {
     in_spares: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-struct TrapFile {
-    file: Arc<dyn File>,
-    armed: Arc<AtomicBool>,
-}
-
 impl Trap {
     fn new() -> (Self, Env) {
         let io = SimIo::new(1);
         let trap = Self { io: io.clone(), in_logs: Arc::default(), in_spares: Arc::default() };
-        let env = Env { io: Arc::new(trap.clone()), ..sim_env(&io, 1) };
+        let env = Env { io: Arc::new(Behind::new(trap.clone())), ..sim_env(&io, 1) };
         (trap, env)
     }
 }
 
-impl Io for Trap {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.io.create_dir_all(dir)
+impl Way for Trap {
+    fn disk(&self, _: &Path) -> &dyn Io {
+        &self.io
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.io.list(dir)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+    fn pass<T>(&self, call: Call, path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let is_spare = path.to_string_lossy().contains("/spare-");
-        let armed = if is_spare { self.in_spares.clone() } else { self.in_logs.clone() };
-        Ok(Arc::new(TrapFile { file: self.io.open(path, mode)?, armed }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.io.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.io.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.io.sync_dir(dir)
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.io.free_bytes(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.io.lock(path)
-    }
-}
-
-impl File for TrapFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        assert!(!self.armed.load(Relaxed), "planted");
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn writes_through(&self) -> bool {
-        self.file.writes_through()
+        let armed = if is_spare { &self.in_spares } else { &self.in_logs };
+        assert!(call != Call::Write || !armed.load(Relaxed), "planted");
+        make()
     }
 }
 

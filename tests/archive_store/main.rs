@@ -22,6 +22,8 @@ mod restoring;
 mod server;
 mod tiering;
 mod verifying;
+#[path = "../common/way.rs"]
+mod way;
 
 use std::{path::Path, process::Output, sync::Arc};
 

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use std::{
 
 use scribe_ledger::{
     config::Config,
-    env::{Env, File, Io, OpenMode, real::real_env},
+    env::{Env, Io, OpenMode, real::real_env},
     node::{Founding, Node},
     raft::Member,
     types::{NodeId, SegmentId},
@@ -26,6 +26,7 @@ use crate::{
     asked::{ALL_LEAVES, ALL_STAYS, RECORDS, all_is_right, expected, wait_cold, write},
     process::Spec,
     real::wait_archived,
+    way::{Behind, Call, Way},
 };
 
 /// In the child: its directory, and at which step of leaving it dies, `12+` when that is done, `12-` before.
@@ -82,87 +83,28 @@ impl Death {
 }
 
 /// A disk whose process dies at one of its steps.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Deadly {
     io: Arc<dyn Io>,
-    death: Arc<Death>,
+    death: Death,
 }
 
-impl Io for Deadly {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.io.create_dir_all(dir)
+impl Way for Deadly {
+    fn disk(&self, _: &Path) -> &dyn Io {
+        &*self.io
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.io.list(dir)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let what = if mode == OpenMode::Read { "read" } else { "create" };
-        let open = || self.io.open(path, mode);
-        let file = if mode == OpenMode::Read { open()? } else { self.death.step(what, path, open)? };
-        Ok(Arc::new(Opened { file, path: path.to_path_buf(), death: self.death.clone() }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.death.step("rename", to, || self.io.rename(from, to))
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.io.link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.death.step("remove", path, || self.io.remove(path))
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.death.step("sync names", dir, || self.io.sync_dir(dir))
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.io.free_bytes(dir)
-    }
-
-    fn native_path(&self, path: &Path) -> Option<PathBuf> {
-        self.io.native_path(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.io.lock(path)
-    }
-}
-
-#[derive(Debug)]
-struct Opened {
-    file: Arc<dyn File>,
-    path: PathBuf,
-    death: Arc<Death>,
-}
-
-impl File for Opened {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.death.step("write", &self.path, || self.file.write_at(bytes, offset))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.death.step("sync", &self.path, || self.file.sync())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn writes_through(&self) -> bool {
-        self.file.writes_through()
+    fn pass<T>(&self, call: Call, path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let what = match call {
+            Call::Open(OpenMode::Buffered | OpenMode::Direct) => "create",
+            Call::Rename => "rename",
+            Call::Remove => "remove",
+            Call::SyncDir => "sync names",
+            Call::Write => "write",
+            Call::Sync => "sync",
+            _ => return make(),
+        };
+        self.death.step(what, path, make)
     }
 }
 
@@ -180,7 +122,7 @@ fn let_files_go_until_it_dies() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let real = real_env();
-        let io = Deadly { io: real.io.clone(), death: Arc::new(Death::parse(&at)) };
+        let io = Behind::new(Deadly { io: real.io.clone(), death: Death::parse(&at) });
         let env = Env { io: Arc::new(io), ..real };
         let options = WalOptions::new(config.wal.clone(), Driver::Thread);
         let node = Node::start(env, &config, Founding::alone(ID, Member::default()), options).await.unwrap();

@@ -9,6 +9,7 @@ use crate::{
     bucket,
     disks::{ARCHIVE, ReadOnly},
     group::Group,
+    way::Behind,
 };
 
 /// Writes three segments and has them archived, after an accident was prepared. How often the archive was changed.
@@ -31,7 +32,7 @@ fn archive_some(seed: u64, prepare: impl FnOnce(&Group)) -> u64 {
         assert!(entries.len() >= 2, "{}", entries.len());
         let mut values = Vec::new();
         for entry in &entries {
-            let archive = Arc::new(ReadOnly(group.disks[0].archive.clone()));
+            let archive = Arc::new(Behind::new(ReadOnly(group.disks[0].archive.clone())));
             values.extend(bucket::values(archive, Path::new(ARCHIVE), entry).await);
         }
         let node = group.nodes[0].as_ref().unwrap();
@@ -58,6 +59,6 @@ fn every_operation_of_the_archives_disk_fails_in_every_way() {
 fn a_node_dies_at_every_step_of_archiving() {
     let ops = archive_some(2, |_| {});
     for nth in 1..=ops {
-        archive_some(2, |group| group.disks[0].way.dies_after.store(nth, Relaxed));
+        archive_some(2, |group| group.disks[0].route.dies_after.store(nth, Relaxed));
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     bucket,
     disks::{ARCHIVE, Disks, ReadOnly},
+    way::Behind,
 };
 
 /// Simulated time within which what can work again has to.
@@ -105,7 +106,7 @@ impl Group {
 
     fn env(&self, at: usize) -> Env {
         Env {
-            io: Arc::new(self.disks[at].clone()),
+            io: Arc::new(Behind::new(self.disks[at].clone())),
             clock: Arc::new(GroupClock(self.started)),
             rng: Arc::new(self.rng.fork()),
             network: Arc::new(self.network.link(at as u64 + 1)),
@@ -168,7 +169,7 @@ impl Group {
     async fn power_back(&self, at: usize) {
         self.network.unplug(at as u64 + 1);
         sleep(Duration::from_secs(1)).await;
-        self.disks[at].way.dies_after.store(0, Relaxed);
+        self.disks[at].route.dies_after.store(0, Relaxed);
         self.disks[at].own.restart();
     }
 
@@ -241,7 +242,7 @@ impl Group {
         if self.disks[at].archive.is_down() {
             self.disks[at].archive.restart();
         }
-        let archive: Arc<dyn Io> = Arc::new(ReadOnly(self.disks[at].archive.clone()));
+        let archive: Arc<dyn Io> = Arc::new(Behind::new(ReadOnly(self.disks[at].archive.clone())));
         let claimed: Vec<_> = self
             .nodes
             .iter()
@@ -310,9 +311,9 @@ fn play(seed: u64) -> (u64, u64) {
                 (1, Some(leader)) => group.power_cut(leader).await,
                 // Somewhere between the first write of an object and the entry that names it.
                 (2 | 3, Some(leader)) => {
-                    group.disks[leader].way.dies_after.store(1 + group.rng.below(60), Relaxed);
+                    group.disks[leader].route.dies_after.store(1 + group.rng.below(60), Relaxed);
                 }
-                (4, _) => group.disks[at].way.is_cut.store(true, Relaxed),
+                (4, _) => group.disks[at].route.is_cut.store(true, Relaxed),
                 (5, _) => {
                     let failure =
                         [Failure::NotDone, Failure::Done, Failure::NoSpace][group.rng.below(3) as usize];
@@ -333,18 +334,19 @@ fn play(seed: u64) -> (u64, u64) {
             group.check_archive(0, true).await;
             if group.rng.one_in(2) {
                 group.network.heal();
-                group.disks.iter().for_each(|disks| disks.way.is_cut.store(false, Relaxed));
+                group.disks.iter().for_each(|disks| disks.route.is_cut.store(false, Relaxed));
             }
         }
         group.network.heal();
         group.disks[0].archive.disarm();
-        group.disks.iter().for_each(|disks| disks.way.is_cut.store(false, Relaxed));
+        group.disks.iter().for_each(|disks| disks.route.is_cut.store(false, Relaxed));
         group.settle().await;
         let entries = group.check_archive(0, true).await;
         let node = group.nodes[0].as_ref().unwrap();
         assert_eq!(entries.last().unwrap().end_seq, node.info().sealed());
         assert_eq!(entries.len(), node.proofs().segments().len());
-        let (keys, archive) = (node.proofs().keys(), Arc::new(ReadOnly(group.disks[0].archive.clone())));
+        let (keys, archive) =
+            (node.proofs().keys(), Arc::new(Behind::new(ReadOnly(group.disks[0].archive.clone()))));
         bucket::is_signed(archive, Path::new(ARCHIVE), &group.cluster_id, &entries, &keys).await;
         (accidents, leaders.len() as u64)
     })

@@ -58,12 +58,12 @@ async fn wait_cold(group: &mut Group) {
 fn files_leave_soon_after_the_archive_is_back() {
     sim::runtime(14).block_on(async {
         let mut group = Group::tiered(14, 1, true, 1).await;
-        group.disks[0].way.is_cut.store(true, Relaxed);
+        group.disks[0].route.is_cut.store(true, Relaxed);
         group.write("one", 400).await;
         sleep(Duration::from_secs(600)).await;
         let info = group.nodes[0].as_ref().unwrap().info();
         assert_eq!((cold(group.nodes[0].as_ref().unwrap()), info.archived()), (0, Seq(0)));
-        group.disks[0].way.is_cut.store(false, Relaxed);
+        group.disks[0].route.is_cut.store(false, Relaxed);
         let back = Instant::now();
         wait_cold(&mut group).await;
         // One wait of the stage that copies, and one of the stage whose files leave.
@@ -100,7 +100,7 @@ fn members_with_one_archive_let_files_go_and_read_them_there() {
                 let at = group.rng.below(3) as usize;
                 match group.rng.below(5) {
                     0 => group.power_cut(at).await,
-                    1 => group.disks[at].way.is_cut.store(true, Relaxed),
+                    1 => group.disks[at].route.is_cut.store(true, Relaxed),
                     2 | 3 => {
                         let failure = [Failure::Crash, Failure::NotDone][group.rng.below(2) as usize];
                         let op = [Op::SyncDir, Op::Any][group.rng.below(2) as usize];
@@ -115,7 +115,7 @@ fn members_with_one_archive_let_files_go_and_read_them_there() {
                 sleep(Duration::from_millis(group.rng.below(4_000))).await;
                 group.disks.iter().for_each(|disks| disks.own.disarm());
                 group.tend().await;
-                group.disks.iter().for_each(|disks| disks.way.is_cut.store(false, Relaxed));
+                group.disks.iter().for_each(|disks| disks.route.is_cut.store(false, Relaxed));
             }
             group.settle().await;
             wait_cold(&mut group).await;
@@ -151,7 +151,7 @@ fn members_with_one_archive_let_files_go_and_read_them_there() {
             wait_cold(&mut group).await;
             // Away is what is cold, and it says so.
             let node = group.nodes[0].as_ref().unwrap();
-            group.disks[0].way.is_cut.store(true, Relaxed);
+            group.disks[0].route.is_cut.store(true, Relaxed);
             let coldest = find(node);
             let seq = coldest.summary().head.first_seq;
             if let Err(error) = node.reader().record(seq) {

@@ -22,6 +22,8 @@ mod trio;
 #[path = "../cluster/wait.rs"]
 #[allow(dead_code)]
 mod wait;
+#[path = "../common/way.rs"]
+mod way;
 
 mod asked;
 mod bucket;

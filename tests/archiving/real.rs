@@ -10,6 +10,7 @@ use crate::{
     disks::ReadOnly,
     process::{Node, Spec},
     wait::{wait_for, wait_until},
+    way::Behind,
 };
 
 pub const RECORDS: u64 = 200_000;
@@ -52,11 +53,13 @@ fn read_bucket(node: &Node, cluster_id: &str) -> Vec<Entry> {
     let keys: Vec<VerifierKey> = keys.collect();
     let dir = node.spec.dir.join("archive");
     runtime.block_on(async {
-        let entries = bucket::readable(Arc::new(ReadOnly(RealIo::new())), &dir, cluster_id).await;
-        bucket::is_signed(Arc::new(ReadOnly(RealIo::new())), &dir, cluster_id, &entries, &keys).await;
+        let entries =
+            bucket::readable(Arc::new(Behind::new(ReadOnly(RealIo::new()))), &dir, cluster_id).await;
+        bucket::is_signed(Arc::new(Behind::new(ReadOnly(RealIo::new()))), &dir, cluster_id, &entries, &keys)
+            .await;
         let mut next = 0;
         for entry in &entries {
-            for value in bucket::values(Arc::new(ReadOnly(RealIo::new())), &dir, entry).await {
+            for value in bucket::values(Arc::new(Behind::new(ReadOnly(RealIo::new()))), &dir, entry).await {
                 assert!(value.starts_with(format!("value {next}, ").as_bytes()), "record {next}");
                 next += 1;
             }

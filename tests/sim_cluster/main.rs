@@ -19,6 +19,8 @@ mod planted;
 #[path = "../common/sim_member.rs"]
 mod sim_member;
 mod storm;
+#[path = "../common/way.rs"]
+mod way;
 mod world;
 
 use std::{

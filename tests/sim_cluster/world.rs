@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use scribe_ledger::{
     config::{Config, WalConfig},
-    env::{Env, File, Io, Lane, Network, OpenMode, PeerHandler, Rng},
+    env::{Env, Io, Lane, Network, PeerHandler, Rng},
     node::{Ended, Node, NodeInfo},
     pipeline::ingest::Ingest,
     proof::{Hash, checkpoint::Checkpoint, note::Note},
@@ -37,7 +37,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::sim_member::{self, BASE_MS, MemberClock, founding};
+use crate::{
+    sim_member::{self, BASE_MS, MemberClock, founding},
+    way::{Behind, Call, Way},
+};
 
 /// Bugs to find.
 #[derive(Clone, Copy, Debug, Default)]
@@ -323,7 +326,7 @@ impl World {
             alive: alive.clone(),
         };
         Env {
-            io: Arc::new(Mounted { disk: self.disk(id).clone(), alive: alive.clone() }),
+            io: Arc::new(Behind::new(Mounted { disk: self.disk(id).clone(), alive: alive.clone() })),
             clock: Arc::new(MemberClock { started: self.started, ahead_ms: self.machines[&id].ahead_ms }),
             rng: Arc::new(self.rng.fork()),
             network: Arc::new(cable),
@@ -338,43 +341,13 @@ struct Mounted {
     alive: Arc<AtomicBool>,
 }
 
-impl Mounted {
-    fn disk(&self) -> io::Result<&SimIo> {
-        if self.alive.load(Acquire) { Ok(&self.disk) } else { Err(io::Error::other("the power is off")) }
-    }
-}
-
-impl Io for Mounted {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.disk()?.create_dir_all(dir)
+impl Way for Mounted {
+    fn disk(&self, _: &Path) -> &dyn Io {
+        &self.disk
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk()?.list(dir)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.disk()?.open(path, mode)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk()?.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk()?.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk()?.sync_dir(dir)
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.disk()?.free_bytes(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk()?.lock(path)
+    fn pass<T>(&self, _: Call, _: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.alive.load(Acquire) { make() } else { Err(io::Error::other("the power is off")) }
     }
 }
 

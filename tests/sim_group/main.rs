@@ -8,6 +8,8 @@ mod full;
 #[path = "../common/sim_member.rs"]
 mod sim_member;
 mod slow;
+#[path = "../common/way.rs"]
+mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -12,7 +12,7 @@ use std::{
 
 use scribe_ledger::{
     config::Config,
-    env::{File, Io, OpenMode, Rng},
+    env::{Io, OpenMode, Rng},
     node::Node,
     sim::{self, SimIo, SimNetwork, SimRng},
     state::batch::Draft,
@@ -21,6 +21,7 @@ use scribe_ledger::{
 use tokio::time::{Instant, sleep};
 
 use super::{Answered, PATIENCE, check, leader, settled};
+use crate::way::{Behind, Call, Way};
 
 const UNSEALED_BYTES_MAX: u64 = 64 << 10;
 
@@ -41,41 +42,18 @@ struct Reluctant {
     full: Arc<AtomicBool>,
 }
 
-impl Io for Reluctant {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(dir)
+impl Way for Reluctant {
+    fn disk(&self, _: &Path) -> &dyn Io {
+        &self.disk
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+    fn pass<T>(&self, call: Call, path: &Path, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let is_segment = path.parent().is_some_and(|dir| dir.ends_with("segments"));
-        if is_segment && mode != OpenMode::Read && self.full.load(Relaxed) {
+        let writes = matches!(call, Call::Open(mode) if mode != OpenMode::Read);
+        if is_segment && writes && self.full.load(Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.disk.open(path, mode)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        self.disk.free_bytes(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(path)
+        make()
     }
 }
 
@@ -91,7 +69,8 @@ fn a_follower_that_cannot_write_segments_stops_taking_entries_and_nobody_waits_f
     let rng = SimRng::new(7);
     let full: Vec<Arc<AtomicBool>> = (0..3).map(|_| Arc::default()).collect();
     let disks = full.iter().map(|full| {
-        Arc::new(Reluctant { disk: SimIo::new(rng.next_u64()), full: full.clone() }) as Arc<dyn Io>
+        Arc::new(Behind::new(Reluctant { disk: SimIo::new(rng.next_u64()), full: full.clone() }))
+            as Arc<dyn Io>
     });
     let disks: Vec<_> = disks.collect();
     sim::runtime(1).block_on(async {
