@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use openraft::{Instant, Raft, async_runtime::watch::WatchReceiver};
+use openraft::{Instant, Raft, RaftMetrics, async_runtime::watch::WatchReceiver, metrics::WaitError};
 use tokio::time::timeout;
 
 use super::{Boundaries, Boundary, StateMachine, TypeConfig};
@@ -23,6 +23,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often it looks again whether what was kept for others is still needed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long openraft has to take a snapshot before it is asked for it again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How much of the log is kept, in bytes of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +60,28 @@ pub async fn purge_what_is_sealed(
         holds_back = needed.is_some_and(|needed| needed <= log.index);
         let Some(up_to) = purge_point(&wal, log.index, needed, keep) else { continue };
         // openraft purges only what it knows to be in a snapshot. Each step fails only when it has stopped.
-        if raft.trigger().snapshot().await.is_err() {
+        if !is_in_snapshot(&raft, log.index).await || raft.trigger().purge_log(up_to.0).await.is_err() {
             return;
         }
-        let waiting = raft.wait(None);
-        let in_snapshot = waiting.metrics(
-            |metrics| metrics.snapshot.is_some_and(|snapshot| snapshot.index >= log.index.0),
-            "the newest boundary is a snapshot",
-        );
-        if in_snapshot.await.is_err() || raft.trigger().purge_log(up_to.0).await.is_err() {
-            return;
+    }
+}
+
+/// Waits until openraft knows this boundary, or a later one, as its snapshot; it never will where it has stopped.
+async fn is_in_snapshot(raft: &Raft<TypeConfig, StateMachine>, boundary: LogIndex) -> bool {
+    let is_known = |metrics: &RaftMetrics<TypeConfig>| {
+        metrics.snapshot.is_some_and(|snapshot| snapshot.index >= boundary.0)
+    };
+    loop {
+        if is_known(&raft.metrics().borrow_watched()) {
+            return true;
+        }
+        if raft.trigger().snapshot().await.is_err() {
+            return false;
+        }
+        // A snapshot that is under way, and may have been taken before this boundary, lets the trigger do nothing.
+        match raft.wait(Some(ASK_AGAIN)).metrics(is_known, "the newest boundary is a snapshot").await {
+            Err(WaitError::ShuttingDown) => return false,
+            Ok(_) | Err(WaitError::Timeout(..)) => {}
         }
     }
 }
