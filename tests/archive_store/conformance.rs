@@ -37,6 +37,14 @@ async fn a_bucket_is_a_store() {
     conforms(Arc::new(whole)).await;
 }
 
+#[cfg(feature = "s3")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_takes_no_quotation_marks_is_a_store() {
+    use crate::server::{Conditions, Server};
+    let server = Server::with(Conditions::QuotesRefused).await;
+    conforms(Arc::new(server.store())).await;
+}
+
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }

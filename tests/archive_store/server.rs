@@ -76,6 +76,8 @@ pub enum Conditions {
     IfMatchIgnored,
     /// It does not see `If-None-Match`, nor signatures.
     IfNoneMatchIgnored,
+    /// It refuses every `If-Match` in quotation marks, as Ceph's gateway does (seen of 16.2). Nor does it see signatures.
+    QuotesRefused,
 }
 
 impl Conditions {
@@ -84,6 +86,7 @@ impl Conditions {
     fn left_out(self) -> &'static [&'static str] {
         match self {
             Self::Honoured => &[],
+            Self::QuotesRefused => &["authorization"],
             Self::Ignored => &["if-none-match", "if-match", "authorization"],
             Self::IfMatchIgnored => &["if-match", "authorization"],
             Self::IfNoneMatchIgnored => &["if-none-match", "authorization"],
@@ -104,6 +107,8 @@ struct Plan {
     dead_from: Option<u64>,
     /// Whether the last one before is done, and its answer lost.
     dies_untold: bool,
+    /// Whether an `If-Match` in quotation marks is taken for one of another object.
+    refuses_quotes: bool,
     /// Headers that the server does not get to see.
     left_out: &'static [&'static str],
     /// What happens at which request, and whether that is done before; its answer is lost.
@@ -144,7 +149,11 @@ impl Server {
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let plan = Arc::new(Mutex::new(Plan { left_out: conditions.left_out(), ..Plan::default() }));
+        let plan = Arc::new(Mutex::new(Plan {
+            left_out: conditions.left_out(),
+            refuses_quotes: conditions == Conditions::QuotesRefused,
+            ..Plan::default()
+        }));
         let one_at_a_time = Arc::new(tokio::sync::RwLock::new(()));
         let (shared, root) = (plan.clone(), home.path().to_path_buf());
         let serving = tokio::spawn(async move {
@@ -274,7 +283,7 @@ async fn answer(
     (home, alone): (PathBuf, Arc<tokio::sync::RwLock<()>>),
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
-    let (fault, happens) = {
+    let (fault, happens, refuses) = {
         let mut plan = plan.lock().unwrap();
         plan.requests += 1;
         let requests = plan.requests;
@@ -298,8 +307,20 @@ async fn answer(
         if let Some(fault) = fault {
             *plan.fired.entry(fault).or_default() += 1;
         }
-        (fault, happens)
+        let mut refuses = false;
+        if plan.refuses_quotes
+            && let Some(value) = request.headers_mut().get_mut("if-match")
+        {
+            refuses = value.as_bytes().starts_with(b"\"");
+            // s3s knows it in quotation marks only.
+            *value = format!("\"{}\"", value.to_str().unwrap()).parse().unwrap();
+        }
+        (fault, happens, refuses)
     };
+    if refuses {
+        let _ = request.into_body().collect().await;
+        return Ok(refused(StatusCode::PRECONDITION_FAILED, "PreconditionFailed"));
+    }
     if let Some((_, false, happens)) = &happens {
         happens();
         return Err(lost());

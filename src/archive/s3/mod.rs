@@ -194,16 +194,37 @@ impl S3Store {
         }
     }
 
+    /// Replaces an object. Some servers take an ETag for another one where it stands in quotation marks, as they give it
+    /// themselves and as RFC 9110 has it: what they refuse although the object is the expected one is asked for again
+    /// without them. That condition is the same.
     async fn swap(&self, name: &Name, expected: Option<&Version>, bytes: Bytes) -> Result<Swap> {
+        match self.try_swap(name, expected.map(|version| &*version.0), &bytes).await? {
+            Tried::Is(swap) => Ok(swap),
+            Tried::RefusedAsItIs(refused) => {
+                let Some(bare) = expected.and_then(|version| bare(&version.0)) else { return Err(refused) };
+                match self.try_swap(name, Some(bare), &bytes).await? {
+                    Tried::Is(swap) => Ok(swap),
+                    Tried::RefusedAsItIs(refused) => Err(refused),
+                }
+            }
+        }
+    }
+
+    async fn try_swap(&self, name: &Name, expected: Option<&str>, bytes: &Bytes) -> Result<Tried> {
         let doing = format!("replacing {name}");
         let request = self.client.put_object().bucket(&self.options.bucket).key(self.key(name.as_str()));
         let request = match expected {
-            Some(version) => request.if_match(&version.0),
+            Some(version) => request.if_match(version),
             None => request.if_none_match("*"),
+        };
+        let is_expected = |there: &Version| {
+            expected.is_some_and(|expected| {
+                bare(expected).unwrap_or(expected) == bare(&there.0).unwrap_or(&there.0)
+            })
         };
         let request = request.body(bytes.clone().into()).customize();
         match request.config_override(self.timed(bytes.len() as u64)).send().await {
-            Ok(answer) => Ok(Swap::Done(self.version(name, answer.e_tag())?)),
+            Ok(answer) => Ok(Tried::Is(Swap::Done(self.version(name, answer.e_tag())?))),
             // A store may say of an object that is expected and gone that it is not found.
             Err(error)
                 if is_condition(&error)
@@ -211,15 +232,15 @@ impl S3Store {
             {
                 match self.get(name).await {
                     // It was us: the answer to an earlier try was lost.
-                    Ok(object) if object.bytes == bytes => Ok(Swap::Done(object.version)),
-                    Ok(object) if Some(&object.version) != expected => {
-                        Ok(Swap::Changed(Some(object.version)))
+                    Ok(object) if object.bytes == *bytes => Ok(Tried::Is(Swap::Done(object.version))),
+                    Ok(object) if !is_expected(&object.version) => {
+                        Ok(Tried::Is(Swap::Changed(Some(object.version))))
                     }
                     Err(gone) if gone.trouble() == Trouble::NotFound && expected.is_some() => {
-                        Ok(Swap::Changed(None))
+                        Ok(Tried::Is(Swap::Changed(None)))
                     }
-                    // It is as expected: another write was under way, and has not come to anything.
-                    Ok(_) => Err(judge(&doing, &self.place, &error)),
+                    // Another write was under way, and has not come to anything, or it cannot compare.
+                    Ok(_) => Ok(Tried::RefusedAsItIs(judge(&doing, &self.place, &error))),
                     Err(gone) if gone.trouble() == Trouble::NotFound => {
                         Err(judge(&doing, &self.place, &error))
                     }
@@ -279,6 +300,18 @@ impl S3Store {
             _ => Err(broken("an end that it says is none")),
         }
     }
+}
+
+/// What a replacement has come to.
+enum Tried {
+    Is(Swap),
+    /// The condition does not hold, says the store, and the object is as it was expected.
+    RefusedAsItIs(StoreError),
+}
+
+/// An ETag without its quotation marks; none where it has none.
+fn bare(e_tag: &str) -> Option<&str> {
+    e_tag.strip_prefix('"')?.strip_suffix('"')
 }
 
 impl fmt::Debug for S3Store {
