@@ -56,6 +56,11 @@ pub trait Io: Debug + Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// The names in a directory, sorted; empty if it does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether a name is a regular file's, or one of nothing: whoever opens a pipe waits until somebody writes to it.
+    fn is_file(&self, path: &Path) -> bool {
+        let _ = path;
+        true
+    }
     /// Opens a file; the modes that write create it when it is missing.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
     /// Renames a file within one directory, replacing what has the new name.

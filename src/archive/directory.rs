@@ -123,7 +123,13 @@ impl DirectoryStore {
             file.sync()
         };
         // A failed sync is not tried again on this file: the next try writes another one.
-        write().inspect_err(|_| self.remove(&unfinished))?;
+        write().inspect_err(|error| {
+            self.remove(&unfinished);
+            if error.kind() == ErrorKind::NotFound {
+                // Somebody has removed the directory: the next try makes it anew.
+                self.prepared.lock().remove(dir);
+            }
+        })?;
         Ok(unfinished)
     }
 
@@ -164,6 +170,10 @@ impl DirectoryStore {
 
     /// An object's file, and its size. Blocks.
     fn open(&self, name: &Name) -> Result<(Arc<dyn File>, u64)> {
+        if !self.io.is_file(&self.path(name)) {
+            let what = format!("{name} in {} is no regular file: it is not what was written", self.place);
+            return Err(StoreError::new(Trouble::Broken, what));
+        }
         let open = || {
             let file = self.io.open(&self.path(name), OpenMode::Read)?;
             let bytes = file.len()?;

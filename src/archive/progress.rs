@@ -104,6 +104,8 @@ struct Now {
     condition: Condition,
     why: Option<String>,
     ok_at: Option<Instant>,
+    /// What is wrong although the store does what it is asked.
+    wrong: Option<(Failure, String)>,
 }
 
 /// What has been uploaded by this node since its start.
@@ -146,25 +148,36 @@ impl Progress {
     /// How it fares, and why it does not.
     #[must_use]
     pub fn now(&self) -> (Condition, Option<String>) {
-        let Now { condition, why, .. } = self.now.lock().clone();
-        (condition, why)
+        match self.now.lock().clone() {
+            Now { condition: Condition::Ok, wrong: Some((failure, why)), .. } => {
+                (Condition::Failing(failure), Some(why))
+            }
+            Now { condition, why, .. } => (condition, why),
+        }
+    }
+
+    /// What is wrong with an object that was archived, if anything is: told while nothing worse is.
+    pub fn note_wrong(&self, error: Option<&Error>) {
+        self.now.lock().wrong = error.map(|error| (Failure::of(error), error.message().to_owned()));
     }
 
     /// The store does what it is asked; how it fared before.
     pub fn note_ok(&self) -> Condition {
-        let now = Now { condition: Condition::Ok, why: None, ok_at: Some(Instant::now()) };
-        std::mem::replace(&mut *self.now.lock(), now).condition
+        let mut now = self.now.lock();
+        now.why = None;
+        now.ok_at = Some(Instant::now());
+        std::mem::replace(&mut now.condition, Condition::Ok)
     }
 
-    /// Something failed; how it fared before.
-    pub fn note_failure(&self, error: &Error) -> Condition {
+    /// Something failed; how it fared before, and why.
+    pub fn note_failure(&self, error: &Error) -> (Condition, Option<String>) {
         let failure = Failure::of(error);
         if let Some(count) = self.errors.get(failure as usize) {
             count.fetch_add(1, Relaxed);
         }
         let mut now = self.now.lock();
-        now.why = Some(error.message().to_owned());
-        std::mem::replace(&mut now.condition, Condition::Failing(failure))
+        let why = now.why.replace(error.message().to_owned());
+        (std::mem::replace(&mut now.condition, Condition::Failing(failure)), why)
     }
 
     /// When the store was last seen to do what it is asked.
@@ -233,6 +246,12 @@ mod tests {
         }
         assert!(progress.errors().iter().all(|(_, count)| *count == 1), "{:?}", progress.errors());
         assert_eq!(progress.note_ok(), Condition::Failing(Failure::Broken));
+        assert_eq!(progress.now(), (Condition::Ok, None));
+        progress.note_wrong(Some(&Error::new(Code::Corrupt, "gone")));
+        assert_eq!(progress.now(), (Condition::Failing(Failure::Broken), Some("gone".into())));
+        assert_eq!(progress.note_ok(), Condition::Ok);
+        assert_eq!(progress.now().1.as_deref(), Some("gone"), "the store does what it is asked");
+        progress.note_wrong(None);
         assert_eq!(progress.now(), (Condition::Ok, None));
         assert!(!Progress::off().is_on() && Progress::off().place().is_none());
     }

@@ -23,6 +23,7 @@
 //! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
+mod audit;
 mod decide;
 mod known;
 mod lost;
@@ -38,8 +39,10 @@ use tokio::{
 
 pub use self::apart::Apart;
 use self::{
+    audit::Audit,
     decide::{Seen, Step, decide},
     known::Known,
+    lost::{Found, look_for},
     work::{Added, Staging, add, look, probed, read},
 };
 use super::gauge::Gauge;
@@ -125,6 +128,8 @@ pub struct Archive {
     tip: Tip,
     /// When that was all of it; none before this member leads.
     read_at: Option<Instant>,
+    /// What is known of its objects.
+    audit: Audit,
 }
 
 impl Archive {
@@ -134,7 +139,16 @@ impl Archive {
         let Footing { store, cluster, epoch, .. } = &on;
         // Whoever founded the ledger is called like it.
         let manifest = (*epoch == Epoch::FIRST).then(|| Manifest::new(store.clone(), *cluster, *epoch));
-        Self { on, options, manifest, is_seen: false, store: None, tip: Tip::default(), read_at: None }
+        Self {
+            on,
+            options,
+            manifest,
+            is_seen: false,
+            store: None,
+            tip: Tip::default(),
+            read_at: None,
+            audit: Audit::default(),
+        }
     }
 
     /// Goes on until its task is ended.
@@ -150,6 +164,10 @@ impl Archive {
                     continue;
                 }
                 Step::Rest => Step::Look,
+                Step::LookFor => {
+                    self.look_for().await;
+                    continue;
+                }
                 step => step,
             };
             let done = self.act(step).await;
@@ -179,6 +197,8 @@ impl Archive {
             self.read_at = None;
         }
         if !leads && self.read_at.take().is_some() {
+            self.audit = Audit::default();
+            progress.note_wrong(None);
             // How the store fares is found out anew, where it has failed the leader that this was.
             if matches!(progress.now().0, Condition::Failing(_)) {
                 self.store = None;
@@ -204,12 +224,14 @@ impl Archive {
             sealed,
             ready,
             archived: state.archived(),
+            is_audit_due: self.audit.is_due(),
         })
     }
 
     async fn act(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Rest => Ok(()),
+            // The loop's own.
+            Step::Rest | Step::LookFor => Ok(()),
             Step::See => {
                 let Footing { store, rng, apart, .. } = &self.on;
                 let (own, rng) = (store.clone(), rng.clone());
@@ -284,19 +306,44 @@ impl Archive {
             self.tip = Tip::default();
             self.read_at = None;
             self.on.progress.note_objects(SegmentId(0), []);
+            self.audit = Audit::default();
+            self.on.progress.note_wrong(None);
         }
     }
 
     async fn read(&mut self) -> Result<()> {
-        let (store, claim) = (self.on.store.clone(), self.claim());
+        let own = (self.on.store.clone(), self.store, self.claim());
         let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
-        let (tip, objects) =
-            self.on.apart.run(read((store, claim), manifest, tip, segments, self.staging())).await?;
+        let Some((tip, objects)) = self.on.apart.run(read(own, manifest, tip, segments)).await? else {
+            self.other_store();
+            return Ok(());
+        };
         self.on.progress.note_objects(self.tip.next, objects);
+        self.audit.begin(self.on.progress.objects());
         self.tip = tip;
         self.read_at = Some(Instant::now());
         Ok(())
+    }
+
+    /// Looks for some of the objects. What is wrong with them is told, and holds up nothing.
+    async fn look_for(&mut self) {
+        let Footing { state, store, apart, progress, .. } = &self.on;
+        let objects = self.audit.next();
+        let segments = state.sealed().segments();
+        let found = apart.run(look_for(store.clone(), objects.clone(), segments, self.staging())).await;
+        let found = found.unwrap_or_else(|error| {
+            objects.into_iter().map(|object| (object, Found::Failed(error.clone()))).collect()
+        });
+        for (object, found) in &found {
+            if let Found::Failed(error) = found
+                && state.sealed().mend(error)
+            {
+                tracing::warn!(%error, segment = %object.segment, "its object is put back when it is repaired");
+            }
+        }
+        self.audit.note(found, store.place(), self.options.retry_max);
+        progress.note_wrong(self.audit.wrong());
     }
 
     /// Proposes an entry and waits until it is known what became of it; if nothing did, the next look shows it.
@@ -367,9 +414,9 @@ impl Archive {
             tracing::warn!(%error, "a segment that is to be archived is damaged: the archive waits for its repair");
             return;
         }
-        let before = progress.note_failure(error);
+        let (before, why) = progress.note_failure(error);
         let failure = Failure::of(error);
-        if before == Condition::Failing(failure) {
+        if before == Condition::Failing(failure) && why.as_deref() == Some(error.message()) {
             tracing::debug!(%error, ?step, "the archive has failed again");
             return;
         }

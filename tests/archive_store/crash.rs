@@ -14,7 +14,7 @@ use scribe_ledger::{
         name::Name,
         store::{Body, Put, Swap},
     },
-    env::{Io, OpenMode},
+    env::{Io, OpenMode, real::RealIo},
     sim::{Failure, Fault, Op, SimIo},
 };
 
@@ -23,6 +23,7 @@ use crate::{
     ledger::{LEDGER, ledger},
     objects::{add_all, restore},
     simulated_directory,
+    way::Behind,
 };
 
 /// What a life does to a store; whether all of it was said to be done.
@@ -216,7 +217,8 @@ async fn a_manifest_is_a_shorter_ledger_wherever_the_power_goes() {
 #[tokio::test]
 async fn planted_bugs_are_caught() {
     for (syncs_files, syncs_names) in [(false, true), (true, false)] {
-        let careless = |sim| -> Arc<dyn Io> { Arc::new(Careless { sim, syncs_files, syncs_names }) };
+        let careless =
+            |sim| -> Arc<dyn Io> { Arc::new(Behind::new(Careless { sim, syncs_files, syncs_names })) };
         let there: Check<'_> = &is_there_or_not;
         for (work, check) in [(&put as Work<'_>, there), (&put_file, there), (&swap, &is_old_or_new)] {
             // What is found half written may as well end the history.
@@ -251,4 +253,17 @@ async fn unfinished_files_go_with_the_next_life() {
     }
     assert!(put(simulated_directory(&io), Arc::new(io.clone())).await);
     assert_eq!(io.list(dir).unwrap(), [".tmp-12-0", ".tmp-2-7", "object.bin"]);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_removed_is_made_again() {
+    let home = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> =
+        Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), &home.path().join("archive"), 1));
+    let (name, bytes) = object();
+    assert_eq!(store.put_once(&name, bytes.clone().into()).await.unwrap(), Put::Created);
+    std::fs::remove_dir_all(home.path().join("archive/some")).unwrap();
+    // Whoever is told of it tries again.
+    store.put_once(&name, bytes.clone().into()).await.unwrap_err();
+    assert_eq!(store.put_once(&name, bytes.into()).await.unwrap(), Put::Created);
 }

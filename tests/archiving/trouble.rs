@@ -45,7 +45,7 @@ fn marker() -> PathBuf {
 fn a_store_that_was_away_is_caught_up_with() {
     sim::runtime(1).block_on(async {
         let mut group = Group::start(1, 1, true).await;
-        group.disks[0].way.is_cut.store(true, Relaxed);
+        group.disks[0].route.is_cut.store(true, Relaxed);
         group.write("away", 400).await;
         assert_eq!(applied(&group), 400, "writes do not wait for the archive");
         wait_until(&group, "it is said", |group| state(group) == "away").await;
@@ -57,7 +57,7 @@ fn a_store_that_was_away_is_caught_up_with() {
         assert!(status.archive.error.unwrap().contains("not reached"));
         let errors = |name| info.archive().errors().iter().find(|(kind, _)| kind.name() == name).unwrap().1;
         assert!(errors("away") > 0 && errors("broken") == 0);
-        group.disks[0].way.is_cut.store(false, Relaxed);
+        group.disks[0].route.is_cut.store(false, Relaxed);
         group.settle().await;
         assert_eq!(state(&group), "ok");
         assert_eq!(info.archive_lag(), Default::default());
@@ -86,9 +86,9 @@ fn an_archive_that_goes_away_is_noticed_within_the_interval() {
         let mut group = Group::start(7, 1, true).await;
         group.write("first", 100).await;
         group.settle().await;
-        group.disks[0].way.is_cut.store(true, Relaxed);
+        group.disks[0].route.is_cut.store(true, Relaxed);
         wait_until(&group, "it is said", |group| state(group) == "away").await;
-        group.disks[0].way.is_cut.store(false, Relaxed);
+        group.disks[0].route.is_cut.store(false, Relaxed);
         wait_until(&group, "it is back", |group| state(group) == "ok").await;
     });
 }
@@ -129,9 +129,17 @@ fn an_archive_that_is_not_mounted_any_more_is_not_begun_anew() {
         let (disk, before) = (group.disks[0].archive.clone(), group.check_archive(0, true).await);
         // An empty directory is where the archive was.
         let ledger = LedgerId::parse(&group.cluster_id).unwrap();
+        let fence = Path::new(ARCHIVE).join("writer.fence");
         disk.remove(&marker()).unwrap();
+        disk.remove(&fence).unwrap();
         group.write("second", 100).await;
         wait_until(&group, "it is refused", |group| state(group) == "refused").await;
+        // Nor does an audit claim what is there.
+        for _ in 0..40 {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(state(&group), "refused");
+        }
+        assert!(disk.open(&fence, OpenMode::Read).is_err());
         assert_eq!(group.check_archive(0, true).await, before);
         // Nor is it by the next process.
         group.power_cut(0).await;
@@ -187,6 +195,35 @@ fn an_object_that_goes_under_a_leader_is_put_back() {
         wait_until(&group, "it is back", |_| disk.open(&lost, OpenMode::Read).is_ok()).await;
         group.write("second", 100).await;
         group.settle().await;
+        assert_eq!(group.check_archive(0, true).await[..before.len()], before);
+    });
+}
+
+#[test]
+fn an_object_that_nobody_can_put_back_is_told_and_holds_up_nothing() {
+    sim::runtime(10).block_on(async {
+        let mut group = Group::start(10, 1, true).await;
+        group.write("first", 300).await;
+        group.settle().await;
+        let before = group.check_archive(0, true).await;
+        let disk = group.disks[0].archive.clone();
+        let damaged = Path::new(ARCHIVE).join(before[0].object.name().as_str());
+        let file = disk.open(&damaged, OpenMode::Buffered).unwrap();
+        let mut whole = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut whole, 0).unwrap();
+        file.set_len(7).unwrap();
+        wait_until(&group, "it is told", |group| state(group) == "broken").await;
+        let why = group.nodes[0].as_ref().unwrap().info().status().archive.error.unwrap();
+        assert!(why.contains(before[0].object.name().as_str()) && why.contains("remove it"), "{why}");
+        group.write("second", 100).await;
+        wait_until(&group, "what is new is archived", |group| {
+            let info = group.nodes[0].as_ref().unwrap().info();
+            info.archived() == info.applied()
+        })
+        .await;
+        assert_eq!(state(&group), "broken");
+        file.write_at(&whole, 0).unwrap();
+        wait_until(&group, "it is there again", |group| state(group) == "ok").await;
         assert_eq!(group.check_archive(0, true).await[..before.len()], before);
     });
 }

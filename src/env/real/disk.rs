@@ -73,21 +73,13 @@ fn refuses_direct(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
-/// Opens a file. What else has a name can be opened as well: a directory, which gives an error without a name at the
-/// first read, and a pipe, at which whoever opens it waits until somebody writes.
+/// Opens a file. A directory can be opened as well, and then gives an error without a name at the first read.
 fn read_only(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NONBLOCK);
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory"));
     }
-    let file = options.read(true).open(path)?;
-    match file.metadata()?.file_type() {
-        kind if kind.is_dir() => Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory")),
-        kind if !kind.is_file() => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
-        _ => Ok(file),
-    }
+    Ok(file)
 }
 
 impl Io for RealIo {
@@ -122,6 +114,10 @@ impl Io for RealIo {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        fs::metadata(path).map_or(true, |it| it.is_file())
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
@@ -293,14 +289,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn nobody_is_waited_for_at_a_pipe() {
+    fn pipes_and_directories_are_no_files() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("pipe");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let refused = |path: &Path| RealIo::new().open(path, OpenMode::Read).err().map(|error| error.kind());
-        assert_eq!(refused(&path), Some(ErrorKind::InvalidInput));
-        assert_eq!(refused(home.path()), Some(ErrorKind::IsADirectory));
+        let io = RealIo::new();
+        assert!(!io.is_file(&path) && !io.is_file(home.path()));
+        assert!(io.is_file(&home.path().join("nothing")), "that is for whoever opens it to say");
+        io.open(&home.path().join("file"), OpenMode::Buffered).unwrap();
+        assert!(io.is_file(&home.path().join("file")));
     }
 
     #[test]

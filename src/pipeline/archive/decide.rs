@@ -25,6 +25,8 @@ pub(super) struct Seen {
     pub(super) ready: u64,
     /// What the log says.
     pub(super) archived: Archived,
+    /// Whether objects are to be looked for.
+    pub(super) is_audit_due: bool,
 }
 
 /// What is to be done next.
@@ -46,6 +48,8 @@ pub(super) enum Step {
     Say(Archived),
     /// Archive this segment.
     Add(SegmentId),
+    /// Look for objects that were archived before.
+    LookFor,
 }
 
 /// What comes next.
@@ -64,6 +68,7 @@ pub(super) fn decide(seen: &Seen) -> Step {
             Step::Say(said)
         }
         Seen { ready, .. } if tip.next.0 < *ready => Step::Add(tip.next),
+        Seen { is_audit_due: true, .. } => Step::LookFor,
         _ => Step::Rest,
     }
 }
@@ -86,6 +91,7 @@ mod tests {
             sealed: 5,
             ready: 4,
             archived: archived(2),
+            is_audit_due: false,
         }
     }
 
@@ -120,6 +126,9 @@ mod tests {
                 Step::Say(Archived::before(2, SegmentId(3), Seq(30))),
             ),
             (Seen { stays: false, is_probed: false, is_seen: false, ..leader }, Step::See),
+            // What is new goes first.
+            (Seen { is_audit_due: true, ..leader }, Step::Add(SegmentId(2))),
+            (Seen { is_audit_due: true, tip: tip(4), archived: archived(4), ..leader }, Step::LookFor),
         ] {
             assert_eq!(decide(&seen), step, "{seen:?}");
         }

@@ -4,67 +4,99 @@
 //! the manifest's objects ─► there, of their size? ─► packed again, as they were ─► put, read back
 //! ```
 //!
-//! Takes what a leader has read of the manifest when it begins, and now and then, and asks for the size of each object, a request for each
-//! and none of their bytes: one that has other bytes is for `scribe verify --archive` to find, and for an operator to
-//! remove. What cannot be put back is told, and nothing waits for it; what may pass is tried again.
+//! Takes some of the objects that a leader has read of the manifest, and asks for the size of each, a request for each and
+//! none of their bytes: one that has other bytes is for `scribe verify --archive` to find, and for an operator to remove.
+//! Gives what was found of each. It does not own when that is asked, nor when it is asked again.
 
-use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::work::Staging;
 use crate::{
     archive::{ObjectRef, Staged, Store, Trouble},
-    error::Result,
+    error::{Error, Result},
     sealed::Segments,
     segment::Packing,
 };
 
-/// Requests at once.
-const REQUESTS: usize = 16;
+/// Objects that are looked for at once.
+pub(super) const REQUESTS: usize = 16;
 
-/// What to do about an object that a member cannot put back.
-const ADVICE: &str = "bring it back from a copy of the archive, or begin to lead where its segment's file still is; else \
-                      stop the cluster, remove the manifest's entries from this segment on, and start it again: what \
-                      they named is archived anew";
+/// What was found of an object.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It is there.
+    There,
+    /// It was not, and is again.
+    PutBack,
+    /// It is lost or damaged, and this node can do nothing about it: what an operator can.
+    Lost(String),
+    /// This could not be told, or done, now.
+    Failed(Error),
+}
 
 /// Looks for each object, and puts back what is lost.
-///
-/// # Errors
-/// Whatever may pass: of the store, of this node's disk, of a segment that is damaged here.
-pub(super) async fn put_back(
-    store: &dyn Store,
+pub(super) async fn look_for(
+    store: Arc<dyn Store>,
     objects: Vec<ObjectRef>,
-    segments: &Segments,
-    staging: &Staging,
-) -> Result<()> {
-    let look = |object: ObjectRef| async move { (object, store.head(&object.name()).await) };
-    let mut looks = pin!(stream::iter(objects).map(look).buffered(REQUESTS));
-    while let Some((object, size)) = looks.next().await {
-        let (archive, name) = (store.place(), object.name());
-        match size {
-            Ok(bytes) if bytes == object.bytes => {}
-            Ok(bytes) => {
-                let expected = object.bytes;
-                tracing::error!(
-                    archive, object = %name, bytes, expected,
-                    "an object of the archive is damaged: remove it; the leader puts it back at its next audit, or when it is \
-                     started again"
-                );
+    segments: Segments,
+    staging: Staging,
+) -> Result<Vec<(ObjectRef, Found)>> {
+    let look = |object: ObjectRef| {
+        let store = &store;
+        async move { (object, store.head(&object.name()).await) }
+    };
+    let looked: Vec<_> = stream::iter(objects).map(look).buffered(REQUESTS).collect().await;
+    let mut found = Vec::with_capacity(looked.len());
+    for (object, size) in looked {
+        let is = match size {
+            Ok(bytes) if bytes == object.bytes => Found::There,
+            Ok(bytes) => Found::Lost(format!(
+                "{} in {} is damaged, it has {bytes} bytes instead of {}: remove it; a leader that has its segment's file \
+                 puts it back at the next audit, or when it is started again",
+                object.name(),
+                store.place(),
+                object.bytes
+            )),
+            Err(error) if error.trouble() == Trouble::NotFound => {
+                put_back(&*store, &object, &segments, &staging).await
             }
-            Err(error) if error.trouble() == Trouble::NotFound => match pack(&object, segments, staging)? {
-                Again::Packed(staged) => {
-                    staged.upload(store).await?;
-                    tracing::warn!(archive, object = %name, "the archive had lost an object: it is put back");
-                }
-                Again::Cannot(why) => {
-                    tracing::error!(archive, object = %name, why, "the archive has lost an object: {ADVICE}");
-                }
-            },
-            Err(error) => return Err(error.into()),
+            Err(error) => Found::Failed(error.into()),
+        };
+        found.push((object, is));
+    }
+    Ok(found)
+}
+
+async fn put_back(store: &dyn Store, object: &ObjectRef, segments: &Segments, staging: &Staging) -> Found {
+    let lost = |why: &str| {
+        let what = format!(
+            "{} is gone from {}, and {why}: bring it back from a copy of the archive, or let a member lead that still has \
+             its segment's file; until then its records cannot be read where that has left",
+            object.name(),
+            store.place()
+        );
+        Found::Lost(what)
+    };
+    let done = match pack(object, segments, staging) {
+        Ok(Again::Packed(staged)) => staged.upload(store).await,
+        Ok(Again::Cannot(why)) => return lost(why),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => Found::PutBack,
+        // It is repaired, and packed then.
+        Err(error) if error.damaged_segment().is_some() => Found::Failed(error),
+        Err(error) => {
+            let what = format!(
+                "{} is gone from {}, and cannot be put back now: {error}",
+                object.name(),
+                store.place()
+            );
+            Found::Failed(Error::new(error.code(), what))
         }
     }
-    Ok(())
 }
 
 /// An object that is to be written a second time.
@@ -90,5 +122,5 @@ fn pack(object: &ObjectRef, segments: &Segments, staging: &Staging) -> Result<Ag
             return Ok(Again::Packed(staged));
         }
     }
-    Ok(Again::Cannot("its segment cannot be packed as it was: another build has done it"))
+    Ok(Again::Cannot("its segment cannot be packed as it was, which another build has done"))
 }

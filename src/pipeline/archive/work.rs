@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{known::Known, lost::put_back};
+use super::known::Known;
 use crate::{
     archive::{
         Epoch, LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip,
@@ -80,16 +80,20 @@ pub(super) async fn look(store: Arc<dyn Store>, known: Option<StoreId>) -> Resul
     }
 }
 
-/// Claims the archive, and reads the manifest behind `tip`: where it ends, and the objects that it names. Those of
-/// segments that are sealed here have to be of the same ones. The manifest of a restored ledger begins with what the
-/// epoch before it has. Objects that the store has lost are put back.
+/// Claims the archive, and reads the manifest behind `tip`: where it ends, and the objects that it names; none where it
+/// is another store than the `known` one. Those of segments that are sealed here have to be of the same ones. The manifest
+/// of a restored ledger begins with what the epoch before it has.
 pub(super) async fn read(
-    (store, claimed): (Arc<dyn Store>, Claim),
+    (store, known, claimed): (Arc<dyn Store>, Option<StoreId>, Claim),
     manifest: Manifest,
     tip: Tip,
     segments: Segments,
-    staging: Staging,
-) -> Result<(Tip, Vec<ObjectRef>)> {
+) -> Result<Option<(Tip, Vec<ObjectRef>)>> {
+    // Not a byte is written into what has taken the archive's place, or where nothing is mounted any more.
+    let there = marker(&*store).await?;
+    if known.is_some_and(|known| known != there) {
+        return Ok(None);
+    }
     claim(&*store, claimed).await?;
     let own = |id: SegmentId| {
         let summary = segments.get(usize::try_from(id.0).ok()?)?.summary();
@@ -117,8 +121,7 @@ pub(super) async fn read(
             }
         })
         .await?;
-    put_back(&*store, objects.clone(), &segments, &staging).await?;
-    Ok((tip, objects))
+    Ok(Some((tip, objects)))
 }
 
 /// Says what lies in earlier epochs and is not in this ledger: a cluster that still wrote while another was restored.
