@@ -5,7 +5,8 @@
 //! <root>/epoch-…/segments/.tmp-<owner>-<n>     being written, or left behind by a crash
 //! <root>/.lock                                 held while an object is replaced
 //!
-//! put_once          .tmp ─► write, or link to the file that has the bytes ─► sync ─► link to the name, which fails if it exists ─► sync directory ─► remove .tmp
+//! put_once          .tmp ─► write, or link to a file that has the bytes ─► sync ─► link to the name, which fails if it
+//!                   exists ─► sync directory ─► remove .tmp
 //! compare_and_set   lock ─► compare ─► .tmp ─► write ─► sync ─► rename to the name ─► sync directory
 //! ```
 //!

@@ -18,8 +18,8 @@
 //! A restored ledger's id is in its link, the record that its epoch begins with.
 //!
 //! Whatever fails is tried again, later and later; nothing waits for it. Now and then a leader reads the whole manifest
-//! anew, and looks for every object that it names: others may delete in a bucket, and a file that is still here can be
-//! put back. Memory is some megabytes. It does not own
+//! anew, and looks for every object that it names: others may delete in a bucket, and what is lost can be put back while
+//! its file is still here. Memory is some megabytes. It does not own
 //! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
@@ -192,13 +192,16 @@ impl Archive {
         let Footing { consensus, state, progress, .. } = &self.on;
         let has_level = state.settings().is_some_and(|settings| settings.feature_level >= ATTESTATION_LEVEL);
         let leads = has_level && consensus.is_leader();
-        if self.read_at.is_some_and(|at| at.elapsed() >= self.options.audit_every) {
+        if leads && self.read_at.is_some_and(|at| at.elapsed() >= self.options.audit_every) {
             self.tip = Tip::default();
             self.read_at = None;
         }
-        if !leads && self.read_at.take().is_some() {
+        if !leads {
+            // Also where reading it anew has failed until now.
             self.audit = Audit::default();
             progress.note_wrong(None);
+        }
+        if !leads && self.read_at.take().is_some() {
             // How the store fares is found out anew, where it has failed the leader that this was.
             if matches!(progress.now().0, Condition::Failing(_)) {
                 self.store = None;
