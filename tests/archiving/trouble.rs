@@ -8,7 +8,7 @@ use std::{
 
 use scribe_ledger::{
     api::NodeView,
-    archive::{LedgerId, Marker, marker::StoreId},
+    archive::{Entry, LedgerId, Marker, marker::StoreId},
     env::{Io, OpenMode},
     sim::{self, SimIo},
     types::Seq,
@@ -27,6 +27,16 @@ async fn wait_until(group: &Group, what: &str, is_so: impl Fn(&Group) -> bool) {
         assert!(Instant::now() < deadline, "{what}: {status:?}");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A member on its own that has archived 300 records, the archive's disk, and what is there.
+async fn archived(seed: u64) -> (Group, SimIo, Vec<Entry>) {
+    let mut group = Group::start(seed, 1, true).await;
+    group.write("first", 300).await;
+    group.settle().await;
+    let entries = group.check_archive(0, true).await;
+    let disk = group.disks[0].archive.clone();
+    (group, disk, entries)
 }
 
 fn state(group: &Group) -> &'static str {
@@ -163,11 +173,7 @@ fn an_archive_that_is_not_mounted_any_more_is_not_begun_anew() {
 #[test]
 fn an_object_that_the_archive_has_lost_is_put_back_by_who_begins_to_lead() {
     sim::runtime(8).block_on(async {
-        let mut group = Group::start(8, 1, true).await;
-        group.write("first", 300).await;
-        group.settle().await;
-        let before = group.check_archive(0, true).await;
-        let disk = group.disks[0].archive.clone();
+        let (mut group, disk, before) = archived(8).await;
         let lost = Path::new(ARCHIVE).join(before[1].object.name().as_str());
         disk.remove(&lost).unwrap();
         disk.set_capacity(Some(1));
@@ -185,11 +191,7 @@ fn an_object_that_the_archive_has_lost_is_put_back_by_who_begins_to_lead() {
 #[test]
 fn an_object_that_goes_under_a_leader_is_put_back() {
     sim::runtime(9).block_on(async {
-        let mut group = Group::start(9, 1, true).await;
-        group.write("first", 300).await;
-        group.settle().await;
-        let before = group.check_archive(0, true).await;
-        let disk = group.disks[0].archive.clone();
+        let (mut group, disk, before) = archived(9).await;
         let lost = Path::new(ARCHIVE).join(before[0].object.name().as_str());
         disk.remove(&lost).unwrap();
         wait_until(&group, "it is back", |_| disk.open(&lost, OpenMode::Read).is_ok()).await;
@@ -202,11 +204,7 @@ fn an_object_that_goes_under_a_leader_is_put_back() {
 #[test]
 fn an_object_that_nobody_can_put_back_is_told_and_holds_up_nothing() {
     sim::runtime(10).block_on(async {
-        let mut group = Group::start(10, 1, true).await;
-        group.write("first", 300).await;
-        group.settle().await;
-        let before = group.check_archive(0, true).await;
-        let disk = group.disks[0].archive.clone();
+        let (mut group, disk, before) = archived(10).await;
         let damaged = Path::new(ARCHIVE).join(before[0].object.name().as_str());
         let file = disk.open(&damaged, OpenMode::Buffered).unwrap();
         let mut whole = vec![0; file.len().unwrap() as usize];
