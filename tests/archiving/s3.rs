@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::Path,
     process::{Command, Output},
     sync::Arc,
@@ -43,6 +43,11 @@ pub fn spec(home: &Path, server: &Server) -> Spec {
 
 /// Writes records `key-N` in batches of a hundred.
 pub fn write(node: &Node, numbers: std::ops::Range<u64>) {
+    try_write(node, numbers).unwrap_or_else(|(at, error)| panic!("writing from key-{at}: {error}"));
+}
+
+/// Writes as [`write`] does, until the node ends: then, how far it has answered.
+pub fn try_write(node: &Node, numbers: std::ops::Range<u64>) -> Result<(), (u64, io::Error)> {
     let numbers: Vec<u64> = numbers.collect();
     for some in numbers.chunks(100) {
         let line = |n: &u64| {
@@ -51,8 +56,10 @@ pub fn write(node: &Node, numbers: std::ops::Range<u64>) {
         };
         let body: String = some.iter().map(line).collect();
         let headers = [("content-type", "application/x-ndjson")];
-        node.call("POST", "/api/v1/batch", &headers, body.as_bytes()).is(200);
+        let answer = node.try_call("POST", "/api/v1/batch", &headers, body.as_bytes());
+        answer.map_err(|error| (some[0], error))?.is(200);
     }
+    Ok(())
 }
 
 pub fn wait_archived(node: &Node, records: u64) -> Value {
