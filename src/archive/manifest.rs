@@ -5,7 +5,7 @@
 //!          not there:      object: put, read back ─► checkpoint: put ─► entry: put          a crash between any two
 //!                                                                                           leaves the ledger before
 //! enter    as add, where the object is known to be there and the file is not here any more
-//! follow   list entries ─► get each ─► it continues the one before ─► the caller
+//! follow   list entries ─► get each ─► it continues the one before ─► the caller; up to a gap, which a writer fills
 //! ```
 //!
 //! Takes packed segments and signed checkpoints, gives entries. Two leaders may add the same segment at once: one
@@ -77,6 +77,15 @@ pub struct Tip {
     pub end_seq: Seq,
     /// Digest of the last segment; zeros before the first.
     pub digest: [u8; 32],
+}
+
+/// A hole in a manifest: somebody has taken an entry away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The entry that comes next, and is missing.
+    pub missing: Name,
+    /// One behind it.
+    pub there: Name,
 }
 
 impl Tip {
@@ -178,7 +187,22 @@ impl Manifest {
     /// # Errors
     /// As the store's and those of `each`; [`Code::Corrupt`] for an entry that is damaged, does not continue, or is
     /// missing before one that is there.
-    pub async fn follow(&self, tip: Tip, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<Tip> {
+    pub async fn follow(&self, tip: Tip, each: impl FnMut(&Entry) -> Result<()>) -> Result<Tip> {
+        let (tip, gap) = self.follow_to_gap(tip, each).await?;
+        gap.map_or(Ok(tip), |gap| {
+            Err(self.damaged(&gap.missing, &format!("it is missing, and {} is there", gap.there)))
+        })
+    }
+
+    /// As [`Manifest::follow`], up to the first entry that is missing before one that is there.
+    ///
+    /// # Errors
+    /// As [`Manifest::follow`], but for that.
+    pub async fn follow_to_gap(
+        &self,
+        tip: Tip,
+        mut each: impl FnMut(&Entry) -> Result<()>,
+    ) -> Result<(Tip, Option<Gap>)> {
         let dir = layout::entries(self.epoch);
         let mut tip = tip;
         let mut after = tip.next.0.checked_sub(1).map(|last| layout::entry_last(SegmentId(last)));
@@ -187,20 +211,20 @@ impl Manifest {
             let listed = page.names.into_iter().filter_map(|name| Some((layout::parse_entry(&name)?, name)));
             let read = |(id, name): (SegmentId, Name)| async move { (id, name, self.entry(id).await) };
             let mut entries = pin!(stream::iter(listed).map(read).buffered(ENTRIES));
-            while let Some((id, name, entry)) = entries.next().await {
+            while let Some((id, there, entry)) = entries.next().await {
                 if id != tip.next {
                     let missing = layout::entry(self.epoch, tip.next);
-                    return Err(self.damaged(&missing, &format!("it is missing, and {name} is there")));
+                    return Ok((tip, Some(Gap { missing, there })));
                 }
                 let Some(entry) = entry? else {
-                    return Err(self.damaged(&name, "it was listed, and is not there"));
+                    return Err(self.damaged(&there, "it was listed, and is not there"));
                 };
-                tip.follow(&entry).map_err(|what| self.damaged(&name, what))?;
+                tip.follow(&entry).map_err(|what| self.damaged(&there, what))?;
                 each(&entry)?;
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(tip),
+                None => return Ok((tip, None)),
             }
         }
     }
@@ -370,6 +394,24 @@ impl Manifest {
             notes.push(note);
         }
         Ok(notes)
+    }
+
+    /// Puts the signed checkpoints of the manifest's end, `size` records, where none of that size is there. Whether
+    /// they were put.
+    ///
+    /// # Errors
+    /// As the store's; [`Code::Internal`] for what is no checkpoint.
+    pub async fn keep_checkpoint(&self, size: Seq, notes: &[Bytes]) -> Result<bool> {
+        if notes.is_empty() {
+            return Ok(false);
+        }
+        let (dir, before) = (layout::checkpoints(self.epoch), format!("{:020}", size.0));
+        let page = self.store.list(&dir, Some(&before)).await?;
+        if page.names.iter().filter_map(layout::parse_checkpoint).any(|(there, _)| there == size.0) {
+            return Ok(false);
+        }
+        self.put_notes(notes).await?;
+        Ok(true)
     }
 
     fn damaged(&self, name: &Name, what: &str) -> Error {

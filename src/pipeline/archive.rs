@@ -18,8 +18,8 @@
 //! A restored ledger's id is in its link, the record that its epoch begins with.
 //!
 //! Whatever fails is tried again, later and later; nothing waits for it. Now and then a leader reads the whole manifest
-//! anew, and looks for every object that it names: others may delete in a bucket, and what is lost can be put back while
-//! its file is still here. Memory is some megabytes. It does not own
+//! anew, and looks for every object that it names: others may delete in a bucket. An object that is lost can be put back
+//! while its segment's file is still here, an entry while its object is, the newest checkpoint always. Memory is some megabytes. It does not own
 //! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
 
 mod apart;
@@ -29,7 +29,7 @@ mod known;
 mod lost;
 mod work;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{mem, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -43,7 +43,7 @@ use self::{
     decide::{Seen, Step, decide},
     known::Known,
     lost::{Found, look_for},
-    work::{Added, Staging, add, look, probed, read},
+    work::{Added, Staging, add, keep_checkpoint, look, probed, read},
 };
 use super::gauge::Gauge;
 use crate::{
@@ -128,6 +128,8 @@ pub struct Archive {
     tip: Tip,
     /// When that was all of it; none before this member leads.
     read_at: Option<Instant>,
+    /// Whether it goes on behind an entry that is missing at the tip.
+    has_gap: bool,
     /// What is known of its objects.
     audit: Audit,
 }
@@ -147,6 +149,7 @@ impl Archive {
             store: None,
             tip: Tip::default(),
             read_at: None,
+            has_gap: false,
             audit: Audit::default(),
         }
     }
@@ -318,13 +321,20 @@ impl Archive {
         let own = (self.on.store.clone(), self.store, self.claim());
         let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
-        let Some((tip, objects)) = self.on.apart.run(read(own, manifest, tip, segments)).await? else {
+        let reading = read(own, manifest.clone(), tip, segments.clone());
+        let Some(work::Seen { tip, objects, has_gap }) = self.on.apart.run(reading).await? else {
             self.other_store();
             return Ok(());
         };
+        let last = tip.next.0.checked_sub(1).and_then(|last| segments.get(usize::try_from(last).ok()?));
+        if let Some(last) = last.filter(|_| !has_gap) {
+            let keep = keep_checkpoint(manifest, tip.end_seq, self.checkpoint(last)?);
+            self.on.apart.run(keep).await?;
+        }
         self.on.progress.note_objects(self.tip.next, objects);
         self.audit.begin(self.on.progress.objects());
         self.tip = tip;
+        self.has_gap = has_gap;
         self.read_at = Some(Instant::now());
         Ok(())
     }
@@ -381,6 +391,10 @@ impl Archive {
                 }
                 self.on.progress.note_objects(id, [object]);
                 self.tip = tip;
+                if mem::take(&mut self.has_gap) {
+                    // What is behind it is read now.
+                    self.read_at = None;
+                }
                 tracing::debug!(%id, object = %object.name(), bytes = object.bytes, "a segment is archived");
             }
             Added::OtherStore => self.other_store(),

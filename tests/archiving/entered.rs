@@ -1,5 +1,5 @@
-//! A manifest whose end was lost while the segments' files had left: the node that leads enters their objects again, or
-//! says which are not there.
+//! A manifest that has lost entries, at its end or before, and checkpoints: the node that leads enters what is there again,
+//! or says what is not.
 
 use std::{
     fs,
@@ -18,6 +18,53 @@ fn files(archive: &Path, dir: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files
+}
+
+/// Removes files, and gives what they were.
+fn take(files: &[&PathBuf]) -> Vec<Vec<u8>> {
+    let read = |file: &&PathBuf| {
+        let bytes = fs::read(file).unwrap();
+        fs::remove_file(file).unwrap();
+        bytes
+    };
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn a_leader_fills_holes_and_puts_its_newest_checkpoint_back() {
+    let home = tempfile::tempdir().unwrap();
+    let archive = home.path().join("archive");
+    let node = spec(home.path(), "node", 1, &archive)
+        .with(&[("STORAGE_TIERING_AUDIT_INTERVAL_SECS", "1")])
+        .start_ready();
+    write(&node, 0..2_500);
+    wait_archived(&node, 2_500);
+    let (entries, notes) = (files(&archive, "manifest"), files(&archive, "checkpoints"));
+    assert!(entries.len() > 5, "{}", entries.len());
+    let lost = [&entries[0], &entries[2], &entries[3], &entries[5]];
+    let before = take(&lost);
+    let (newest, older) = notes.split_last().unwrap();
+    let note = take(&[newest]);
+    take(&older.iter().collect::<Vec<_>>());
+    // What is new meanwhile comes behind it all.
+    write(&node, 2_500..2_900);
+    wait_until("they are there again", || lost.iter().all(|entry| entry.exists()));
+    let status = wait_archived(&node, 2_900);
+    assert_eq!(status["archive"]["state"], "ok", "{status}");
+    for (entry, before) in lost.iter().zip(before) {
+        assert!(fs::read(entry).unwrap() == before, "{} is another", entry.display());
+    }
+    let report = scribe(&["verify", "--archive", archive.to_str().unwrap()]);
+    assert_eq!((&report["verified"], &report["records"]), (&true.into(), &2_900.into()), "{report}");
+    assert_eq!(report["checkpoints"][0]["size"], 2_900, "{report}");
+
+    // Nothing is written any more: the newest one is put back as it was.
+    let newest = files(&archive, "checkpoints").pop().unwrap();
+    let again = take(&[&newest]);
+    assert_ne!(again, note);
+    wait_until("it is there again", || fs::read(&newest).is_ok_and(|bytes| bytes == again[0]));
+    node.wait_says("had lost its newest checkpoint");
+    node.stop();
 }
 
 /// A node whose files have left but for the newest.
@@ -45,9 +92,10 @@ fn objects_whose_entries_were_lost_are_entered_again() {
     let mut node = left(home.path(), &archive);
     node.stop();
     let (entries, objects) = (files(&archive, "manifest"), files(&archive, "segments"));
-    let lost = &entries[entries.len() - 4..];
     let before: Vec<_> = entries.iter().map(|entry| fs::read(entry).unwrap()).collect();
-    lost.iter().for_each(|entry| fs::remove_file(entry).unwrap());
+    // Its end, and a hole.
+    let lost: Vec<_> = entries[entries.len() - 4..].iter().chain([&entries[1]]).collect();
+    take(&lost);
     node.restart();
     node.wait_ready();
     write(&node, 2_500..2_900);

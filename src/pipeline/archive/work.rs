@@ -10,7 +10,7 @@ use crate::{
         Epoch, LedgerId, Manifest, Marker, ObjectRef, Staged, Store, Tip,
         fence::{Claim, claim},
         layout,
-        manifest::Fork,
+        manifest::{Fork, Gap},
         marker::StoreId,
         probe::{Report, probe},
         store::Trouble,
@@ -19,7 +19,7 @@ use crate::{
     error::{Code, Error, Result},
     sealed::Segments,
     segment::{Packing, Segment, StubObject},
-    types::SegmentId,
+    types::{SegmentId, Seq},
 };
 
 /// Where a segment is packed before it is uploaded.
@@ -80,15 +80,26 @@ pub(super) async fn look(store: Arc<dyn Store>, known: Option<StoreId>) -> Resul
     }
 }
 
-/// Claims the archive, and reads the manifest behind `tip`: where it ends, and the objects that it names; none where it
-/// is another store than the `known` one. Those of segments that are sealed here have to be of the same ones. The manifest
-/// of a restored ledger begins with what the epoch before it has.
+/// What a leader has read of the manifest.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Where its entries end, or a gap is.
+    pub(super) tip: Tip,
+    /// The objects that it names, those before what was known left out.
+    pub(super) objects: Vec<ObjectRef>,
+    /// Whether entries are behind that.
+    pub(super) has_gap: bool,
+}
+
+/// Claims the archive, and reads the manifest behind `tip`; nothing where it is another store than the `known` one. What
+/// it says of segments that are sealed here has to be of the same ones. The manifest of a restored ledger begins with what
+/// the epoch before it has.
 pub(super) async fn read(
     (store, known, claimed): (Arc<dyn Store>, Option<StoreId>, Claim),
     manifest: Manifest,
     tip: Tip,
     segments: Segments,
-) -> Result<Option<(Tip, Vec<ObjectRef>)>> {
+) -> Result<Option<Seen>> {
     // Not a byte is written into what has taken the archive's place, or where nothing is mounted any more.
     let there = marker(&*store).await?;
     if known.is_some_and(|known| known != there) {
@@ -109,8 +120,8 @@ pub(super) async fn read(
     }
     warn_of(archive, epoch, &forks);
     let mut objects = Vec::new();
-    let tip = manifest
-        .follow(tip, |entry| {
+    let (tip, gap) = manifest
+        .follow_to_gap(tip, |entry| {
             let id = entry.object.segment;
             match own(id) {
                 Some((digest, _)) if digest != entry.digest => Err(other_ledger(id)),
@@ -121,7 +132,26 @@ pub(super) async fn read(
             }
         })
         .await?;
-    Ok(Some((tip, objects)))
+    if let Some(Gap { missing, there }) = &gap {
+        tracing::warn!(
+            archive,
+            "the archive had lost {missing}, and {there} is there: its segment is entered again"
+        );
+    }
+    Ok(Some(Seen { tip, objects, has_gap: gap.is_some() }))
+}
+
+/// Puts the checkpoints of the manifest's end where the archive has lost them.
+pub(super) async fn keep_checkpoint(manifest: Manifest, end: Seq, checkpoints: Vec<Bytes>) -> Result<()> {
+    if manifest.keep_checkpoint(end, &checkpoints).await? {
+        let archive = manifest.store().place();
+        tracing::warn!(
+            archive,
+            records = end.0,
+            "the archive had lost its newest checkpoint: it is put back"
+        );
+    }
+    Ok(())
 }
 
 /// Says what lies in earlier epochs and is not in this ledger: a cluster that still wrote while another was restored.
