@@ -153,7 +153,7 @@ impl Draft {
     }
 
     fn push(&mut self, op: Op, key: &[u8], value: &[u8]) -> Result<()> {
-        check_key(key)?;
+        check_client_key(key)?;
         let offset = self.blob.len();
         if offset + key.len() + value.len() > REQUEST_BYTES_MAX {
             return Err(request_too_large());
@@ -236,7 +236,7 @@ fn first_16(hash: blake3::Hash) -> [u8; 16] {
     out
 }
 
-/// Whether a client may write this key.
+/// Whether a record may have this key.
 ///
 /// # Errors
 /// [`Code::InvalidKey`] with the rule that it breaks.
@@ -250,6 +250,12 @@ pub fn check_key(key: &[u8]) -> Result<()> {
             format!("a key has at most {KEY_BYTES_MAX} bytes, this one has {}", key.len()),
         ));
     }
+    Ok(())
+}
+
+/// Whether a client may write this key. What the ledger writes itself, anybody may read.
+fn check_client_key(key: &[u8]) -> Result<()> {
+    check_key(key)?;
     if key.starts_with(RESERVED_KEY_PREFIX) {
         return Err(Error::new(Code::InvalidKey, "keys that begin with \\0scribe\\0 belong to the ledger"));
     }

@@ -242,6 +242,15 @@ fn a_node_on_a_restored_directory_has_every_record_and_goes_on_as_a_new_cluster(
         let link = client.get(&format!("/api/v1/records/{end}")).is(200).json();
         let link = Link::decode(link["value"].as_str().unwrap().as_bytes()).unwrap();
         assert_eq!((link.size, link.epoch, link.origin.as_str()), (end as u64, 2, &*origin(&note.0)));
+        // Who cannot write its key may read it, and go on behind it.
+        let by_key = client.get("/api/v1/kv/%00scribe%00epoch%2F0000000002").is(200).json();
+        assert_eq!(by_key["seq"], end);
+        client.put("/%00scribe%00epoch%2F0000000002", "mine").is(400);
+        let page = client.get("/api/v1/kv?limit=1&keys_only=true").is(200).json();
+        assert_eq!(page["items"][0]["key"], by_key["key"]);
+        let cursor = page["next_cursor"].as_str().unwrap();
+        let next = client.get(&format!("/api/v1/kv?limit=1&keys_only=true&cursor={cursor}")).is(200).json();
+        assert_eq!(next["items"][0]["key"], "key-0");
         let status = client.get("/api/v1/status").json();
         let cluster = status["cluster_id"].as_str().unwrap();
         assert!(cluster.ends_with("-2") && cluster != old_id, "{status}");
