@@ -305,7 +305,12 @@ async fn read_back(question: truth::Question) -> Result<Truth, Failure> {
     let agree =
         || async { ledger::agree(&targets, cluster_id.as_deref(), timeout).await.map_err(Failure::Usage) };
     // Other servers may listen there by now.
-    agree().await?;
+    if let Some(end) = agree().await? {
+        note(&format!(
+            "this ledger was restored, and goes on from that of the journal behind its first {end} records: \
+             whatever was acknowledged at later positions is not in it, and is counted as lost"
+        ));
+    }
     let truth = tokio::select! {
         truth = truth::check(question) => truth.map_err(Failure::Failed)?,
         signal = signals.next() => return Err(Failure::Interrupted(signal, "not everything was read back")),

@@ -13,9 +13,9 @@ use std::{
 
 use crate::tool::{document, end_of, json, loadgen, signal, start, stderr, stdout, until};
 
-/// The server's program, beside ours.
-fn node_program() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_scribe-loadgen")).with_file_name("scribe-node");
+/// A program of the server's, beside ours.
+fn program(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_scribe-loadgen")).with_file_name(name);
     assert!(program.exists(), "{} is missing: run `cargo build --workspace` first", program.display());
     program
 }
@@ -29,9 +29,10 @@ impl Node {
     /// Starts it on its directory, and waits until it is ready.
     async fn start(dir: &Path, life: u32) -> Self {
         let log = dir.join(format!("log-{life}"));
-        let process = Command::new(node_program())
+        let process = Command::new(program("scribe-node"))
             .args(["--http-port", "0", "--log-format", "json", "--data-dir"])
             .arg(dir.join("data"))
+            .env("SCRIBE_STORAGE_TIERING_MAX_LAG_SECS", "1")
             .current_dir(dir)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
@@ -127,6 +128,39 @@ async fn a_file_of_puts_and_deletes_is_looked_for_too() {
     assert_eq!((&report["truth"]["acknowledged"], &report["truth"]["good"]), (&450.into(), &true.into()));
     let verified = json(&loadgen(&["verify", "--journal", journal, "--json", "--url", &node.url]).await);
     assert_eq!((&verified["acknowledged"], &verified["lost"]), (&450.into(), &0.into()), "{verified}");
+}
+
+#[tokio::test]
+async fn what_a_restored_ledger_has_is_there_and_what_was_acknowledged_later_is_lost() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = Node::start(old.path(), 0).await;
+    let scribe = |arguments: &[&str]| Command::new(program("scribe")).args(arguments).output().unwrap();
+    let write = async |name: &str| {
+        let journal = old.path().join(name).to_str().unwrap().to_owned();
+        let words = "bulk --count 3000 --batch 100 --json".split(' ');
+        let words = words.chain(["--journal", &journal, "--url", &node.url]);
+        assert_eq!(json(&loadgen(&words.collect::<Vec<_>>()).await)["records"], 3_000);
+        journal
+    };
+    let before = write("before").await;
+    let status = || json(&scribe(&["--server", &node.url, "--format", "json", "status"]));
+    until("all is archived", || status()["records"]["archived"] == 3_000).await;
+    let (from, to) = (old.path().join("data/archive"), new.path().join("data"));
+    let restored = scribe(&["restore", "--from", from.to_str().unwrap(), "--data-dir", to.to_str().unwrap()]);
+    assert!(restored.status.success(), "{}", stderr(&restored));
+    let after = write("after").await;
+    drop(node);
+
+    let node = Node::start(new.path(), 1).await;
+    let verify =
+        async |journal: &str| loadgen(&["verify", "--journal", journal, "--url", &node.url, "--json"]).await;
+    let (before, after) = (verify(&before).await, verify(&after).await);
+    assert!(stderr(&before).contains("behind its first 3000 records"), "{}", stderr(&before));
+    let verified = json(&before);
+    assert_eq!((&verified["acknowledged"], &verified["lost"]), (&3_000.into(), &0.into()), "{verified}");
+    let verified = document(&after);
+    assert_eq!((&verified["acknowledged"], &verified["lost"]), (&3_000.into(), &3_000.into()), "{verified}");
+    assert!(!after.status.success());
 }
 
 #[tokio::test]

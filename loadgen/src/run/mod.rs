@@ -174,7 +174,7 @@ pub struct Outcome {
 
 /// How the writes of this plan can be found again.
 async fn spec(plan: &Plan) -> Result<Spec, String> {
-    let Ledger { url, cluster_id, end } = any_ledger(plan).await?;
+    let Ledger { url, cluster_id, end, .. } = any_ledger(plan).await?;
     Ok(Spec {
         cluster_id,
         first_seq: end
