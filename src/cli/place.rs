@@ -26,6 +26,13 @@ pub(super) struct S3Args {
     config: Option<PathBuf>,
 }
 
+impl S3Args {
+    /// The configuration file, where one was named.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+}
+
 /// A directory of this machine: what else looks like a place is none.
 ///
 /// # Errors

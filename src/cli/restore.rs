@@ -103,8 +103,10 @@ pub(super) fn run<W: Write>(
             Ok(printer.text(&format!(
                 "restored into {dir}: {proven}\n  \
                  it is node {id} of the new cluster {cluster}, in epoch {epoch}; record {} links it to {}\n  \
-                 start it: scribe-node --node-id {id} --data-dir {dir}\n",
-                link.size, link.origin
+                 start it with the settings of its archive: scribe-node {}--node-id {id} --data-dir {dir}\n",
+                link.size,
+                link.origin,
+                args.s3.config().map_or_else(String::new, |path| format!("--config {} ", path.display())),
             ))?)
         }
     }
