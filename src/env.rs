@@ -16,7 +16,10 @@ use futures_util::future::BoxFuture;
 
 use crate::types::{NodeId, TimestampMs};
 
+mod aligned;
 pub mod real;
+
+pub use self::aligned::AlignedBuffer;
 
 /// The seams, handed down from `main` or from a simulation.
 #[derive(Clone, Debug)]
@@ -34,11 +37,21 @@ pub struct Env {
 /// Size and alignment of every direct write: the unit in which a disk is assumed to be able to tear.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// Whether a file system says by this error that it takes no direct writes: some do when a file is opened, some at the
+/// first write.
+#[must_use]
+pub fn refuses_direct(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// An existing file, for reading.
     Read,
+    /// As `Read`, past the page cache where the file system can do that: what is read comes from the disk, and displaces
+    /// nothing. Offset, length and memory address of a read are multiples of [`BLOCK_BYTES`].
+    ReadDirect,
     /// An existing or new file, for reading and writing through the page cache.
     Buffered,
     /// As `Buffered`, but every write is on disk when it returns, past the page cache where the file

@@ -460,7 +460,9 @@ impl Io for SimIo {
         let mut disk = self.alive()?;
         let inode = match disk.names.get(path) {
             Some(inode) => *inode,
-            None if mode == OpenMode::Read => return Err(ErrorKind::NotFound.into()),
+            None if matches!(mode, OpenMode::Read | OpenMode::ReadDirect) => {
+                return Err(ErrorKind::NotFound.into());
+            }
             None => {
                 let inode = disk.inode_next;
                 disk.inode_next += 1;
@@ -470,7 +472,8 @@ impl Io for SimIo {
                 inode
             }
         };
-        let direct = mode == OpenMode::Direct && disk.refuses_direct != Refusal::AtOpen;
+        let direct =
+            matches!(mode, OpenMode::Direct | OpenMode::ReadDirect) && disk.refuses_direct != Refusal::AtOpen;
         Ok(Arc::new(SimFile { io: self.clone(), inode, life: disk.life, direct }))
     }
 

@@ -70,11 +70,6 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Whether an error says that a file cannot be used past the page cache.
-pub(super) fn refuses_direct(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
-}
-
 /// Rounds up to whole blocks.
 pub(super) fn whole_blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES as u64)

@@ -12,7 +12,6 @@ use std::{
 };
 
 use super::{
-    buffer::AlignedBuffer,
     files::{LogDir, LogFile, file_name},
     format::{FLAG_COPY, GROUP_HEADER_BYTES, GroupHeader, Sum},
     pool::FilePool,
@@ -20,7 +19,7 @@ use super::{
     shared::Shared,
     sink::PIECE_BYTES,
 };
-use crate::env::{File, OpenMode};
+use crate::env::{AlignedBuffer, File, OpenMode};
 
 /// The file that groups go to.
 pub(super) struct CurrentFile {

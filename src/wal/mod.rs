@@ -49,7 +49,6 @@ use crate::{
     types::LogIndex,
 };
 
-mod buffer;
 mod change;
 mod driver;
 mod files;

@@ -20,10 +20,9 @@ use tokio::sync::Notify;
 
 use super::{
     Driver, Inner, Wal, WalOptions, WalState,
-    buffer::AlignedBuffer,
     change::OpeningState,
     driver::{self, InPlace},
-    files::{LogDir, is_no_space, refuses_direct, whole_blocks},
+    files::{LogDir, is_no_space, whole_blocks},
     index::LogMap,
     log_files::LogFiles,
     pool::{FilePool, Watermark},
@@ -37,7 +36,7 @@ use super::{
 };
 use crate::{
     config::WalIo,
-    env::{BLOCK_BYTES, Env, OpenMode},
+    env::{AlignedBuffer, BLOCK_BYTES, Env, OpenMode, refuses_direct},
     error::{Code, Error, Result},
     types::LogIndex,
 };

@@ -20,11 +20,8 @@ use std::{
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
-use super::{
-    buffer::AlignedBuffer,
-    files::{LogDir, is_no_space},
-};
-use crate::env::File;
+use super::files::{LogDir, is_no_space};
+use crate::env::{AlignedBuffer, File};
 
 /// Freed files kept for reuse. A burst that purges more gives the rest back to the file system.
 const SPARES_MAX: usize = 4;

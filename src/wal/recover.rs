@@ -25,8 +25,7 @@ use bytes::Bytes;
 
 use super::{
     LogId,
-    buffer::AlignedBuffer,
-    files::{LogFile, is_spare, parse_name, refuses_direct, whole_blocks},
+    files::{LogFile, is_spare, parse_name, whole_blocks},
     format::{
         FLAG_CLOSING, FLAG_COPY, FLAG_OPENING, GROUP_HEADER_BYTES, GroupHeader, Kind, RECORD_HEADER_BYTES,
         RecordHeader, Sum, VERSION,
@@ -34,7 +33,7 @@ use super::{
     index::Slot,
 };
 use crate::{
-    env::{BLOCK_BYTES, File, Io, OpenMode},
+    env::{AlignedBuffer, BLOCK_BYTES, File, Io, OpenMode, refuses_direct},
     error::{Code, Error, Result},
 };
 

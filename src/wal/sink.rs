@@ -14,11 +14,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use super::{
-    buffer::AlignedBuffer, format::GROUP_HEADER_BYTES, group::Group, log_files::CurrentFile,
-    writer::panic_text,
-};
-use crate::config::WalIo;
+use super::{format::GROUP_HEADER_BYTES, group::Group, log_files::CurrentFile, writer::panic_text};
+use crate::{config::WalIo, env::AlignedBuffer};
 
 /// Groups up to this size are written with one call; larger ones go through memory of this size in pieces, so
 /// that a huge entry is never there twice.

@@ -52,14 +52,13 @@ mod linux {
     };
 
     use super::super::{
-        buffer::AlignedBuffer,
         files::LogDir,
         format::GROUP_HEADER_BYTES,
         group::Group,
         log_files::CurrentFile,
         sink::{FileSink, GroupSink},
     };
-    use crate::env::BLOCK_BYTES;
+    use crate::env::{AlignedBuffer, BLOCK_BYTES};
 
     /// Size of the pieces of a large group. What fits into one goes by an ordinary call.
     const PIECE_BYTES: u64 = 512 << 10;

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::super::{File, Io, OpenMode};
+use super::super::{File, Io, OpenMode, refuses_direct};
 
 /// The real disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,13 +64,27 @@ fn open_past_cache(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
 }
 
+#[cfg(target_os = "linux")]
+fn read_past_cache(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)
+}
+
 #[cfg(not(target_os = "linux"))]
 fn open_past_cache(_: &Path) -> io::Result<fs::File> {
     Err(ErrorKind::Unsupported.into())
 }
 
-fn refuses_direct(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+#[cfg(not(target_os = "linux"))]
+fn read_past_cache(_: &Path) -> io::Result<fs::File> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+fn read_direct(path: &Path) -> io::Result<fs::File> {
+    match read_past_cache(path) {
+        Err(error) if refuses_direct(&error) => read_only(path),
+        opened => opened,
+    }
 }
 
 /// Opens a file. A directory can be opened as well, and then gives an error without a name at the first read.
@@ -123,6 +137,7 @@ impl Io for RealIo {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(match mode {
             OpenMode::Read => RealFile { file: read_only(path)?, writes_through: false },
+            OpenMode::ReadDirect => RealFile { file: read_direct(path)?, writes_through: false },
             OpenMode::Buffered => RealFile { file: read_write(path)?, writes_through: false },
             OpenMode::Direct => open_direct(path)?,
         }))

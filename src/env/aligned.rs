@@ -1,10 +1,10 @@
 //! Memory that a disk can take directly: its address is a multiple of [`BLOCK_BYTES`].
 
-use crate::env::BLOCK_BYTES;
+use super::BLOCK_BYTES;
 
 /// A buffer that is written and read as whole blocks.
 #[derive(Debug, Default)]
-pub(super) struct AlignedBuffer {
+pub struct AlignedBuffer {
     /// One block longer than asked for, so that an aligned start is always inside. Never resized in
     /// place: that could move it.
     memory: Vec<u8>,
@@ -15,14 +15,15 @@ pub(super) struct AlignedBuffer {
 
 impl AlignedBuffer {
     /// This many zeros.
-    pub(super) fn zeros(bytes: usize) -> Self {
+    #[must_use]
+    pub fn zeros(bytes: usize) -> Self {
         let mut buffer = Self::default();
         buffer.space(bytes).fill(0);
         buffer
     }
 
     /// Makes it hold this many bytes, to be overwritten; keeps the memory it has when that is enough.
-    pub(super) fn space(&mut self, bytes: usize) -> &mut [u8] {
+    pub fn space(&mut self, bytes: usize) -> &mut [u8] {
         if self.capacity < bytes {
             self.capacity = bytes.next_power_of_two().max(16 * BLOCK_BYTES);
             self.memory = vec![0; self.capacity + BLOCK_BYTES];
@@ -33,18 +34,25 @@ impl AlignedBuffer {
     }
 
     /// What it holds.
-    pub(super) fn bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..self.start + self.used]
     }
 
     /// What it holds, to be changed.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.used]
     }
 
     /// Makes it empty; the memory stays.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.used = 0;
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 
