@@ -37,13 +37,16 @@ use super::{
     },
 };
 use crate::{
-    env::{File, Io, OpenMode},
+    env::{AlignedBuffer, BLOCK_BYTES, File, Io, OpenMode, refuses_direct},
     runtime::{HEAVY_BYTES, without_blocking_others},
 };
 
 /// How long a replacement waits for others to be done with theirs.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// A range of so many bytes is of somebody who reads the whole object, once.
+const PAST_CACHE_BYTES_MIN: u32 = 2 << 20;
 
 const LOCK_NAME: &str = ".lock";
 
@@ -190,9 +193,31 @@ impl DirectoryStore {
             let what = format!("{name} in {} has {size} bytes, not {bytes} at {offset}", self.place);
             return Err(StoreError::new(Trouble::Broken, what));
         }
-        let mut out = vec![0; bytes as usize];
-        file.read_at(&mut out, offset).map_err(|error| self.failed("reading", name, &error))?;
-        Ok(out.into())
+        let read = if bytes >= PAST_CACHE_BYTES_MIN && offset.is_multiple_of(BLOCK_BYTES as u64) {
+            self.read_past_cache((name, &*file), offset, bytes as usize)
+        } else {
+            let mut out = vec![0; bytes as usize];
+            file.read_at(&mut out, offset).map(|()| out.into())
+        };
+        read.map_err(|error| self.failed("reading", name, &error))
+    }
+
+    /// What was written is read back from the disk itself, and not what the page cache has of it.
+    fn read_past_cache(
+        &self,
+        (name, file): (&Name, &dyn File),
+        offset: u64,
+        bytes: usize,
+    ) -> io::Result<Bytes> {
+        let mut out = AlignedBuffer::default();
+        let (blocks, last) = out.space(bytes).split_at_mut(bytes - bytes % BLOCK_BYTES);
+        let direct = self.io.open(&self.path(name), OpenMode::ReadDirect);
+        match direct.and_then(|direct| direct.read_at(blocks, offset)) {
+            Err(error) if refuses_direct(&error) => file.read_at(blocks, offset)?,
+            read => read?,
+        }
+        file.read_at(last, offset + blocks.len() as u64)?;
+        Ok(Bytes::from_owner(out))
     }
 
     /// What others decide by. Blocks.

@@ -102,11 +102,12 @@ impl Staged {
         remove(&*io, path)?;
         let failed = |error| Error::io(format!("packing a segment into {}", path.display()), &error);
         let file = io.open(path, OpenMode::Buffered).map_err(failed)?;
+        let past_cache = io.open(path, OpenMode::Direct).map_err(failed)?;
         let summary = segment.summary();
         let object = ObjectRef { epoch, segment: summary.id(), bytes: 0, hash: [0; 32] };
         // From here on the file goes with this, whole or not.
         let mut staged = Self { object, digest: summary.digest, file, io, path: path.to_path_buf() };
-        let mut writer = Writer::new(staged.file.clone());
+        let mut writer = Writer::past_cache(past_cache, staged.file.clone());
         segment.pack(packing, &mut writer)?;
         (staged.object.bytes, staged.object.hash) = writer.finish().map_err(failed)?;
         Ok(staged)

@@ -11,7 +11,7 @@ use scribe_ledger::{
         store::{Body, PAGE_NAMES_MAX, Put, SMALL_BYTES_MAX, Swap, Version},
     },
     env::{Io, OpenMode},
-    sim::SimIo,
+    sim::{Refusal, SimIo},
 };
 
 use crate::{real_directory, simulated_directory};
@@ -24,7 +24,11 @@ async fn a_directory_is_a_store() {
 
 #[tokio::test]
 async fn a_simulated_directory_is_a_store() {
-    conforms(simulated_directory(&SimIo::new(1))).await;
+    for refusal in [Refusal::Never, Refusal::AtOpen, Refusal::AtUse] {
+        let disk = SimIo::new(1);
+        disk.refuse_direct(refusal);
+        conforms(simulated_directory(&disk)).await;
+    }
 }
 
 #[cfg(feature = "s3")]
@@ -87,7 +91,10 @@ async fn large_objects_come_from_files(store: &dyn Store) {
     let body = Body::File { file: file.clone(), bytes: size, path: None };
     assert_eq!(store.put_once(&at, body.clone()).await.unwrap(), Put::Created);
     assert_eq!(store.put_once(&at, body.clone()).await.unwrap(), Put::AlreadyThereSame);
-    assert_eq!(store.get_range(&at, 0, size as u32).await.unwrap(), bytes);
+    for offset in [0, 4_096, 4_097] {
+        let range = store.get_range(&at, offset as u64, (bytes.len() - offset) as u32);
+        assert!(range.await.unwrap() == bytes[offset..], "from {offset}");
+    }
     file.write_at(&[bytes[bytes.len() - 1] ^ 1], size - 1).unwrap();
     assert_eq!(store.put_once(&at, body).await.unwrap(), Put::Conflict);
     let shorter = Body::File { file, bytes: size - 1, path: None };
