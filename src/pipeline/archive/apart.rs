@@ -1,7 +1,7 @@
 //! Where the work of archiving is done: packing, hashing, and waiting for the store.
 //!
-//! In a node on a thread of its own, which lets all others go first, so that it takes what processor time is left; in a
-//! simulation where the caller is. Takes futures, gives what they come to.
+//! In a node on a thread of its own that stands behind all others, so that it takes what processor time is left and a
+//! tenth of a core where none is; in a simulation where the caller is. Takes futures, gives what they come to.
 
 use std::{future::Future, thread::JoinHandle, time::Duration};
 
@@ -54,7 +54,7 @@ impl Apart {
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let run = move || {
-            give_way_to_others(Priority::Lowest);
+            give_way_to_others(Priority::Low);
             // An error means that nobody is left to stop it, which is the same.
             let _ = runtime.block_on(stopped);
             drop(runtime);
