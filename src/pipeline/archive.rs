@@ -19,8 +19,9 @@
 //!
 //! Whatever fails is tried again, later and later; nothing waits for it. Now and then a leader reads the whole manifest
 //! anew, and looks for every object that it names: others may delete in a bucket. An object that is lost can be put back
-//! while its segment's file is still here, an entry while its object is, the newest checkpoint always. Memory is some megabytes. It does not own
-//! objects, names and their order in the store ([`crate::archive`]), nor when files leave ([`super::tier`]).
+//! while its segment's file is still here, an entry while that or its object is, the newest checkpoint always. Memory is
+//! some megabytes. It does not own objects, names and their order in the store ([`crate::archive`]), nor when files leave
+//! ([`super::tier`]).
 
 mod apart;
 mod audit;
@@ -43,7 +44,7 @@ use self::{
     decide::{Seen, Step, decide},
     known::Known,
     lost::{Found, look_for},
-    work::{Added, Staging, add, keep_checkpoint, look, probed, read},
+    work::{Added, Followed, Staging, add, keep_checkpoint, look, probed, read},
 };
 use super::gauge::Gauge;
 use crate::{
@@ -322,7 +323,7 @@ impl Archive {
         let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
         let reading = read(own, manifest.clone(), tip, segments.clone());
-        let Some(work::Seen { tip, objects, has_gap }) = self.on.apart.run(reading).await? else {
+        let Some(Followed { tip, objects, has_gap }) = self.on.apart.run(reading).await? else {
             self.other_store();
             return Ok(());
         };

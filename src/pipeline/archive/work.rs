@@ -82,7 +82,7 @@ pub(super) async fn look(store: Arc<dyn Store>, known: Option<StoreId>) -> Resul
 
 /// What a leader has read of the manifest.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct Followed {
     /// Where its entries end, or a gap is.
     pub(super) tip: Tip,
     /// The objects that it names, those before what was known left out.
@@ -99,7 +99,7 @@ pub(super) async fn read(
     manifest: Manifest,
     tip: Tip,
     segments: Segments,
-) -> Result<Option<Seen>> {
+) -> Result<Option<Followed>> {
     // Not a byte is written into what has taken the archive's place, or where nothing is mounted any more.
     let there = marker(&*store).await?;
     if known.is_some_and(|known| known != there) {
@@ -138,7 +138,7 @@ pub(super) async fn read(
             "the archive had lost {missing}, and {there} is there: its segment is entered again"
         );
     }
-    Ok(Some(Seen { tip, objects, has_gap: gap.is_some() }))
+    Ok(Some(Followed { tip, objects, has_gap: gap.is_some() }))
 }
 
 /// Puts the checkpoints of the manifest's end where the archive has lost them.
