@@ -172,12 +172,12 @@ impl Manifest {
             Err(error) if error.trouble() == Trouble::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let entry = Entry::decode(&bytes).map_err(|what| self.damaged(&name, what))?;
+        let entry = Entry::decode(&bytes).map_err(|what| self.spoiled(&name, what))?;
         if entry.ledger != self.ledger {
             return Err(self.damaged(&name, &format!("it is of the ledger {}", entry.ledger)));
         }
         if entry.epoch != self.epoch || entry.object.segment != id {
-            return Err(self.damaged(&name, "it stands in the place of another"));
+            return Err(self.spoiled(&name, "it stands in the place of another"));
         }
         Ok(Some(entry))
     }
@@ -189,9 +189,7 @@ impl Manifest {
     /// missing before one that is there.
     pub async fn follow(&self, tip: Tip, each: impl FnMut(&Entry) -> Result<()>) -> Result<Tip> {
         let (tip, gap) = self.follow_to_gap(tip, each).await?;
-        gap.map_or(Ok(tip), |gap| {
-            Err(self.damaged(&gap.missing, &format!("it is missing, and {} is there", gap.there)))
-        })
+        gap.map_or(Ok(tip), |gap| Err(self.gone(&gap.missing, &format!("{} is there", gap.there))))
     }
 
     /// As [`Manifest::follow`], up to the first entry that is missing before one that is there.
@@ -389,7 +387,7 @@ impl Manifest {
         for (size, hash, name) in newest {
             let note = self.store.get(&name).await?.bytes;
             if *blake3::hash(&note).as_bytes() != hash || checkpoint_size(&note) != Ok(size) {
-                return Err(self.damaged(&name, "its bytes are not those that its name stands for"));
+                return Err(self.spoiled(&name, "its bytes are not those that its name stands for"));
             }
             notes.push(note);
         }
@@ -414,11 +412,29 @@ impl Manifest {
         Ok(true)
     }
 
+    /// Two ledgers, or what no failure of a disk makes.
     fn damaged(&self, name: &Name, what: &str) -> Error {
         let advice = "compare the archive with a member's segments before anything is archived or restored";
+        self.wrong(name, what, advice)
+    }
+
+    /// What a node can write again, but not over what is there.
+    fn spoiled(&self, name: &Name, what: &str) -> Error {
+        self.wrong(name, what, &format!("move it away: {WRITES_AGAIN}"))
+    }
+
+    fn gone(&self, name: &Name, what: &str) -> Error {
+        self.wrong(name, &format!("it is missing, and {what}"), WRITES_AGAIN)
+    }
+
+    fn wrong(&self, name: &Name, what: &str, advice: &str) -> Error {
         Error::new(Code::Corrupt, format!("{name} in {} is wrong: {what}; {advice}", self.store.place()))
     }
 }
+
+/// What becomes of entries and of the newest checkpoints that are not there.
+const WRITES_AGAIN: &str = "a node of this cluster that leads writes it anew when it starts, or at its next audit \
+                            (storage.tiering.audit_interval_secs)";
 
 /// The most checkpoints of one size that are read.
 const CHECKPOINTS_MAX: usize = 64;

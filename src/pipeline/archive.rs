@@ -332,6 +332,16 @@ impl Archive {
             let keep = keep_checkpoint(manifest, tip.end_seq, self.checkpoint(last)?);
             self.on.apart.run(keep).await?;
         }
+        let archived = self.on.state.archived();
+        if !has_gap && archived.epoch == self.on.epoch.0 && tip.next.0 < archived.end {
+            let (archive, from, end) = (self.on.store.place(), tip.next.0, archived.end);
+            tracing::info!(
+                archive,
+                from,
+                end,
+                "the archive lacks segments that were archived before: they are archived now"
+            );
+        }
         self.on.progress.note_objects(self.tip.next, objects);
         self.audit.begin(self.on.progress.objects());
         self.tip = tip;

@@ -64,6 +64,22 @@ fn a_leader_fills_holes_and_puts_its_newest_checkpoint_back() {
     assert_ne!(again, note);
     wait_until("it is there again", || fs::read(&newest).is_ok_and(|bytes| bytes == again[0]));
     node.wait_says("had lost its newest checkpoint");
+
+    // What is spoiled can be moved away, as is said.
+    let spoiled = &entries[1];
+    let whole = fs::read(spoiled).unwrap();
+    fs::write(spoiled, &whole[1..]).unwrap();
+    let why = wait_for("it says what is wrong", || {
+        let status = node.status()?;
+        let is_broken = status["archive"]["state"] == "broken";
+        is_broken.then(|| status["archive"]["error"].as_str().unwrap().to_owned())
+    });
+    assert!(
+        why.contains(spoiled.file_name().unwrap().to_str().unwrap()) && why.contains("move it away"),
+        "{why}"
+    );
+    fs::remove_file(spoiled).unwrap();
+    wait_until("it is there again", || fs::read(spoiled).is_ok_and(|bytes| bytes == whole));
     node.stop();
 }
 
@@ -100,6 +116,8 @@ fn objects_whose_entries_were_lost_are_entered_again() {
     node.wait_ready();
     write(&node, 2_500..2_900);
     let status = wait_archived(&node, 2_900);
+    node.wait_says("is to be entered again");
+    node.wait_says("the archive lacks segments that were archived before");
     assert_eq!(status["archive"]["state"], "ok", "{status}");
     for (entry, before) in entries.iter().zip(before) {
         assert!(fs::read(entry).unwrap() == before, "{} is another", entry.display());

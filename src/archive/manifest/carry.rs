@@ -101,7 +101,7 @@ impl Manifest {
             let size = checkpoint_size(note).map_err(|what| Error::new(Code::Internal, what))?;
             let name = layout::checkpoint(self.epoch, size, blake3::hash(note).as_bytes());
             if self.store.put_once(&name, note.clone().into()).await? == Put::Conflict {
-                return Err(self.damaged(&name, "its bytes are not those that its name stands for"));
+                return Err(self.spoiled(&name, "its bytes are not those that its name stands for"));
             }
         }
         Ok(())

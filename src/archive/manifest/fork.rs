@@ -106,8 +106,7 @@ impl Manifest {
     }
 
     async fn there(&self, id: SegmentId) -> Result<Entry> {
-        let missing =
-            || self.damaged(&layout::entry(self.epoch, id), "it is missing, and later ones are there");
+        let missing = || self.gone(&layout::entry(self.epoch, id), "later ones are there");
         self.entry(id).await?.ok_or_else(missing)
     }
 }

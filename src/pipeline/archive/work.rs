@@ -135,7 +135,7 @@ pub(super) async fn read(
     if let Some(Gap { missing, there }) = &gap {
         tracing::warn!(
             archive,
-            "the archive had lost {missing}, and {there} is there: its segment is entered again"
+            "the archive has lost {missing}, and {there} is there: its segment is to be entered again"
         );
     }
     Ok(Some(Followed { tip, objects, has_gap: gap.is_some() }))
