@@ -75,7 +75,7 @@ use crate::{
         switch::Switch,
         vitals::{Others, keep_asking},
     },
-    config::Config,
+    config::{Config, LedgerConfig},
     env::{Env, Io},
     error::{Code, Error, Result},
     index::IndexOptions,
@@ -319,7 +319,7 @@ impl Node {
         let witness = Witness::new(env.io.clone(), data_dir.to_path_buf(), wal.clone());
         let signer = match founding {
             Founding::Embedded => None,
-            _ => Some(signing::open(env, data_dir, &origin(config, &identity))?),
+            _ => Some(signing::open(env, data_dir, &origin_of(&config.ledger, &identity))?),
         };
         let background = Background::start(
             state.clone(),
@@ -639,8 +639,8 @@ fn state_options(config: &Config, env: &Env) -> StateOptions {
 
 /// The name of the log in its checkpoints, and of the keys that sign them. Another after each restore: two clusters
 /// that go on from one archive are two logs.
-fn origin(config: &Config, identity: &Identity) -> String {
-    match config.ledger.origin.as_str() {
+fn origin_of(ledger: &LedgerConfig, identity: &Identity) -> String {
+    match ledger.origin.as_str() {
         "" => format!("scribe/{}/{}", identity.cluster(), identity.epoch()),
         origin => origin.to_owned(),
     }

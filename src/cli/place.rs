@@ -6,12 +6,14 @@
 //! like. The bucket and the prefix are those of the place.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 
 use super::Failure;
 use crate::{
@@ -21,7 +23,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct S3Args {
-    /// A node's configuration file: how the object store of s3://… is reached. The environment of a node does, too.
+    /// A node's configuration file: how the object store of s3://… is reached, and how a restored ledger's log is
+    /// called. The environment of a node says so, too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -61,6 +64,16 @@ pub(super) fn open(place: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn S
     Ok(Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), path, 0)))
 }
 
+/// A part of a node's configuration file; the rest is the node's to check.
+///
+/// # Errors
+/// [`Failure::Usage`] for a file that is not to be read, or none.
+pub(super) fn read<Part: DeserializeOwned>(path: &Path) -> Result<Part, Failure> {
+    let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
+}
+
 #[cfg(not(feature = "s3"))]
 fn open_bucket(_: &str, _: &S3Args, _: Duration) -> Result<Arc<dyn Store>, Failure> {
     Err(Failure::Usage("this build knows no object stores: it was built without the feature s3".to_owned()))
@@ -78,7 +91,7 @@ fn open_bucket(bucket: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn Stor
 
 #[cfg(feature = "s3")]
 mod bucket {
-    use std::{fs, path::Path, sync::Arc, time::Duration};
+    use std::{path::Path, sync::Arc, time::Duration};
 
     use serde::Deserialize;
 
@@ -91,7 +104,7 @@ mod bucket {
         config::Secret,
     };
 
-    /// The part of a configuration that is about the object store; the rest is the node's to check.
+    /// The part of a configuration that is about the object store.
     #[derive(Default, Deserialize)]
     struct File {
         #[serde(default)]
@@ -114,10 +127,7 @@ mod bucket {
     }
 
     pub(super) fn read(path: &Path) -> Result<Given, Failure> {
-        let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let file: File = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
-        Ok(file.storage.s3)
+        super::read::<File>(path).map(|file| file.storage.s3)
     }
 
     pub(super) fn options(
@@ -163,6 +173,8 @@ mod bucket {
 
     #[cfg(test)]
     mod tests {
+        use std::fs;
+
         use super::*;
 
         #[test]

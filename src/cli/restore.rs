@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     archive::{Epoch, LedgerId, layout},
-    config::WalConfig,
+    config::{LedgerConfig, WalConfig},
     env::{Env, real::real_env},
     error::{Code, Error},
     node::{Origin, Restore, Restored},
@@ -64,11 +65,12 @@ pub(super) fn run<W: Write>(
     timeout: Duration,
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
+    let ledger = ledger(args)?;
     let (restored, report, named) = match is_copy(Path::new(&args.from)) {
-        true => from_copy(args)?,
-        false => from_archive(args, timeout)?,
+        true => from_copy(args, &ledger)?,
+        false => from_archive(args, &ledger, timeout)?,
     };
-    let Restored { identity, link } = restored;
+    let Restored { identity, link, key } = restored;
     let (dir, id, cluster, epoch) =
         (args.data_dir.display().to_string(), identity.node_id, &identity.cluster_id, link.epoch);
     match printer.format() {
@@ -82,6 +84,7 @@ pub(super) fn run<W: Write>(
             "node_id": id,
             "cluster_id": cluster,
             "epoch": epoch,
+            "key": key.to_string(),
             "link_seq": link.size,
             "last_timestamp_ms": report.last_timestamp_ms,
             "open_end": report.open_end,
@@ -103,6 +106,7 @@ pub(super) fn run<W: Write>(
             Ok(printer.text(&format!(
                 "restored into {dir}: {proven}\n  \
                  it is node {id} of the new cluster {cluster}, in epoch {epoch}; record {} links it to {}\n  \
+                 it signs with {key}\n  \
                  start it with the settings of its archive: scribe-node {}--node-id {id} --data-dir {dir}\n",
                 link.size,
                 link.origin,
@@ -129,6 +133,7 @@ fn is_copy(place: &Path) -> bool {
 
 fn from_archive(
     args: &RestoreArgs,
+    ledger: &LedgerConfig,
     timeout: Duration,
 ) -> Result<(Restored, Report, Vec<VerifierKey>), Failure> {
     let (store, runtime, env) = (place::open(&args.from, &args.s3, timeout)?, runtime_beside()?, real_env());
@@ -142,11 +147,14 @@ fn from_archive(
     let check =
         |threads, progress: &Progress| archived.verify(runtime.handle(), &notes, threads, progress, &restore);
     let report = bar::beside(archived.records(), check).map_err(failed)?;
-    Ok((finish(&runtime, &restore, &report)?, report, named))
+    Ok((finish(&runtime, &restore, &report, ledger)?, report, named))
 }
 
 /// The segments are put in place first, and verified there.
-fn from_copy(args: &RestoreArgs) -> Result<(Restored, Report, Vec<VerifierKey>), Failure> {
+fn from_copy(
+    args: &RestoreArgs,
+    ledger: &LedgerConfig,
+) -> Result<(Restored, Report, Vec<VerifierKey>), Failure> {
     if args.epoch.is_some() {
         return Err(Failure::Usage("--epoch is for an archive: a copy is of one epoch".to_owned()));
     }
@@ -165,7 +173,7 @@ fn from_copy(args: &RestoreArgs) -> Result<(Restored, Report, Vec<VerifierKey>),
     if !report.ahead.is_empty() {
         return Err(Failure::Undecided(cannot_tell(&report)));
     }
-    Ok((finish(&runtime, &restore, &report)?, report, named))
+    Ok((finish(&runtime, &restore, &report, ledger)?, report, named))
 }
 
 fn begin(env: &Env, args: &RestoreArgs, origin: Origin) -> Result<Restore, Failure> {
@@ -181,9 +189,33 @@ fn begin(env: &Env, args: &RestoreArgs, origin: Origin) -> Result<Restore, Failu
     })
 }
 
-fn finish(runtime: &Runtime, restore: &Restore, report: &Report) -> Result<Restored, Failure> {
+fn finish(
+    runtime: &Runtime,
+    restore: &Restore,
+    report: &Report,
+    ledger: &LedgerConfig,
+) -> Result<Restored, Failure> {
     let options = WalOptions::new(WalConfig::default(), Driver::Thread);
-    runtime.block_on(restore.finish(report, options)).map_err(failed)
+    runtime.block_on(restore.finish(report, options, ledger)).map_err(failed)
+}
+
+/// What the node will be told of its ledger: the key that it signs with is called like the log.
+fn ledger(args: &RestoreArgs) -> Result<LedgerConfig, Failure> {
+    #[derive(Default, Deserialize)]
+    struct File {
+        #[serde(default)]
+        ledger: Ledger,
+    }
+    #[derive(Default, Deserialize)]
+    struct Ledger {
+        #[serde(default)]
+        origin: String,
+    }
+    let file = match args.s3.config() {
+        Some(path) => place::read(path)?,
+        None => File::default(),
+    };
+    Ok(LedgerConfig { origin: std::env::var("SCRIBE_LEDGER_ORIGIN").unwrap_or(file.ledger.origin) })
 }
 
 fn failed(error: Error) -> Failure {

@@ -214,7 +214,7 @@ pub struct TieringConfig {
 /// `[ledger]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerConfig {
-    /// Name of the log in its checkpoints; empty = `scribe/<cluster id>/1`.
+    /// Name of the log in its checkpoints; empty = `scribe/<cluster id>/<epoch>`.
     pub origin: String,
 }
 

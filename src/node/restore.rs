@@ -3,12 +3,13 @@
 //! ```text
 //! begin     LOCK ─► restoring, durable: what is restored, who it will be
 //! keep      each segment, verified ─► segment-….seg.part, synced ─► segment-….seg       on several threads, in any order
-//! finish    one more segment: the link ─► wal/: goes on behind it ─► identity.json ─► restoring goes
+//! finish    signing.key ─► one more segment: the link ─► wal/: goes on behind it ─► identity.json ─► restoring goes
 //! ```
 //!
 //! What a directory is restored to is another cluster: new id, new epoch, new origin, one member. All that makes it so
 //! lies in one last segment that is written here: its record links the old log ([`Link`]), its boundary has the new
-//! membership, and its place in the log is behind the old one, in a term of its own. So a start finds nothing special:
+//! membership and the key that it signs with, so that the link can be signed before anything is written behind it, and
+//! its place in the log is behind the old one, in a term of its own. So a start finds nothing special:
 //! segments, a log that goes on behind the newest, an identity. Until the identity is there, no node starts, and a
 //! restore that was killed is begun again: what is in place is verified again and stays.
 //!
@@ -30,19 +31,25 @@ pub use self::origin::Origin;
 use super::{
     claim::remove_files,
     identity::{self, DIRECTORY_FORMAT, Identity},
-    lock,
+    lock, origin_of, signing,
 };
 use crate::{
     archive::{Entry, Epoch, object::unpack},
+    config::LedgerConfig,
     env::{Env, OpenMode},
     error::{Code, Error, Result},
-    proof::{Hash, frontier::Frontier, growth::Growth, leaf::Leaf},
+    proof::{Hash, frontier::Frontier, growth::Growth, key::VerifierKey, leaf::Leaf},
     raft::begin_anew,
     segment::{
         BlockCache, FinishInfo, LEAF_HASH_BYTES, RecordRef, Segment, SegmentHead, SegmentWriter, file_name,
         is_unfinished, parse_name, partial_name, remove,
     },
-    state::{self, boundary::Boundary, link::Link},
+    state::{
+        archived::Archived,
+        boundary::Boundary,
+        link::Link,
+        signers::{Enrolment, enrol},
+    },
     types::{LogId, LogIndex, NodeId, Op, SegmentId, Seq},
     verify::{self, Keeper, Report},
     wal::{Wal, WalOptions},
@@ -76,6 +83,8 @@ pub struct Restored {
     pub identity: Identity,
     /// What binds it to the ledger before.
     pub link: Link,
+    /// What it signs with, for whoever verifies the new log.
+    pub key: VerifierKey,
 }
 
 /// What the file says: what is restored, and who it will be. A line each, BLAKE3 of them (hex) in the last.
@@ -194,18 +203,29 @@ impl Restore {
         self.env.io.sync_dir(dir).map_err(|e| Error::io(format!("syncing {}", dir.display()), &e))
     }
 
-    /// Ends it, when all segments are in place: makes the directory a node's. `report` is of their verification.
+    /// Ends it, when all segments are in place: makes the directory a node's. `report` is of their verification,
+    /// `ledger` what the node will be told of its ledger.
     ///
     /// # Errors
-    /// [`Code::Corrupt`] for a last segment without a state to go on from; [`Code::Io`], [`Code::DiskFull`].
-    pub async fn finish(&self, report: &Report, wal: WalOptions) -> Result<Restored> {
+    /// [`Code::Corrupt`] for a last segment without a state to go on from; [`Code::InvalidConfig`] for an origin that
+    /// cannot name a key; [`Code::Io`], [`Code::DiskFull`].
+    pub async fn finish(&self, report: &Report, wal: WalOptions, ledger: &LedgerConfig) -> Result<Restored> {
         let dir = self.segments();
         let last = Segment::open(&*self.env.io, &dir.join(file_name(self.origin.last)), self.cache.clone())?;
         let summary = last.summary();
         if (summary.digest, summary.end_seq) != (self.origin.digest, report.records) {
             return Err(Error::new(Code::Internal, "the last segment is not the one that was verified"));
         }
-        let boundary = Boundary::decode(&summary.boundary)?;
+        let mut boundary = Boundary::decode(&summary.boundary)?;
+        let Plan { epoch, cluster, node_id, incarnation, .. } = &self.plan;
+        let identity = Identity {
+            format: DIRECTORY_FORMAT,
+            node_id: *node_id,
+            cluster_id: format!("{cluster}-{epoch}"),
+            incarnation: *incarnation,
+            joined: false,
+            embedded: false,
+        };
         let link = Link {
             ledger: self.origin.ledger.to_string(),
             epoch: self.plan.epoch,
@@ -216,24 +236,20 @@ impl Restore {
         let at = summary.last_log;
         let at = LogId { term: at.term.saturating_add(1), index: LogIndex(at.index.0.saturating_add(1)) };
         let (membership, vote) = begin_anew(self.plan.node_id, self.plan.incarnation, at)?;
+        boundary.membership = membership;
         // The archive of the new cluster may be another one: how far that goes is for itself to say.
-        let archived = state::archived::Archived::default();
-        self.write_link(&last, &link, at, Boundary { membership, archived, ..boundary })?;
+        boundary.archived = Archived::default();
+        let key = signing::open(&self.env, &self.data_dir, &origin_of(ledger, &identity))?;
+        let key = key.verifier_key().clone();
+        let enrolment = Enrolment { member: *node_id, incarnation: *incarnation, key: key.clone() };
+        enrol(&mut boundary.signers, enrolment);
+        self.write_link(&last, &link, at, boundary)?;
         self.begin_log(wal, at, vote).await?;
         self.sync_dir(&self.data_dir)?;
-        let Plan { epoch, cluster, node_id, incarnation, .. } = &self.plan;
-        let identity = Identity {
-            format: DIRECTORY_FORMAT,
-            node_id: *node_id,
-            cluster_id: format!("{cluster}-{epoch}"),
-            incarnation: *incarnation,
-            joined: false,
-            embedded: false,
-        };
         identity::write(&self.env, &self.data_dir, &identity)?;
         // From here on it is a node's.
         end(&self.env, &self.data_dir)?;
-        Ok(Restored { identity, link })
+        Ok(Restored { identity, link, key })
     }
 
     /// The name of the log that is gone on from: as it was signed, or else as its keys are called. Either may be of an

@@ -128,7 +128,7 @@ pub fn is_enrolled(signers: &[Enrolment], member: NodeId, key: &VerifierKey) -> 
 }
 
 /// Adds a key to those that are known, once for each member: one that comes back under a new id may bring its key.
-pub(super) fn enrol(signers: &mut Vec<Enrolment>, enrolment: Enrolment) {
+pub fn enrol(signers: &mut Vec<Enrolment>, enrolment: Enrolment) {
     if !is_enrolled(signers, enrolment.member, &enrolment.key) && signers.len() < SIGNERS_MAX {
         signers.push(enrolment);
     }

@@ -7,7 +7,7 @@ use scribe_ledger::{
     archive::{
         DirectoryStore, Epoch, LedgerId, Manifest, Staged, Store, Tip, fence, object::packing, probe::probe,
     },
-    config::{Config, WalConfig},
+    config::{Config, LedgerConfig, WalConfig},
     env::{Io, OpenMode, real::RealIo},
     error::{Code, Error, Result},
     node::{self, Origin, Restore, Restored},
@@ -41,7 +41,8 @@ fn restore(store: Arc<dyn Store>, disk: &SimIo, ledger: &Ledger) -> Result<Resto
     let restore = Restore::begin(&env, Path::new(DATA), 3, Origin::of_archive(&archived)?)?;
     let report = archived.verify(runtime.handle(), &notes, 2, &Progress::default(), &restore)?;
     let config = WalConfig { file_bytes: 64 << 10, disk_free_bytes_min: 0, ..WalConfig::default() };
-    runtime.block_on(restore.finish(&report, WalOptions::new(config, Driver::Task)))
+    let options = WalOptions::new(config, Driver::Task);
+    runtime.block_on(restore.finish(&report, options, &LedgerConfig::default()))
 }
 
 /// The directory is whole: the archived segments bit for bit, and the link behind them.
