@@ -385,11 +385,7 @@ impl Manifest {
         }
         let mut notes = Vec::with_capacity(newest.len());
         for (size, hash, name) in newest {
-            let note = self.store.get(&name).await?.bytes;
-            if *blake3::hash(&note).as_bytes() != hash || checkpoint_size(&note) != Ok(size) {
-                return Err(self.spoiled(&name, "its bytes are not those that its name stands for"));
-            }
-            notes.push(note);
+            notes.push(self.checkpoint((size, hash), &name).await?);
         }
         Ok(notes)
     }
@@ -398,18 +394,34 @@ impl Manifest {
     /// they were put.
     ///
     /// # Errors
-    /// As the store's; [`Code::Internal`] for what is no checkpoint.
+    /// As the store's; [`Code::Corrupt`] when one that is there is damaged; [`Code::Internal`] for what is no
+    /// checkpoint.
     pub async fn keep_checkpoint(&self, size: Seq, notes: &[Bytes]) -> Result<bool> {
         if notes.is_empty() {
             return Ok(false);
         }
         let (dir, before) = (layout::checkpoints(self.epoch), format!("{:020}", size.0));
         let page = self.store.list(&dir, Some(&before)).await?;
-        if page.names.iter().filter_map(layout::parse_checkpoint).any(|(there, _)| there == size.0) {
-            return Ok(false);
+        let named = |name| layout::parse_checkpoint(&name).map(|(size, hash)| (size, hash, name));
+        let there = page.names.into_iter().filter_map(named).filter(|(there, ..)| *there == size.0);
+        let mut is_there = false;
+        for (size, hash, name) in there.take(CHECKPOINTS_MAX) {
+            self.checkpoint((size, hash), &name).await?;
+            is_there = true;
         }
-        self.put_notes(notes).await?;
-        Ok(true)
+        if !is_there {
+            self.put_notes(notes).await?;
+        }
+        Ok(!is_there)
+    }
+
+    /// The checkpoint of this name, which stands for its size and its hash.
+    async fn checkpoint(&self, (size, hash): (u64, [u8; 32]), name: &Name) -> Result<Bytes> {
+        let note = self.store.get(name).await?.bytes;
+        if *blake3::hash(&note).as_bytes() != hash || checkpoint_size(&note) != Ok(size) {
+            return Err(self.spoiled(name, "its bytes are not those that its name stands for"));
+        }
+        Ok(note)
     }
 
     /// Two ledgers, or what no failure of a disk makes.

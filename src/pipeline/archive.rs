@@ -323,18 +323,37 @@ impl Archive {
         let (manifest, tip) = (self.manifest()?, self.tip);
         let segments = self.on.state.sealed().segments();
         let reading = read(own, manifest.clone(), tip, segments.clone());
-        let Some(Followed { tip, objects, has_gap }) = self.on.apart.run(reading).await? else {
+        let Some(Followed { carried, tip, objects, has_gap }) = self.on.apart.run(reading).await? else {
             self.other_store();
             return Ok(());
         };
         let last = tip.next.0.checked_sub(1).and_then(|last| segments.get(usize::try_from(last).ok()?));
         if let Some(last) = last.filter(|_| !has_gap) {
             let keep = keep_checkpoint(manifest, tip.end_seq, self.checkpoint(last)?);
-            self.on.apart.run(keep).await?;
+            let wrong = match self.on.apart.run(keep).await {
+                Ok(()) => None,
+                Err(error) if error.code() == Code::Corrupt => Some(error),
+                Err(error) => return Err(error),
+            };
+            self.audit.note_checkpoint(wrong, self.on.store.place());
         }
-        let archived = self.on.state.archived();
-        if !has_gap && archived.epoch == self.on.epoch.0 && tip.next.0 < archived.end {
-            let (archive, from, end) = (self.on.store.place(), tip.next.0, archived.end);
+        let (archive, archived) = (self.on.store.place(), self.on.state.archived());
+        let has_archived = archived.epoch == self.on.epoch.0;
+        match carried {
+            0 => {}
+            segments if has_archived => {
+                tracing::warn!(
+                    archive,
+                    segments,
+                    "the archive had lost its first entries: those of the epoch before are taken over anew"
+                );
+            }
+            segments => {
+                tracing::info!(archive, segments, "the archive goes on behind the epoch before");
+            }
+        }
+        if !has_gap && has_archived && tip.next.0 < archived.end {
+            let (from, end) = (tip.next.0, archived.end);
             tracing::info!(
                 archive,
                 from,
@@ -344,6 +363,7 @@ impl Archive {
         }
         self.on.progress.note_objects(self.tip.next, objects);
         self.audit.begin(self.on.progress.objects());
+        self.on.progress.note_wrong(self.audit.wrong());
         self.tip = tip;
         self.has_gap = has_gap;
         self.read_at = Some(Instant::now());

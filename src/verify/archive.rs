@@ -126,16 +126,13 @@ impl Archived {
     pub async fn open_epoch(store: Arc<dyn Store>, epoch: Option<Epoch>) -> Result<Self> {
         let marker = read_marker(&*store).await?;
         let newest = manifest::newest_epoch(&*store).await?.unwrap_or(Epoch::FIRST);
+        let unknown = |epoch: Epoch| {
+            let (place, newest) = (store.place(), newest.0);
+            let what = format!("epoch {} has no manifest in {place}: the newest is {newest}", epoch.0);
+            Err(Error::new(Code::Malformed, what))
+        };
         let epoch = match epoch {
-            Some(epoch) if epoch == Epoch(0) || epoch > newest => {
-                let what = format!(
-                    "epoch {} has no manifest in {}: the newest is {}",
-                    epoch.0,
-                    store.place(),
-                    newest.0
-                );
-                return Err(Error::new(Code::Malformed, what));
-            }
+            Some(epoch) if epoch == Epoch(0) || epoch > newest => return unknown(epoch),
             chosen => chosen.unwrap_or(newest),
         };
         let holder = fence::holder(&*store).await?;
@@ -146,6 +143,9 @@ impl Archived {
             Ok(())
         });
         let tip = tip.await?;
+        if entries.is_empty() && epoch < newest {
+            return unknown(epoch);
+        }
         let boundary = match entries.last() {
             Some(last) => {
                 Cold::open(store.clone(), &last.object, &last.digest).await?.summary().boundary.clone()

@@ -126,6 +126,9 @@ fn people_and_scripts_are_told_and_can_have_it_back() {
     let told: Value = serde_json::from_slice(&scribe(&old, &[]).stdout).unwrap();
     assert_eq!((&told["records"], &told["epoch"]), (&69.into(), &3.into()));
     assert_eq!(told["left_behind"], serde_json::json!([]));
+    fs::remove_dir_all(dir.join("epoch-0000000001/manifest")).unwrap();
+    let told = exits_with(&scribe(&["verify", "--archive", place, "--epoch", "1"], &[]), 2);
+    assert!(told.contains("epoch 1 has no manifest"), "{told}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     process::{Node, Spec},
+    s3::wait_archived,
     trio::{common_leader, wait_members, wait_same_trees},
     wait::{wait_for, wait_until},
 };
@@ -47,14 +48,6 @@ pub fn spec(home: &Path, name: &str, id: u64, archive: &Path) -> Spec {
     let mut spec = Spec::new(home, id).with(&settings);
     spec.dir = home.join(name);
     spec
-}
-
-pub fn wait_archived(node: &Node, records: u64) -> Value {
-    wait_for(&format!("{records} records are archived"), || {
-        let status = node.status()?;
-        let at = |name: &str| status["records"][name].as_u64();
-        (at("archived") == Some(records) && at("sealed") == Some(records)).then_some(status)
-    })
 }
 
 #[track_caller]

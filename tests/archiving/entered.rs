@@ -7,14 +7,20 @@ use std::{
 };
 
 use crate::{
-    circle::{scribe, spec, wait_archived, write},
+    circle::{scribe, spec, write},
     process::Node,
-    wait::{wait_for, wait_until},
+    s3::{wait_archived, wait_state},
+    wait::wait_until,
 };
 
 /// Files of a directory of the archive, in order.
 fn files(archive: &Path, dir: &str) -> Vec<PathBuf> {
-    let dir = archive.join("epoch-0000000001").join(dir);
+    files_of(archive, 1, dir)
+}
+
+/// As [`files`], of another epoch than the first.
+fn files_of(archive: &Path, epoch: u32, dir: &str) -> Vec<PathBuf> {
+    let dir = archive.join(format!("epoch-{epoch:010}")).join(dir);
     let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files
@@ -66,21 +72,69 @@ fn a_leader_fills_holes_and_puts_its_newest_checkpoint_back() {
     node.wait_says("had lost its newest checkpoint");
 
     // What is spoiled can be moved away, as is said.
-    let spoiled = &entries[1];
-    let whole = fs::read(spoiled).unwrap();
-    fs::write(spoiled, &whole[1..]).unwrap();
-    let why = wait_for("it says what is wrong", || {
-        let status = node.status()?;
-        let is_broken = status["archive"]["state"] == "broken";
-        is_broken.then(|| status["archive"]["error"].as_str().unwrap().to_owned())
-    });
-    assert!(
-        why.contains(spoiled.file_name().unwrap().to_str().unwrap()) && why.contains("move it away"),
-        "{why}"
-    );
-    fs::remove_file(spoiled).unwrap();
-    wait_until("it is there again", || fs::read(spoiled).is_ok_and(|bytes| bytes == whole));
+    for spoiled in [&newest, &entries[1]] {
+        let whole = spoil(spoiled, &node);
+        fs::remove_file(spoiled).unwrap();
+        wait_until("it is there again", || fs::read(spoiled).is_ok_and(|bytes| bytes == whole));
+        wait_state(&node, "ok");
+    }
+    // A checkpoint holds nothing up.
+    let whole = spoil(&newest, &node);
+    write(&node, 2_900..3_000);
+    wait_archived(&node, 3_000);
+    fs::write(&newest, whole).unwrap();
     node.stop();
+    let report = scribe(&["verify", "--archive", archive.to_str().unwrap()]);
+    assert_eq!((&report["verified"], &report["records"]), (&true.into(), &3_000.into()), "{report}");
+}
+
+/// Cuts a file of the archive, until the node says so. What it was.
+fn spoil(file: &Path, node: &Node) -> Vec<u8> {
+    let whole = fs::read(file).unwrap();
+    fs::write(file, &whole[1..]).unwrap();
+    let why = wait_state(node, "broken");
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert!(why.contains(name) && why.contains("move it away"), "{why}");
+    whole
+}
+
+/// Nobody writes to it: what binds it to the ledger before is archived and signed all the same, and is kept there.
+#[test]
+fn a_restored_node_signs_its_link_and_keeps_that_in_the_archive() {
+    let home = tempfile::tempdir().unwrap();
+    let archive = home.path().join("archive");
+    let place = archive.to_str().unwrap();
+    let old = spec(home.path(), "old", 1, &archive).start_ready();
+    write(&old, 0..600);
+    wait_archived(&old, 600);
+    old.stop();
+    let config = home.path().join("node.toml");
+    fs::write(&config, "[ledger]\norigin = \"example.org/orders\"\n").unwrap();
+    let with_name = ["--config", config.to_str().unwrap()];
+    for (epoch, records, flags) in [(2, 601, &[][..]), (3, 602, &with_name[..])] {
+        let name = format!("epoch {epoch}");
+        let dir = home.path().join(&name);
+        let restored =
+            scribe(&[&["restore", "--from", place, "--data-dir", dir.to_str().unwrap()], flags].concat());
+        let new = spec(home.path(), &name, 1, &archive)
+            .with(&[("STORAGE_TIERING_AUDIT_INTERVAL_SECS", "1")])
+            .flags(flags)
+            .start_ready();
+        wait_archived(&new, records);
+        let note = files_of(&archive, epoch, "checkpoints").pop().unwrap();
+        let text = fs::read_to_string(&note).unwrap();
+        let (origin, rest) = text.split_once('\n').unwrap();
+        assert_eq!(origin == "example.org/orders", !flags.is_empty(), "{text}");
+        assert!(rest.starts_with(&format!("{records}\n")), "{text}");
+        let first = files_of(&archive, epoch, "manifest").remove(0);
+        take(&[&first, &note]);
+        wait_until("they are there again", || note.exists() && first.exists());
+        assert_eq!(fs::read_to_string(&note).unwrap(), text);
+        new.wait_says("the archive had lost its first entries");
+        new.stop();
+        let report = scribe(&["verify", "--archive", place, "--key", restored["key"].as_str().unwrap()]);
+        assert_eq!(report["checkpoints"][0]["size"], records, "{report}");
+    }
 }
 
 /// A node whose files have left but for the newest.
@@ -144,11 +198,7 @@ fn what_cannot_be_entered_again_is_said_with_what_to_do() {
     node.restart();
     node.wait_ready();
     write(&node, 2_500..2_600);
-    let why = wait_for("it says what is wrong", || {
-        let status = node.status()?;
-        let is_broken = status["archive"]["state"] == "broken";
-        is_broken.then(|| status["archive"]["error"].as_str().unwrap().to_owned())
-    });
+    let why = wait_state(&node, "broken");
     for says in [name, &format!("has no entry of segment {at},"), "Bring the object back"] {
         assert!(why.contains(says), "{says}: {why}");
     }

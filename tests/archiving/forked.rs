@@ -1,6 +1,9 @@
 //! The old cluster was not stopped: it archives on between a restore from its archive and the new cluster's first look.
 
-use crate::circle::{has_all, restore, scribe, spec, wait_archived, write};
+use crate::{
+    circle::{has_all, restore, scribe, spec, write},
+    s3::wait_archived,
+};
 
 #[test]
 fn what_the_old_cluster_archived_meanwhile_is_told_and_brought_back() {

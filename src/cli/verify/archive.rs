@@ -61,6 +61,13 @@ fn doubt(report: &Report, signers: &[VerifierKey]) -> Option<String> {
     if let Some(why) = &report.open_end {
         return Some(format!("cannot tell yet whether that is all: {why}"));
     }
+    if report.segments == 0 {
+        return Some(
+            "cannot tell yet: nothing is archived there. A node archives its first segment when that is full, or after \
+             storage.tiering.max_lag_secs; if one has before, the manifest's entries were taken away"
+                .to_owned(),
+        );
+    }
     if !signers.is_empty() && report.checkpoints.is_empty() && report.earlier_checkpoints == 0 {
         return Some(
             "cannot tell yet whether that is all: segments name who signs for this ledger, and no signed checkpoint is \

@@ -1,9 +1,11 @@
-//! Which objects of the archive are still to be looked for, and what is known to be wrong with those that were.
+//! Which objects of the archive are still to be looked for, and what is known to be wrong with those that were, and with
+//! the newest checkpoint.
 //!
-//! Takes what was found of objects, gives which come next and what to tell. Pure but for its log lines.
+//! Takes what was found, gives which objects come next and what to tell. Pure but for its log lines.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     time::Duration,
 };
 
@@ -23,6 +25,7 @@ pub(super) struct Audit {
     /// When the next ones may be looked for; none for at once.
     not_before: Option<Instant>,
     wrong: BTreeMap<SegmentId, Error>,
+    wrong_checkpoint: Option<Error>,
 }
 
 impl Audit {
@@ -74,9 +77,22 @@ impl Audit {
         }
     }
 
+    /// What is wrong with the newest checkpoint; nothing where it is there.
+    pub(super) fn note_checkpoint(&mut self, wrong: Option<Error>, archive: &str) {
+        let before = mem::replace(&mut self.wrong_checkpoint, wrong);
+        let message = |error: &Error| error.message().to_owned();
+        match &self.wrong_checkpoint {
+            Some(error) if before.as_ref().map(message) != Some(message(error)) => {
+                tracing::error!(archive, %error, "the archive's newest checkpoint is damaged; nothing else waits for it");
+            }
+            None if before.is_some() => tracing::info!(archive, "the archive's newest checkpoint is whole"),
+            _ => {}
+        }
+    }
+
     /// The first that is wrong.
     pub(super) fn wrong(&self) -> Option<&Error> {
-        self.wrong.values().next()
+        self.wrong.values().next().or(self.wrong_checkpoint.as_ref())
     }
 }
 
@@ -113,6 +129,19 @@ mod tests {
         assert!(!audit.is_due(), "until all are looked for anew");
         audit.begin((0..3).map(object).collect());
         audit.note(vec![(object(2), Found::There)], "here", Duration::ZERO);
+        assert!(audit.wrong().is_none());
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_told_behind_objects_and_until_it_is_there() {
+        let mut audit = Audit::default();
+        audit.note_checkpoint(Some(Error::new(Code::Corrupt, "spoiled")), "here");
+        audit.note(vec![(object(1), Found::Lost("gone".into()))], "here", Duration::ZERO);
+        assert_eq!(audit.wrong().map(Error::message), Some("gone"));
+        audit.note(vec![(object(1), Found::PutBack)], "here", Duration::ZERO);
+        audit.begin(Vec::new());
+        assert_eq!(audit.wrong().map(Error::message), Some("spoiled"));
+        audit.note_checkpoint(None, "here");
         assert!(audit.wrong().is_none());
     }
 }

@@ -83,6 +83,8 @@ pub(super) async fn look(store: Arc<dyn Store>, known: Option<StoreId>) -> Resul
 /// What a leader has read of the manifest.
 #[derive(Debug)]
 pub(super) struct Followed {
+    /// Entries that it begins with and did not have before: those of the epoch before.
+    pub(super) carried: u64,
     /// Where its entries end, or a gap is.
     pub(super) tip: Tip,
     /// The objects that it names, those before what was known left out.
@@ -115,9 +117,6 @@ pub(super) async fn read(
         _ => (0, Vec::new()),
     };
     let (archive, epoch) = (store.place(), claimed.epoch.0);
-    if carried > 0 {
-        tracing::info!(archive, epoch, segments = carried, "the archive goes on behind the epoch before");
-    }
     warn_of(archive, epoch, &forks);
     let mut objects = Vec::new();
     let (tip, gap) = manifest
@@ -138,7 +137,7 @@ pub(super) async fn read(
             "the archive has lost {missing}, and {there} is there: its segment is to be entered again"
         );
     }
-    Ok(Some(Followed { tip, objects, has_gap: gap.is_some() }))
+    Ok(Some(Followed { carried, tip, objects, has_gap: gap.is_some() }))
 }
 
 /// Puts the checkpoints of the manifest's end where the archive has lost them.
