@@ -11,8 +11,10 @@
 //! damaged: another member may have it. Nothing wrong gets past this. A request that stands still is made once more
 //! beside it, because a store that has lost track of one answers the next. Downloads go on when the reader who wanted
 //! them has gone. Bounded are their number, the memory of
-//! all that is on its way or held, and how long a reader waits. It does not own the copies (`archive::cold`), nor when
-//! a read is made again.
+//! all that is on its way or held, and how long a reader waits; while the archive is away (`outage`), readers are told so
+//! at once. It does not own the copies (`archive::cold`), nor when a read is made again.
+
+mod outage;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +37,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::outage::{Failed, Outage, REST};
 use super::Sealed;
 use crate::{
     archive::{
@@ -68,9 +71,6 @@ const STILL: Duration = Duration::from_secs(3);
 /// How long a reader waits. The download goes on without him.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// When a reader may ask again.
-const REST: Duration = Duration::from_secs(1);
-
 /// Where cold blocks are, or why they cannot be had.
 pub type ColdStore = Result<Arc<dyn Store>, StoreError>;
 
@@ -88,8 +88,7 @@ struct Inner {
     downloads: AtomicU64,
     downloaded_bytes: AtomicU64,
     errors: AtomicU64,
-    /// What it gave last, if that was nothing, and when.
-    trouble: Mutex<Option<(Instant, Failure, String)>>,
+    outage: Mutex<Outage>,
 }
 
 #[derive(Default)]
@@ -136,7 +135,7 @@ impl Thaw {
             downloads,
             downloaded_bytes,
             errors,
-            trouble: Mutex::default(),
+            outage: Mutex::default(),
         }))
     }
 
@@ -153,7 +152,8 @@ impl Thaw {
     /// What kept the last read from what is in the archive, and when.
     #[must_use]
     pub fn trouble(&self) -> Option<(Instant, Failure, String)> {
-        self.0.trouble.lock().clone()
+        let outage = self.0.outage.lock();
+        outage.last().map(|Failed { at, failure, told, .. }| (*at, *failure, told.clone()))
     }
 
     /// Ends what is under way.
@@ -261,6 +261,10 @@ impl Inner {
             ((bytes + 2 * (run.range.end - run.range.start)) >> 10).clamp(1, u64::from(MEMORY_KIB)) as u32;
         let memory = Arc::new(self.memory.clone().acquire_many_owned(kib).await.map_err(stopped)?);
         let _slot = self.slots.acquire().await.map_err(stopped)?;
+        let refused = self.outage.lock().refuse(Instant::now());
+        if let Some(why) = refused {
+            return Err(Error::new(Code::Unavailable, self.told(run, &why)).retry_after(REST));
+        }
         let cache = self.sealed.cold();
         let rooms: Vec<_> = run.blocks.iter().map(|block| cache.reserve(*block, decoded(block))).collect();
         let mut tries_left = 2;
@@ -279,7 +283,7 @@ impl Inner {
                 }
             }
         };
-        *self.trouble.lock() = None;
+        self.outage.lock().note_success();
         let keep = || {
             let kept = run.blocks.iter().zip(&rooms).zip(&blocks);
             kept.filter_map(|((_, room), bytes)| Some((room.as_ref()?, bytes)))
@@ -312,16 +316,20 @@ impl Inner {
 
     /// Why what is cold cannot be read now.
     fn cannot(&self, run: &Run, error: Error) -> Error {
+        let why = error.to_string();
+        let told = self.told(run, &why);
+        let (at, failure) = (Instant::now(), Failure::of(&error));
+        if self.outage.lock().note_failure(Failed { at, failure, why, told: told.clone() }) {
+            tracing::warn!("{told}; this is said once until the archive gives something again");
+        }
+        Error::new(Code::Unavailable, told).retry_after(REST)
+    }
+
+    /// What a reader is told.
+    fn told(&self, run: &Run, why: &str) -> String {
         let place = self.store.as_ref().map_or("the archive", |store| store.place());
         let name = object_ref(run).name();
-        let what = format!(
-            "what was asked for is in {name} in {place} alone, and cannot be read there now: {error}"
-        );
-        let trouble = (Instant::now(), Failure::of(&error), what.clone());
-        if self.trouble.lock().replace(trouble).is_none() {
-            tracing::warn!("{what}; this is said once until the archive gives something again");
-        }
-        Error::new(Code::Unavailable, what).retry_after(REST)
+        format!("what was asked for is in {name} in {place} alone, and cannot be read there now: {why}")
     }
 }
 

@@ -480,6 +480,56 @@ fn a_request_that_stands_still_holds_nobody_up_and_a_store_that_does_is_said() {
 }
 
 #[test]
+fn a_store_that_is_away_is_left_alone_and_asked_again_now_and_then() {
+    sim::runtime(7).block_on(async {
+        let archived = archived(&[2_000, 10], Packing::Lz4).await;
+        let io = archived.node(1);
+        let sealed = open(&io, 0).unwrap();
+        archived.evict(&sealed, 0).await.unwrap();
+        let store = Spoiling::of(&archived);
+        let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
+        // A record of each of some blocks.
+        let block_of = |seq: &u64| sealed.record(Seq(*seq)).unwrap_err().cold_blocks().to_vec();
+        let mut numbers: Vec<u64> = (0..2_000).collect();
+        numbers.dedup_by_key(|seq| block_of(seq));
+        assert!(numbers.len() > 3, "{numbers:?}");
+        // What each read found, and how long that took.
+        let reads = || {
+            join_all(numbers.iter().map(async |seq| {
+                let began = Instant::now();
+                (read(&sealed, &thaw, *seq).await, began.elapsed())
+            }))
+        };
+        let waited = |reads: Vec<(Result<Record>, Duration)>| {
+            let errors = reads.iter().map(|(read, _)| read.as_ref().unwrap_err());
+            for error in errors {
+                assert!(error.code() == Code::Unavailable && error.retry_delay().is_some(), "{error}");
+            }
+            reads.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count()
+        };
+        store.hangs.store(u64::MAX, Relaxed);
+        assert_eq!(waited(reads().await), numbers.len());
+        // They are over when the store's client has given them up.
+        tokio::time::sleep(2 * HANGS).await;
+        for _ in 0..10 {
+            let asked = store.asked.load(Relaxed);
+            assert!(waited(reads().await) <= 1, "one finds out");
+            // It is made once more where it stands still.
+            assert!(store.asked.load(Relaxed) <= asked + 2);
+            assert!(thaw.trouble().is_some());
+        }
+        store.hangs.store(0, Relaxed);
+        tokio::time::sleep(2 * HANGS).await;
+        // Whoever comes first finds that it is back.
+        assert_eq!(read(&sealed, &thaw, 1_900).await.unwrap(), archived.record(1_900));
+        assert!(thaw.trouble().is_none());
+        for (seq, (record, _)) in numbers.iter().zip(reads().await) {
+            assert_eq!(record.unwrap(), archived.record(*seq));
+        }
+    });
+}
+
+#[test]
 fn readers_of_one_block_share_a_download_and_the_next_needs_none() {
     sim::runtime(4).block_on(async {
         let archived = archived(&[300, 10], Packing::Lz4).await;
