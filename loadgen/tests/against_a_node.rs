@@ -8,7 +8,16 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
+};
+
+use scribe_ledger::{
+    archive::{
+        DirectoryStore, Epoch, LedgerId,
+        fence::{self, Claim},
+    },
+    env::real::RealIo,
 };
 
 use crate::tool::{document, end_of, json, loadgen, signal, start, stderr, stdout, until};
@@ -146,8 +155,12 @@ async fn what_a_restored_ledger_has_is_there_and_what_was_acknowledged_later_is_
     let status = || json(&scribe(&["--server", &node.url, "--format", "json", "status"]));
     until("all is archived", || status()["records"]["archived"] == 3_000).await;
     let (from, to) = (old.path().join("data/archive"), new.path().join("data"));
+    // Somebody has restored it before, elsewhere: the epoch is not the next one.
+    let store = DirectoryStore::new(Arc::new(RealIo::new()), &from, 1);
+    fence::claim(&store, Claim { epoch: Epoch(4), cluster: LedgerId([9; 16]) }).await.unwrap();
     let restored = scribe(&["restore", "--from", from.to_str().unwrap(), "--data-dir", to.to_str().unwrap()]);
     assert!(restored.status.success(), "{}", stderr(&restored));
+    assert!(stdout(&restored).contains("in epoch 5"), "{}", stdout(&restored));
     let after = write("after").await;
     drop(node);
 
