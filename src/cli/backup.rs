@@ -37,7 +37,7 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "DIR|s3://…", requires = "data_dir")]
     archive: Option<String>,
     #[command(flatten)]
-    s3: place::S3Args,
+    config: place::ConfigArgs,
     /// Where the copy is: a directory of its own, empty at first.
     #[arg(long, value_name = "DIR", value_parser = place::local)]
     to: PathBuf,
@@ -95,8 +95,8 @@ fn beside(dir: &Path, args: &BackupArgs, timeout: Duration) -> Result<node::Back
     let io = real_env().io;
     let within = dir.join("archive");
     let store = match &args.archive {
-        Some(place) => Some(place::open(place, &args.s3, timeout)?),
-        None if within.is_dir() => Some(place::open(&within.to_string_lossy(), &args.s3, timeout)?),
+        Some(place) => Some(place::open(place, &args.config, timeout)?),
+        None if within.is_dir() => Some(place::open(&within.to_string_lossy(), &args.config, timeout)?),
         None => None,
     };
     let Some(store) = store else { return node::backup(&io, dir, &args.to, None).map_err(failed) };

@@ -1,7 +1,7 @@
 //! Where an archive is: a directory, or a bucket with what its store wants to know.
 //!
 //! Takes a place as text, gives a [`Store`]. Settings of a bucket are the node's: `[storage.s3]` of the file that
-//! `--config` names, and over it the environment (`SCRIBE_STORAGE_S3_ENDPOINT`, `…_REGION`, `…_PATH_STYLE`,
+//! `--config` names (or `SCRIBE_CONFIG`), and over it the environment (`SCRIBE_STORAGE_S3_ENDPOINT`, `…_REGION`, `…_PATH_STYLE`,
 //! `…_ACCESS_KEY_ID`, `…_SECRET_ACCESS_KEY`), and for keys that nobody has given there `AWS_ACCESS_KEY_ID` and its
 //! like. The bucket and the prefix are those of the place.
 
@@ -18,21 +18,36 @@ use serde::de::DeserializeOwned;
 use super::Failure;
 use crate::{
     archive::{DirectoryStore, Store},
+    config::{environment::CONFIG_FILE, paths::resolve},
     env::real::RealIo,
 };
 
 #[derive(Debug, Args)]
-pub(super) struct S3Args {
-    /// A node's configuration file: how the object store of s3://… is reached, and how a restored ledger's log is
-    /// called. The environment of a node says so, too.
+pub(super) struct ConfigArgs {
+    /// The configuration file of the ledger's nodes, found as they find it: [storage.s3] says how the object store of
+    /// s3://… is reached, and ledger.origin what a restored ledger is called. Their environment says so, too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl S3Args {
-    /// The configuration file, where one was named.
-    pub(super) fn config(&self) -> Option<&Path> {
+impl ConfigArgs {
+    /// The file that the flag names.
+    pub(super) fn flag(&self) -> Option<&Path> {
         self.config.as_deref()
+    }
+
+    /// A part of the file that the flag or the environment names, nothing where none does; the rest is the node's to
+    /// check.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a file that is not found, or none.
+    pub(super) fn part<Part: Default + DeserializeOwned>(&self) -> Result<Part, Failure> {
+        let asked = self.config.clone().or_else(|| std::env::var_os(CONFIG_FILE).map(PathBuf::from));
+        let Some(asked) = asked else { return Ok(Part::default()) };
+        let path = resolve(&asked).map_err(|error| Failure::Usage(error.to_string()))?;
+        let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+        let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
     }
 }
 
@@ -51,9 +66,9 @@ pub(super) fn local(text: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// [`Failure::Usage`] for a place that is none, or settings that cannot work.
-pub(super) fn open(place: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn Store>, Failure> {
+pub(super) fn open(place: &str, config: &ConfigArgs, time: Duration) -> Result<Arc<dyn Store>, Failure> {
     if let Some(bucket) = place.strip_prefix("s3://") {
-        return open_bucket(bucket, s3, time);
+        return open_bucket(bucket, config, time);
     }
     let path = Path::new(place);
     if !path.is_dir() {
@@ -64,34 +79,21 @@ pub(super) fn open(place: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn S
     Ok(Arc::new(DirectoryStore::new(Arc::new(RealIo::new()), path, 0)))
 }
 
-/// A part of a node's configuration file; the rest is the node's to check.
-///
-/// # Errors
-/// [`Failure::Usage`] for a file that is not to be read, or none.
-pub(super) fn read<Part: DeserializeOwned>(path: &Path) -> Result<Part, Failure> {
-    let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
-}
-
 #[cfg(not(feature = "s3"))]
-fn open_bucket(_: &str, _: &S3Args, _: Duration) -> Result<Arc<dyn Store>, Failure> {
+fn open_bucket(_: &str, _: &ConfigArgs, _: Duration) -> Result<Arc<dyn Store>, Failure> {
     Err(Failure::Usage("this build knows no object stores: it was built without the feature s3".to_owned()))
 }
 
 #[cfg(feature = "s3")]
-fn open_bucket(bucket: &str, s3: &S3Args, time: Duration) -> Result<Arc<dyn Store>, Failure> {
-    let given = match &s3.config {
-        Some(path) => bucket::read(path)?,
-        None => bucket::Given::default(),
-    };
-    bucket::open(bucket, given, time, |name| std::env::var(name).ok())
+fn open_bucket(bucket: &str, config: &ConfigArgs, time: Duration) -> Result<Arc<dyn Store>, Failure> {
+    let bucket::File { storage } = config.part()?;
+    bucket::open(bucket, storage.s3, time, |name| std::env::var(name).ok())
         .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 #[cfg(feature = "s3")]
 mod bucket {
-    use std::{path::Path, sync::Arc, time::Duration};
+    use std::{sync::Arc, time::Duration};
 
     use serde::Deserialize;
 
@@ -100,21 +102,20 @@ mod bucket {
             Store, StoreError, Trouble,
             s3::{Credentials, S3Options, S3Store},
         },
-        cli::Failure,
         config::Secret,
     };
 
     /// The part of a configuration that is about the object store.
     #[derive(Default, Deserialize)]
-    struct File {
+    pub(super) struct File {
         #[serde(default)]
-        storage: Storage,
+        pub(super) storage: Storage,
     }
 
     #[derive(Default, Deserialize)]
-    struct Storage {
+    pub(super) struct Storage {
         #[serde(default)]
-        s3: Given,
+        pub(super) s3: Given,
     }
 
     #[derive(Clone, Default, Deserialize)]
@@ -124,10 +125,6 @@ mod bucket {
         access_key_id: Option<String>,
         secret_access_key: Option<String>,
         path_style: Option<bool>,
-    }
-
-    pub(super) fn read(path: &Path) -> Result<Given, Failure> {
-        super::read::<File>(path).map(|file| file.storage.s3)
     }
 
     pub(super) fn options(
@@ -173,9 +170,10 @@ mod bucket {
 
     #[cfg(test)]
     mod tests {
-        use std::fs;
+        use std::{fs, path::Path};
 
         use super::*;
+        use crate::cli::place::ConfigArgs;
 
         #[test]
         fn the_environment_is_asked_before_the_file() {
@@ -184,7 +182,8 @@ mod bucket {
             let text = "[node]\nid = 3\n[storage.s3]\nendpoint = \"http://of.the.file\"\nregion = \"far\"\n\
                         access_key_id = \"id\"\nsecret_access_key = \"key\"\npath_style = true\n";
             fs::write(&path, text).unwrap();
-            let given = read(&path).ok().unwrap();
+            let read = |path: &Path| ConfigArgs { config: Some(path.to_owned()) }.part::<File>();
+            let given = read(&path).ok().unwrap().storage.s3;
             let options = options("b/some/prefix/", given.clone(), |_| None).unwrap();
             assert_eq!((&options.bucket[..], &options.prefix[..]), ("b", "some/prefix"));
             assert_eq!((&options.endpoint[..], &options.region[..]), ("http://of.the.file", "far"));
@@ -210,7 +209,8 @@ mod bucket {
             let path_style = |name: &str| (name == "SCRIBE_STORAGE_S3_PATH_STYLE").then(|| "maybe".into());
             let error = open("b", Given::default(), Duration::MAX, path_style).unwrap_err();
             assert!(error.to_string().contains("true or false"), "{error}");
-            assert!(read(Path::new("/there/is/no/such.toml")).is_err());
+            let nowhere = ConfigArgs { config: Some("/there/is/no/such.toml".into()) };
+            assert!(nowhere.part::<File>().is_err());
         }
     }
 }

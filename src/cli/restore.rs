@@ -24,7 +24,7 @@ use crate::{
     env::{Env, real::real_env},
     error::{Code, Error},
     node::{Origin, Restore, Restored},
-    proof::key::VerifierKey,
+    proof::key::{VerifierKey, check_key_name},
     segment::parse_name,
     types::NodeId,
     verify::{Archived, Plan, Progress, Report},
@@ -57,7 +57,7 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "ID", value_parser = cluster_id)]
     cluster_id: Option<LedgerId>,
     #[command(flatten)]
-    s3: place::S3Args,
+    config: place::ConfigArgs,
 }
 
 pub(super) fn run<W: Write>(
@@ -110,7 +110,7 @@ pub(super) fn run<W: Write>(
                  start it with the settings of its archive: scribe-node {}--node-id {id} --data-dir {dir}\n",
                 link.size,
                 link.origin,
-                args.s3.config().map_or_else(String::new, |path| format!("--config {} ", path.display())),
+                args.config.flag().map_or_else(String::new, |path| format!("--config {} ", path.display())),
             ))?)
         }
     }
@@ -136,7 +136,8 @@ fn from_archive(
     ledger: &LedgerConfig,
     timeout: Duration,
 ) -> Result<(Restored, Report, Vec<VerifierKey>), Failure> {
-    let (store, runtime, env) = (place::open(&args.from, &args.s3, timeout)?, runtime_beside()?, real_env());
+    let (store, runtime, env) =
+        (place::open(&args.from, &args.config, timeout)?, runtime_beside()?, real_env());
     let epoch = args.epoch.map(Epoch);
     let archived = runtime.block_on(Archived::open_epoch(store, epoch)).map_err(failure)?;
     let named = if args.key.is_empty() { keys_named_by(archived.boundary()) } else { Vec::new() };
@@ -211,11 +212,12 @@ fn ledger(args: &RestoreArgs) -> Result<LedgerConfig, Failure> {
         #[serde(default)]
         origin: String,
     }
-    let file = match args.s3.config() {
-        Some(path) => place::read(path)?,
-        None => File::default(),
-    };
-    Ok(LedgerConfig { origin: std::env::var("SCRIBE_LEDGER_ORIGIN").unwrap_or(file.ledger.origin) })
+    let file: File = args.config.part()?;
+    let origin = std::env::var("SCRIBE_LEDGER_ORIGIN").unwrap_or(file.ledger.origin);
+    if !origin.is_empty() {
+        check_key_name(&origin).map_err(|error| Failure::Usage(format!("ledger.origin: {error}")))?;
+    }
+    Ok(LedgerConfig { origin })
 }
 
 fn failed(error: Error) -> Failure {

@@ -46,7 +46,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "N", requires = "archive")]
     epoch: Option<u32>,
     #[command(flatten)]
-    s3: place::S3Args,
+    config: place::ConfigArgs,
     /// The server to verify; default --server.
     #[arg(long, value_name = "URL")]
     url: Option<String>,

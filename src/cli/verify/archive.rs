@@ -25,7 +25,7 @@ pub(super) fn verify<W: Write>(
     timeout: Duration,
     printer: &mut Printer<W>,
 ) -> Result<(), Failure> {
-    let store = place::open(place, &args.s3, timeout)?;
+    let store = place::open(place, &args.config, timeout)?;
     let runtime = runtime_beside()?;
     let epoch = args.epoch.map(Epoch);
     let archived = runtime.block_on(Archived::open_epoch(store, epoch)).map_err(failure)?;
