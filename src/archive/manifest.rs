@@ -432,11 +432,19 @@ impl Manifest {
 
     /// What a node can write again, but not over what is there.
     fn spoiled(&self, name: &Name, what: &str) -> Error {
-        self.wrong(name, what, &format!("move it away: {WRITES_AGAIN}"))
+        let advice = format!(
+            "while the cluster of epoch {} runs, move it away, and {WRITES_AGAIN}; where that cluster is lost, {BRING_BACK}",
+            self.epoch.0
+        );
+        self.wrong(name, what, &advice)
     }
 
     fn gone(&self, name: &Name, what: &str) -> Error {
-        self.wrong(name, &format!("it is missing, and {what}"), WRITES_AGAIN)
+        let advice = format!(
+            "while the cluster of epoch {} runs, {WRITES_AGAIN}; where it is lost, {BRING_BACK}",
+            self.epoch.0
+        );
+        self.wrong(name, &format!("it is missing, and {what}"), &advice)
     }
 
     fn wrong(&self, name: &Name, what: &str, advice: &str) -> Error {
@@ -444,9 +452,13 @@ impl Manifest {
     }
 }
 
-/// What becomes of entries and of the newest checkpoints that are not there.
-const WRITES_AGAIN: &str = "a node of this cluster that leads writes it anew when it starts, or at its next audit \
-                            (storage.tiering.audit_interval_secs)";
+/// What becomes of entries and of the newest checkpoints that are not there, in the epoch that is archived.
+const WRITES_AGAIN: &str =
+    "its leader writes it anew when it starts, or at its next audit (storage.tiering.audit_interval_secs)";
+
+/// Nobody else knows what was in it.
+const BRING_BACK: &str =
+    "bring it back from a copy of the archive, and remove nothing: records may be in no other entry";
 
 /// The most checkpoints of one size that are read.
 const CHECKPOINTS_MAX: usize = 64;

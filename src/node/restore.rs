@@ -242,6 +242,8 @@ impl Restore {
         let key = signing::open(&self.env, &self.data_dir, &origin_of(ledger, &identity))?;
         let key = key.verifier_key().clone();
         let enrolment = Enrolment { member: *node_id, incarnation: *incarnation, key: key.clone() };
+        // As whoever proposes it does: one that is too long would not be read again.
+        enrolment.encode()?;
         enrol(&mut boundary.signers, enrolment);
         self.write_link(&last, &link, at, boundary)?;
         self.begin_log(wal, at, vote).await?;

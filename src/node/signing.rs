@@ -4,7 +4,7 @@
 //! data_dir/signing.key     "scribe signing key 1\n", then the Ed25519 seed, base64, and a line end; mode 0600
 //! ```
 //!
-//! Drawn once, at the first start; never part of a backup. Whoever has it can sign in this member's name, and
+//! Drawn once, at the first start, or by the restore that makes the directory; never part of a backup. Whoever has it can sign in this member's name, and
 //! whoever loses it gets a new one under the same name, which verifiers have to be told of.
 
 use std::path::Path;

@@ -329,7 +329,7 @@ impl Archive {
         };
         let last = tip.next.0.checked_sub(1).and_then(|last| segments.get(usize::try_from(last).ok()?));
         if let Some(last) = last.filter(|_| !has_gap) {
-            let keep = keep_checkpoint(manifest, tip.end_seq, self.checkpoint(last)?);
+            let keep = keep_checkpoint(manifest, self.store, (tip.end_seq, self.checkpoint(last)?));
             let wrong = match self.on.apart.run(keep).await {
                 Ok(()) => None,
                 Err(error) if error.code() == Code::Corrupt => Some(error),
@@ -342,10 +342,10 @@ impl Archive {
         match carried {
             0 => {}
             segments if has_archived => {
-                tracing::warn!(
+                tracing::info!(
                     archive,
                     segments,
-                    "the archive had lost its first entries: those of the epoch before are taken over anew"
+                    "the archive lacks the first entries of this epoch: those of the one before are taken over anew"
                 );
             }
             segments => {
@@ -375,10 +375,16 @@ impl Archive {
         let Footing { state, store, apart, progress, .. } = &self.on;
         let objects = self.audit.next();
         let segments = state.sealed().segments();
-        let found = apart.run(look_for(store.clone(), objects.clone(), segments, self.staging())).await;
-        let found = found.unwrap_or_else(|error| {
-            objects.into_iter().map(|object| (object, Found::Failed(error.clone()))).collect()
-        });
+        let own = (store.clone(), self.store);
+        let found = match apart.run(look_for(own, objects.clone(), segments, self.staging())).await {
+            Ok(found) => found,
+            // It is not the archive that does not answer there, or not now: the next look tells.
+            Err(error) => {
+                tracing::debug!(%error, "objects are looked for later");
+                self.audit.postpone(objects, self.options.retry_max);
+                return;
+            }
+        };
         for (object, found) in &found {
             if let Found::Failed(error) = found
                 && state.sealed().mend(error)

@@ -22,7 +22,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::SimRng;
-use crate::env::{File, Io, OpenMode, Rng};
+use crate::env::{BLOCK_BYTES, File, Io, OpenMode, Rng};
 
 /// The unit that a power cut keeps, drops or tears.
 pub const SECTOR_BYTES: usize = 512;
@@ -574,8 +574,16 @@ impl SimFile {
         }
     }
 
-    /// As [`Self::disk`], to read or write bytes.
-    fn disk_to_use(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
+    /// As [`Self::disk`], to read or write these bytes.
+    ///
+    /// # Panics
+    /// Where a real disk refuses direct access, and callers would go on through the page cache unnoticed.
+    fn disk_to_use(&self, bytes: &[u8], offset: u64) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
+        let is_aligned = bytes.as_ptr().align_offset(BLOCK_BYTES) == 0
+            && bytes.len().is_multiple_of(BLOCK_BYTES)
+            && offset.is_multiple_of(BLOCK_BYTES as u64);
+        let (at, len) = (bytes.as_ptr(), bytes.len());
+        assert!(!self.direct || is_aligned, "direct access to {len} bytes at {at:?}, from {offset} on");
         let disk = self.disk()?;
         if self.direct && disk.refuses_direct == Refusal::AtUse {
             return Err(ErrorKind::InvalidInput.into());
@@ -590,7 +598,7 @@ fn in_memory(offset: u64) -> io::Result<usize> {
 
 impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let disk = self.disk_to_use()?;
+        let disk = self.disk_to_use(buffer, offset)?;
         let inode = disk.inodes.get(&self.inode).ok_or(ErrorKind::NotFound)?;
         let from = in_memory(offset)?;
         let bytes = from.checked_add(buffer.len()).and_then(|to| inode.now.get(from..to));
@@ -601,7 +609,7 @@ impl File for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let at = in_memory(offset)?;
         let end = at.checked_add(bytes.len()).ok_or(ErrorKind::InvalidInput)?;
-        let mut disk = self.disk_to_use()?;
+        let mut disk = self.disk_to_use(bytes, offset)?;
         let len = disk.inodes.get(&self.inode).ok_or(ErrorKind::NotFound)?.now.len();
         disk.room_for(end.saturating_sub(len))?;
         let verdict = disk.enter(Op::Write, self.inode ^ offset << 8 ^ crc(bytes))?;
@@ -673,6 +681,7 @@ impl File for SimFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::AlignedBuffer;
 
     fn read(io: &SimIo, path: &str, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
@@ -689,7 +698,8 @@ mod tests {
             file.write_at(&[7; 2048], 0).unwrap();
             file.sync().unwrap();
             io.sync_dir(Path::new("/d")).unwrap();
-            io.open(Path::new("/d/new"), OpenMode::Direct).unwrap().write_at(&[1; 512], 0).unwrap();
+            let new = io.open(Path::new("/d/new"), OpenMode::Direct).unwrap();
+            new.write_at(AlignedBuffer::zeros(BLOCK_BYTES).bytes(), 0).unwrap();
             file.write_at(&[8; 512], 512).unwrap();
             io.crash();
             assert!(io.list(Path::new("/d")).is_err() && file.sync().is_err());
@@ -722,7 +732,7 @@ mod tests {
     #[test]
     fn faults_hit_the_operation_they_count_to() {
         let io = SimIo::new(2);
-        let file = io.open(Path::new("/d/f"), OpenMode::Direct).unwrap();
+        let file = io.open(Path::new("/d/f"), OpenMode::Buffered).unwrap();
         io.arm(Fault { op: Op::Write, nth: 1, failure: Failure::Done });
         file.write_at(b"a", 0).unwrap();
         file.write_at(b"b", 0).unwrap_err();

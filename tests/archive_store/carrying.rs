@@ -5,8 +5,9 @@ use std::{path::Path, sync::Arc};
 use scribe_ledger::{
     archive::{
         DirectoryStore, Entry, Epoch, LedgerId, Manifest, Store, Tip, fence, layout, manifest::Own,
-        probe::probe,
+        name::Name, probe::probe,
     },
+    env::Io,
     error::{Code, Result},
     sim::{Failure, Fault, Op, SimIo, SimRng, runtime},
     types::SegmentId,
@@ -98,7 +99,7 @@ fn what_the_old_cluster_added_later_is_left_out_and_a_lost_object_is_archived_ag
 
         // Third life, of the second: by then its last object is gone.
         let lost = Path::new("/archive").join(second[2].object.name().as_str());
-        scribe_ledger::env::Io::remove(&disk, &lost).unwrap();
+        disk.remove(&lost).unwrap();
         let third = Epoch(3);
         assert_eq!(begin(store.clone(), third, &ours).await.unwrap(), 2);
         let manifest = Manifest::new(store.clone(), LEDGER, third);
@@ -109,6 +110,34 @@ fn what_the_old_cluster_added_later_is_left_out_and_a_lost_object_is_archived_ag
         add_all(&manifest, &ours, &mut tip).await.unwrap();
         let archived = Archived::open(store).await.unwrap();
         assert_eq!((archived.epoch(), archived.records()), (third, 50));
+    });
+}
+
+/// Entries that were lost, and entered again by objects of the new epoch; the first is lost later. A checkpoint that is
+/// spoiled stays where it is.
+#[test]
+fn what_was_entered_again_in_the_new_epoch_is_gone_on_with() {
+    runtime(1).block_on(async {
+        let (ours, disk) = (ledger(&[30, 0, 20]), SimIo::new(1));
+        let store = simulated_directory(&disk);
+        archive(store.clone(), &ours).await;
+        assert_eq!(begin(store.clone(), SECOND, &ours).await.unwrap(), 3);
+        let remove = |name: &Name| disk.remove(&Path::new("/archive").join(name.as_str())).unwrap();
+        let entry = |id| layout::entry(SECOND, SegmentId(id));
+        [1, 2].into_iter().for_each(|id| remove(&entry(id)));
+        let manifest = Manifest::new(store.clone(), LEDGER, SECOND);
+        let mut tip = manifest.follow(Tip::default(), |_| Ok(())).await.unwrap();
+        add_all(&manifest, &ours, &mut tip).await.unwrap();
+        let before = entries(store.clone(), SECOND).await;
+        let epochs: Vec<u32> = before.iter().map(|entry| entry.object.epoch.0).collect();
+        assert_eq!(epochs, [1, 2, 2]);
+
+        remove(&entry(0));
+        let page = store.list(&layout::checkpoints(Epoch::FIRST), None).await.unwrap();
+        let note = Path::new("/archive").join(page.names.last().unwrap().as_str());
+        disk.flip_bit(&note, 0, 1).unwrap();
+        assert_eq!(begin(store.clone(), SECOND, &ours).await.unwrap(), 3);
+        assert_eq!(entries(store.clone(), SECOND).await, before);
     });
 }
 

@@ -33,7 +33,7 @@ fn stage(ledger: &Ledger, segment: &Segment, packing: Packing, epoch: Epoch) -> 
 pub async fn add_all(manifest: &Manifest, ledger: &Ledger, tip: &mut Tip) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (segment, checkpoint) in ledger.segments.iter().zip(&ledger.checkpoints).skip(tip.next.0 as usize) {
-        let pack = || stage(ledger, segment, Packing::Lz4, Epoch::FIRST);
+        let pack = || stage(ledger, segment, Packing::Lz4, manifest.epoch());
         let checkpoints = std::slice::from_ref(checkpoint);
         entries.push(manifest.add(tip, segment.summary(), checkpoints, pack).await?);
     }

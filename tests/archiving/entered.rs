@@ -69,7 +69,7 @@ fn a_leader_fills_holes_and_puts_its_newest_checkpoint_back() {
     let again = take(&[&newest]);
     assert_ne!(again, note);
     wait_until("it is there again", || fs::read(&newest).is_ok_and(|bytes| bytes == again[0]));
-    node.wait_says("had lost its newest checkpoint");
+    node.wait_says("lacks a checkpoint of its end");
 
     // What is spoiled can be moved away, as is said.
     for spoiled in [&newest, &entries[1]] {
@@ -130,7 +130,6 @@ fn a_restored_node_signs_its_link_and_keeps_that_in_the_archive() {
         take(&[&first, &note]);
         wait_until("they are there again", || note.exists() && first.exists());
         assert_eq!(fs::read_to_string(&note).unwrap(), text);
-        new.wait_says("the archive had lost its first entries");
         new.stop();
         let report = scribe(&["verify", "--archive", place, "--key", restored["key"].as_str().unwrap()]);
         assert_eq!(report["checkpoints"][0]["size"], records, "{report}");

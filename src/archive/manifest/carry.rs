@@ -56,8 +56,14 @@ impl Manifest {
             let earlier = Self { epoch: *epoch, ..self.clone() };
             let entries = earlier.shared(*segments).await?;
             if let Some(last) = entries.last() {
-                let notes = earlier.checkpoints(last.end_seq).await?;
-                self.put_notes(&notes).await?;
+                match earlier.checkpoints(last.end_seq).await {
+                    Ok(notes) => self.put_notes(&notes).await?,
+                    // What is signed there stays there, and the new cluster signs all of it anew.
+                    Err(error) if error.code() == Code::Corrupt => {
+                        tracing::warn!(%error, "a checkpoint of the epoch before is not taken over");
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.put_entries(&entries).await?;
                 return Ok((entries.len() as u64, forks));
             }
@@ -114,7 +120,11 @@ impl Manifest {
             let entry = Entry { epoch: self.epoch, ..entry.clone() };
             let put = self.store.put_once(&name, Bytes::copy_from_slice(&entry.encode()).into()).await?;
             if put == Put::Conflict {
-                return Err(self.damaged(&name, "it is of another segment than this node has sealed"));
+                // It was lost and entered again before, by an object of this epoch.
+                let there = self.entry(entry.object.segment).await?;
+                if there.is_none_or(|there| there.digest != entry.digest) {
+                    return Err(self.damaged(&name, "it is of another segment than this node has sealed"));
+                }
             }
         }
         // From here on the epoch has begun, with all that it goes on from.

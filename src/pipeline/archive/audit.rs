@@ -47,6 +47,12 @@ impl Audit {
         self.waiting.drain(..count).collect()
     }
 
+    /// These could not be looked for: they are after `retry`.
+    pub(super) fn postpone(&mut self, objects: Vec<ObjectRef>, retry: Duration) {
+        self.waiting.extend(objects);
+        self.not_before = Some(Instant::now() + retry);
+    }
+
     /// What was found of those. What may pass is looked for again after `retry`.
     pub(super) fn note(&mut self, found: Vec<(ObjectRef, Found)>, archive: &str, retry: Duration) {
         for (object, found) in found {
@@ -128,6 +134,11 @@ mod tests {
         assert_eq!(audit.wrong().map(Error::message), Some("gone"), "it stays so");
         assert!(!audit.is_due(), "until all are looked for anew");
         audit.begin((0..3).map(object).collect());
+        let all = audit.next();
+        audit.postpone(all.clone(), Duration::from_secs(5));
+        assert!(!audit.is_due() && audit.wrong().is_some(), "nothing new is known");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!((audit.is_due(), audit.next()), (true, all));
         audit.note(vec![(object(2), Found::There)], "here", Duration::ZERO);
         assert!(audit.wrong().is_none());
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::work::Staging;
+use super::work::{Staging, is_same};
 use crate::{
-    archive::{ObjectRef, Staged, Store, Trouble},
+    archive::{ObjectRef, Staged, Store, Trouble, marker::StoreId},
     error::{Error, Result},
     sealed::Segments,
     segment::Packing,
@@ -37,8 +37,11 @@ pub(super) enum Found {
 }
 
 /// Looks for each object, and puts back what is lost.
+///
+/// # Errors
+/// Where the archive's place is another store's than the `known` one, or empty: nothing is known of any object then.
 pub(super) async fn look_for(
-    store: Arc<dyn Store>,
+    (store, known): (Arc<dyn Store>, Option<StoreId>),
     objects: Vec<ObjectRef>,
     segments: Segments,
     staging: Staging,
@@ -47,6 +50,7 @@ pub(super) async fn look_for(
         let store = &store;
         async move { (object, store.head(&object.name()).await) }
     };
+    is_same(&*store, known).await?;
     let looked: Vec<_> = stream::iter(objects).map(look).buffered(REQUESTS).collect().await;
     let mut found = Vec::with_capacity(looked.len());
     for (object, size) in looked {
@@ -60,7 +64,7 @@ pub(super) async fn look_for(
                 object.bytes
             )),
             Err(error) if error.trouble() == Trouble::NotFound => {
-                put_back(&*store, &object, &segments, &staging).await
+                put_back((&*store, known), &object, &segments, &staging).await
             }
             Err(error) => Found::Failed(error.into()),
         };
@@ -69,7 +73,12 @@ pub(super) async fn look_for(
     Ok(found)
 }
 
-async fn put_back(store: &dyn Store, object: &ObjectRef, segments: &Segments, staging: &Staging) -> Found {
+async fn put_back(
+    (store, known): (&dyn Store, Option<StoreId>),
+    object: &ObjectRef,
+    segments: &Segments,
+    staging: &Staging,
+) -> Found {
     let lost = |why: &str| {
         let what = format!(
             "{} is gone from {}, and {why}: bring it back from a copy of the archive, or let a member lead that still has \
@@ -80,7 +89,11 @@ async fn put_back(store: &dyn Store, object: &ObjectRef, segments: &Segments, st
         Found::Lost(what)
     };
     let done = match pack(object, segments, staging) {
-        Ok(Again::Packed(staged)) => staged.upload(store).await,
+        // Packing took its time.
+        Ok(Again::Packed(staged)) => match is_same(store, known).await {
+            Ok(()) => staged.upload(store).await,
+            Err(error) => Err(error),
+        },
         Ok(Again::Cannot(why)) => return lost(why),
         Err(error) => Err(error),
     };
@@ -123,4 +136,41 @@ fn pack(object: &ObjectRef, segments: &Segments, staging: &Staging) -> Result<Ag
         }
     }
     Ok(Again::Cannot("its segment cannot be packed as it was, which another build has done"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        archive::{DirectoryStore, Epoch, LedgerId, probe::probe},
+        sim::{SimIo, SimRng, runtime},
+        types::SegmentId,
+    };
+
+    #[test]
+    fn nothing_is_looked_for_where_the_archive_is_not() {
+        let io = Arc::new(SimIo::new(1));
+        let store: Arc<dyn Store> = Arc::new(DirectoryStore::new(io.clone(), Path::new("/archive"), 1));
+        let object = ObjectRef { epoch: Epoch::FIRST, segment: SegmentId(0), bytes: 9, hash: [1; 32] };
+        let look = async |known| {
+            let staging = Staging {
+                io: io.clone(),
+                path: "/staging".into(),
+                packing: Packing::None,
+                free_bytes_min: 0,
+            };
+            look_for((store.clone(), Some(known)), vec![object], Segments::default(), staging).await
+        };
+        runtime(1).block_on(async {
+            let error = look(StoreId([7; 16])).await.unwrap_err();
+            assert!(error.message().contains("is it mounted"), "{error}");
+            let there = probe(&*store, LedgerId([2; 16]), &SimRng::new(1)).await.unwrap().store;
+            let error = look(StoreId([7; 16])).await.unwrap_err();
+            assert!(error.message().contains("another store"), "{error}");
+            let found = look(there).await.unwrap();
+            assert!(matches!(&found[..], [(_, Found::Lost(_))]), "{found:?}");
+        });
+    }
 }

@@ -140,15 +140,31 @@ pub(super) async fn read(
     Ok(Some(Followed { carried, tip, objects, has_gap: gap.is_some() }))
 }
 
-/// Puts the checkpoints of the manifest's end where the archive has lost them.
-pub(super) async fn keep_checkpoint(manifest: Manifest, end: Seq, checkpoints: Vec<Bytes>) -> Result<()> {
+/// Puts the checkpoints of the manifest's end where the archive lacks them.
+pub(super) async fn keep_checkpoint(
+    manifest: Manifest,
+    known: Option<StoreId>,
+    (end, checkpoints): (Seq, Vec<Bytes>),
+) -> Result<()> {
+    is_same(&**manifest.store(), known).await?;
     if manifest.keep_checkpoint(end, &checkpoints).await? {
         let archive = manifest.store().place();
-        tracing::warn!(
+        tracing::info!(
             archive,
             records = end.0,
-            "the archive had lost its newest checkpoint: it is put back"
+            "the archive lacks a checkpoint of its end: it is put there"
         );
+    }
+    Ok(())
+}
+
+/// Makes sure that nothing is written into another store than the one that was probed, nor where nothing is mounted any
+/// more: an empty directory is there then.
+pub(super) async fn is_same(store: &dyn Store, known: Option<StoreId>) -> Result<()> {
+    let there = marker(store).await?;
+    if known.is_some_and(|known| known != there) {
+        let what = format!("another store has taken the place of the archive {}", store.place());
+        return Err(Error::new(Code::Io, what));
     }
     Ok(())
 }
