@@ -17,9 +17,11 @@ use futures_util::future::BoxFuture;
 use crate::types::{NodeId, TimestampMs};
 
 mod aligned;
+mod appender;
+mod read_ahead;
 pub mod real;
 
-pub use self::aligned::AlignedBuffer;
+pub use self::{aligned::AlignedBuffer, appender::Appender, read_ahead::ReadAhead};
 
 /// The seams, handed down from `main` or from a simulation.
 #[derive(Clone, Debug)]

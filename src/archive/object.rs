@@ -32,7 +32,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    env::{File, Io, OpenMode},
+    env::{File, Io, OpenMode, ReadAhead},
     error::{Code, Error, Result},
     runtime::without_blocking_others,
     segment::{
@@ -87,6 +87,12 @@ pub struct Staged {
     path: PathBuf,
 }
 
+/// A segment's file, to be read once; none where that name is another file's or nobody's by now, or it has left.
+fn ahead(io: &dyn Io, segment: &Segment) -> Option<ReadAhead> {
+    let open = |mode| io.open(segment.path(), mode);
+    ReadAhead::new(open(OpenMode::ReadDirect).ok()?, open(OpenMode::Read).ok()?).ok()
+}
+
 impl Staged {
     /// Packs a segment into the file at `path`, which is written anew. Blocks; every block is checked on the way.
     ///
@@ -108,7 +114,10 @@ impl Staged {
         // From here on the file goes with this, whole or not.
         let mut staged = Self { object, digest: summary.digest, file, io, path: path.to_path_buf() };
         let mut writer = Writer::past_cache(past_cache, staged.file.clone());
-        segment.pack(packing, &mut writer)?;
+        match ahead(&*staged.io, segment) {
+            Some(file) => segment.pack_from(&file, packing, &mut writer)?,
+            None => segment.pack(packing, &mut writer)?,
+        }
         (staged.object.bytes, staged.object.hash) = writer.finish().map_err(failed)?;
         Ok(staged)
     }

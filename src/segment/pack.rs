@@ -13,8 +13,12 @@ use super::{
     codec::Codec,
     contents::{Place, Places},
     format::{HEADER_BYTES, Trailer, align},
+    reader::Source,
 };
-use crate::error::{Code, Error, Result};
+use crate::{
+    env::File,
+    error::{Code, Error, Result},
+};
 
 impl Segment {
     /// Writes a copy of this segment whose blocks are stored by `packing`, where that makes them smaller.
@@ -23,10 +27,19 @@ impl Segment {
     /// # Errors
     /// [`Code::Io`] and [`Code::Corrupt`] of this segment's file; [`Code::Io`] of `out`.
     pub fn pack(&self, packing: Packing, out: &mut impl Write) -> Result<()> {
+        self.pack_from(&*self.file, packing, out)
+    }
+
+    /// As [`Segment::pack`], where its file is read through another handle.
+    ///
+    /// # Errors
+    /// As [`Segment::pack`].
+    pub fn pack_from(&self, file: &dyn File, packing: Packing, out: &mut impl Write) -> Result<()> {
         let failed = |error: io::Error| Error::io(format!("copying {}", self.path.display()), &error);
+        let source = Source::new(file, &self.path);
         let mut packer = Packer::begin(&self.summary().head.encode(), packing, out).map_err(failed)?;
         for number in 0..self.directory.blocks.len() as u32 {
-            packer.block(&self.load(number)?, out).map_err(failed)?;
+            packer.block(&self.load_from(source, number)?, out).map_err(failed)?;
         }
         let ends = packer.ends(&self.contents()?, self.summary().digest)?;
         out.write_all(&ends).map_err(failed)

@@ -374,6 +374,12 @@ impl Segment {
         Ok(StoredRecord { record, value_commitment: value_commitment.copied() })
     }
 
+    /// Where its file was opened; it may have another name, or none, by now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A block, checked, from the cache or the file.
     pub(super) fn block(&self, number: u32) -> Result<Bytes> {
         self.cache.get(BlockKey { file: self.number, block: number }, || self.load(number))
@@ -381,10 +387,15 @@ impl Segment {
 
     /// A block from the file: the only way in, and where it is checked.
     pub(super) fn load(&self, number: u32) -> Result<Bytes> {
+        self.load_from(self.source(), number)
+    }
+
+    /// As [`Segment::load`], where the file is read through another handle.
+    pub(super) fn load_from(&self, source: Source<'_>, number: u32) -> Result<Bytes> {
         let at = self.directory.block(number);
         let block = match at.kind.is_payload() && self.stub.is_some() {
             true => self.load_cold(number)?,
-            false => self.source().load(at)?,
+            false => source.load(at)?,
         };
         match at.kind {
             Kind::Records => RecordBlockView::check(&block, self.directory.records_in(number)).map(drop),

@@ -1,9 +1,10 @@
 //! Writing a segment.
 //!
 //! Takes records in order and their leaf hashes, gives a durable file under its final name, or nothing that a
-//! reader would take for a segment. Memory is one block of records, one of leaf hashes, one megabyte on its way
-//! to the file, and every record's key (48 bytes and the key). It blocks, and does not own a thread; it does
-//! not know the tree.
+//! reader would take for a segment. Records, values and leaf hashes are written past the page cache: most are in memory
+//! as long as they are new, and are read seldom later. Memory is one block of records, one of leaf hashes, four
+//! megabytes on their way to the file, and every record's key (48 bytes and the key). It blocks, and does not own a
+//! thread; it does not know the tree.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +25,7 @@ use super::{
     sink::Sink,
 };
 use crate::{
-    env::{Io, OpenMode},
+    env::{Appender, Io, OpenMode},
     error::{Code, Error, Result},
     types::{KEY_BYTES_MAX, LogId, Op, TimestampMs, VALUE_BYTES_MAX},
 };
@@ -81,15 +82,18 @@ impl SegmentWriter {
         let unfinished = unfinished(path);
         // An older one may have pages that a failed sync lost and that look clean: never write over it.
         remove(&*io, &unfinished)?;
-        let file = io
-            .open(&unfinished, OpenMode::Buffered)
-            .map_err(|error| Error::io(format!("creating {}", unfinished.display()), &error))?;
+        let open = |mode| {
+            let opened = io.open(&unfinished, mode);
+            opened.map_err(|error| Error::io(format!("creating {}", unfinished.display()), &error))
+        };
+        let file = open(OpenMode::Buffered)?;
+        let file = Appender::past_cache(open(OpenMode::Direct)?, file);
         // The new file has the unfinished name for good before it gets the final one: a file system that does not
         // keep such steps in order could else give the final name to what an earlier process left half written.
         sync_dir_of(&*io, path)?;
         let header = head.encode();
         Ok(Self {
-            sink: Sink::new(file, unfinished.clone(), &header),
+            sink: Sink::new(file, unfinished.clone(), &header)?,
             io,
             path: path.to_path_buf(),
             unfinished,
@@ -197,7 +201,9 @@ impl SegmentWriter {
             return Err(self.too_large("idempotency outcomes"));
         }
         self.sink.block(Kind::Idempotency, 0, info.idempotency)?;
+        // The index is built from here on, at once.
         let sink = &mut self.sink;
+        sink.go_on_through_cache()?;
         let table = std::mem::take(&mut self.keys).write(|block| sink.block(Kind::Keys, 0, block))?;
         sink.block(Kind::KeyIndex, 0, &table.index)?;
         sink.block(Kind::Filter, 0, &table.filter)?;
@@ -232,7 +238,7 @@ impl SegmentWriter {
     }
 
     fn write_footer(&mut self, facts: Facts) -> Result<(Facts, [u8; 32])> {
-        self.sink.align();
+        self.sink.align()?;
         let contents_offset = self.sink.offset();
         let contents = Contents { facts, blocks: std::mem::take(&mut self.sink.sums) };
         let places = Places { blocks: std::mem::take(&mut self.sink.places) };
