@@ -158,7 +158,11 @@ fn copy(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         match entry.file_type().expect("it has one").is_dir() {
             true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).expect("there is room")),
+            false => {
+                std::fs::copy(entry.path(), &to).expect("there is room");
+                // As a node has left it: what is read past the page cache waits for what is to be written first.
+                std::fs::File::open(to).and_then(|file| file.sync_all()).expect("it is on the disk");
+            }
         }
     }
 }
