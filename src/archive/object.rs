@@ -87,7 +87,8 @@ pub struct Staged {
     path: PathBuf,
 }
 
-/// A segment's file, to be read once; none where that name is another file's or nobody's by now, or it has left.
+/// A segment's file by its name, to be read once; none where nothing has that name any more. Each block is checked: damage
+/// that the disk has done since is found, although an older handle may still be given what was there before.
 fn ahead(io: &dyn Io, segment: &Segment) -> Option<ReadAhead> {
     let open = |mode| io.open(segment.path(), mode);
     ReadAhead::new(open(OpenMode::ReadDirect).ok()?, open(OpenMode::Read).ok()?).ok()
