@@ -87,7 +87,7 @@ fn open_bucket(_: &str, _: &ConfigArgs, _: Duration) -> Result<Arc<dyn Store>, F
 #[cfg(feature = "s3")]
 fn open_bucket(bucket: &str, config: &ConfigArgs, time: Duration) -> Result<Arc<dyn Store>, Failure> {
     let bucket::File { storage } = config.part()?;
-    bucket::open(bucket, storage.s3, time, |name| std::env::var(name).ok())
+    bucket::open(bucket, storage.given(), time, |name| std::env::var(name).ok())
         .map_err(|error| Failure::Usage(error.to_string()))
 }
 
@@ -115,7 +115,17 @@ mod bucket {
     #[derive(Default, Deserialize)]
     pub(super) struct Storage {
         #[serde(default)]
-        pub(super) s3: Given,
+        s3: Given,
+        /// Older names, as nodes take them.
+        s3_region: Option<String>,
+        s3_endpoint: Option<String>,
+    }
+
+    impl Storage {
+        pub(super) fn given(self) -> Given {
+            let Self { s3, s3_region, s3_endpoint } = self;
+            Given { region: s3.region.or(s3_region), endpoint: s3.endpoint.or(s3_endpoint), ..s3 }
+        }
     }
 
     #[derive(Clone, Default, Deserialize)]
@@ -183,7 +193,14 @@ mod bucket {
                         access_key_id = \"id\"\nsecret_access_key = \"key\"\npath_style = true\n";
             fs::write(&path, text).unwrap();
             let read = |path: &Path| ConfigArgs { config: Some(path.to_owned()) }.part::<File>();
-            let given = read(&path).ok().unwrap().storage.s3;
+            let given = read(&path).ok().unwrap().storage.given();
+            let older = "[storage]\ns3_endpoint = \"http://older\"\ns3_region = \"near\"\n";
+            fs::write(&path, older).unwrap();
+            let older = read(&path).ok().unwrap().storage.given();
+            assert_eq!(
+                (older.endpoint.as_deref(), older.region.as_deref()),
+                (Some("http://older"), Some("near"))
+            );
             let options = options("b/some/prefix/", given.clone(), |_| None).unwrap();
             assert_eq!((&options.bucket[..], &options.prefix[..]), ("b", "some/prefix"));
             assert_eq!((&options.endpoint[..], &options.region[..]), ("http://of.the.file", "far"));

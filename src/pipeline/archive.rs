@@ -378,7 +378,10 @@ impl Archive {
         let own = (store.clone(), self.store);
         let found = match apart.run(look_for(own, objects.clone(), segments, self.staging())).await {
             Ok(found) => found,
-            // It is not the archive that does not answer there, or not now: the next look tells.
+            Err(error) if error.code() == Code::Internal => {
+                objects.into_iter().map(|object| (object, Found::Failed(error.clone()))).collect()
+            }
+            // It is not the archive that is there, or it does not answer: the next look tells.
             Err(error) => {
                 tracing::debug!(%error, "objects are looked for later");
                 self.audit.postpone(objects, self.options.retry_max);

@@ -187,7 +187,9 @@ impl Thaw {
             for block in wanted {
                 if let Some(block) = sealed.cold().held(block) {
                     held.push(block);
-                } else if let Some(outcome) = state.under_way.get(&block) {
+                } else if let Some(outcome) =
+                    state.under_way.get(&block).filter(|outcome| is_under_way(outcome))
+                {
                     waiting.push(outcome.clone());
                 } else if !sealed.cold().has(block) || blocks.len() == 1 {
                     // One that is here and asked for alone was found wrong, or is just being written over.
@@ -227,6 +229,11 @@ impl Thaw {
             Err(Error::new(Code::Unavailable, what).retry_after(REST))
         })
     }
+}
+
+/// Whether a download tells, or will: one that panicked never does.
+fn is_under_way(outcome: &watch::Receiver<Outcome>) -> bool {
+    outcome.borrow().is_some() || outcome.has_changed().is_ok()
 }
 
 fn given_up() -> Error {

@@ -138,6 +138,16 @@ fn what_was_entered_again_in_the_new_epoch_is_gone_on_with() {
         disk.flip_bit(&note, 0, 1).unwrap();
         assert_eq!(begin(store.clone(), SECOND, &ours).await.unwrap(), 3);
         assert_eq!(entries(store.clone(), SECOND).await, before);
+
+        // The copy of it instead.
+        disk.flip_bit(&note, 0, 1).unwrap();
+        let page = store.list(&layout::checkpoints(SECOND), None).await.unwrap();
+        for copy in page.names {
+            disk.flip_bit(&Path::new("/archive").join(copy.as_str()), 0, 1).unwrap();
+        }
+        remove(&entry(0));
+        assert_eq!(begin(store.clone(), SECOND, &ours).await.unwrap(), 3);
+        assert_eq!(entries(store.clone(), SECOND).await, before);
     });
 }
 

@@ -24,7 +24,7 @@ use crate::{
         store::{Put, Trouble},
     },
     error::{Code, Error, Result},
-    types::SegmentId,
+    types::{SegmentId, Seq},
 };
 
 impl Manifest {
@@ -56,13 +56,12 @@ impl Manifest {
             let earlier = Self { epoch: *epoch, ..self.clone() };
             let entries = earlier.shared(*segments).await?;
             if let Some(last) = entries.last() {
-                match earlier.checkpoints(last.end_seq).await {
-                    Ok(notes) => self.put_notes(&notes).await?,
+                match self.carry_notes(&earlier, last.end_seq).await {
                     // What is signed there stays there, and the new cluster signs all of it anew.
                     Err(error) if error.code() == Code::Corrupt => {
                         tracing::warn!(%error, "a checkpoint of the epoch before is not taken over");
                     }
-                    Err(error) => return Err(error),
+                    carried => carried?,
                 }
                 self.put_entries(&entries).await?;
                 return Ok((entries.len() as u64, forks));
@@ -99,6 +98,10 @@ impl Manifest {
             }
         }
         Ok(shared)
+    }
+
+    async fn carry_notes(&self, earlier: &Self, end: Seq) -> Result<()> {
+        self.put_notes(&earlier.checkpoints(end).await?).await
     }
 
     /// Puts signed checkpoints, each under the name that its bytes give it.
