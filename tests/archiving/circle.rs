@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     process::{Node, Spec},
-    s3::wait_archived,
+    real::wait_archived,
     trio::{common_leader, wait_members, wait_same_trees},
     wait::{wait_for, wait_until},
 };

@@ -23,7 +23,8 @@ use crate::{
         wait_cold, write,
     },
     process::Node,
-    s3::{PREFIX, place, runtime, scribe, spec, told, wait_archived},
+    real::wait_archived,
+    s3::{PREFIX, place, runtime, scribe, spec, told},
     server::{Fault, Server},
     wait::{PATIENCE, wait_until},
 };

@@ -6,7 +6,8 @@ use std::{process::Command, sync::Arc};
 
 use crate::{
     process::Node,
-    s3::{is_whole, runtime, spec, try_write, wait_archived, write},
+    real::wait_archived,
+    s3::{is_whole, runtime, spec, try_write, write},
     server::Server,
     wait::wait_for,
 };

@@ -10,7 +10,8 @@ use std::{
 
 use crate::{
     process::{Spec, free_port},
-    s3::{runtime, wait_archived, write},
+    real::wait_archived,
+    s3::{runtime, write},
     server::{Conditions, Server},
     wait::wait_for,
 };

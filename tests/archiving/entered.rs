@@ -9,7 +9,7 @@ use std::{
 use crate::{
     circle::{scribe, spec, write},
     process::Node,
-    s3::{wait_archived, wait_state},
+    real::{wait_archived, wait_state},
     wait::wait_until,
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     circle::{has_all, restore, scribe, spec, write},
-    s3::wait_archived,
+    real::wait_archived,
 };
 
 #[test]

@@ -46,6 +46,16 @@ pub fn wait_archived(node: &Node, records: u64) -> Value {
     })
 }
 
+/// Waits until the archive is in this state, and gives why.
+#[track_caller]
+pub fn wait_state(node: &Node, state: &str) -> String {
+    wait_for(&format!("the archive is {state}"), || {
+        let status = node.status()?;
+        let why = status["archive"]["error"].as_str().unwrap_or_default().to_owned();
+        (status["archive"]["state"] == state).then_some(why)
+    })
+}
+
 fn read_bucket(node: &Node, cluster_id: &str) -> Vec<Entry> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let keys = node.get("/api/v1/keys").is(200).json();

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     process::{Node, Spec},
+    real::{wait_archived, wait_state},
     server::{BUCKET, Conditions, Server},
     wait::wait_for,
 };
@@ -60,24 +61,6 @@ pub fn try_write(node: &Node, numbers: std::ops::Range<u64>) -> Result<(), (u64,
         answer.map_err(|error| (some[0], error))?.is(200);
     }
     Ok(())
-}
-
-pub fn wait_archived(node: &Node, records: u64) -> Value {
-    wait_for(&format!("{records} records are archived"), || {
-        let status = node.status()?;
-        let at = |name: &str| status["records"][name].as_u64();
-        (at("archived") == Some(records) && at("sealed") == Some(records)).then_some(status)
-    })
-}
-
-/// Waits until the archive is in this state, and gives why.
-#[track_caller]
-pub fn wait_state(node: &Node, state: &str) -> String {
-    wait_for(&format!("the archive is {state}"), || {
-        let status = node.status()?;
-        let why = status["archive"]["error"].as_str().unwrap_or_default().to_owned();
-        (status["archive"]["state"] == state).then_some(why)
-    })
 }
 
 /// The command line, which knows the server as an operator's would.

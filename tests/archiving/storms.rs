@@ -10,7 +10,8 @@ use hyper::Method;
 
 use crate::{
     process::Node,
-    s3::{is_whole, runtime, spec, wait_archived, wait_state, write},
+    real::{wait_archived, wait_state},
+    s3::{is_whole, runtime, spec, write},
     server::{Fault, Server},
     wait::wait_until,
 };
