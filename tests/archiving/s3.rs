@@ -19,7 +19,6 @@ use crate::{
     process::{Node, Spec},
     real::{wait_archived, wait_state},
     server::{BUCKET, Conditions, Server},
-    wait::wait_for,
 };
 
 pub const PREFIX: &str = "some/prefix";
