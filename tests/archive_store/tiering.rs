@@ -80,6 +80,15 @@ impl Archived {
         io
     }
 
+    /// A node that keeps no copies, whose first segment has left for a store that may fail.
+    async fn without_cache(&self) -> (Arc<Sealed>, Arc<Spoiling>, Thaw) {
+        let sealed = open(&self.node(1), 0).unwrap();
+        self.evict(&sealed, 0).await.unwrap();
+        let store = Spoiling::of(self);
+        let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
+        (sealed, store, thaw)
+    }
+
     async fn evict(&self, sealed: &Sealed, id: u64) -> Result<u64> {
         let object = &self.objects[id as usize];
         let file = fetched::fetch(&*self.store, object).await?;
@@ -441,11 +450,7 @@ fn a_store_that_lies_or_is_away_is_an_error_that_says_so_and_nothing_else_is() {
 fn a_request_that_stands_still_holds_nobody_up_and_a_store_that_does_is_said() {
     sim::runtime(6).block_on(async {
         let archived = archived(&[300, 10], Packing::Lz4).await;
-        let io = archived.node(1);
-        let sealed = open(&io, 0).unwrap();
-        archived.evict(&sealed, 0).await.unwrap();
-        let store = Spoiling::of(&archived);
-        let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
+        let (sealed, store, thaw) = archived.without_cache().await;
         let within = Duration::from_secs(5);
         store.hangs.store(1, Relaxed);
         let began = Instant::now();
@@ -483,11 +488,7 @@ fn a_request_that_stands_still_holds_nobody_up_and_a_store_that_does_is_said() {
 fn a_store_that_is_away_is_left_alone_and_asked_again_now_and_then() {
     sim::runtime(7).block_on(async {
         let archived = archived(&[2_000, 10], Packing::Lz4).await;
-        let io = archived.node(1);
-        let sealed = open(&io, 0).unwrap();
-        archived.evict(&sealed, 0).await.unwrap();
-        let store = Spoiling::of(&archived);
-        let thaw = Thaw::new(sealed.clone(), Ok(store.clone()));
+        let (sealed, store, thaw) = archived.without_cache().await;
         // A record of each of some blocks.
         let block_of = |seq: &u64| sealed.record(Seq(*seq)).unwrap_err().cold_blocks().to_vec();
         let mut numbers: Vec<u64> = (0..2_000).collect();

@@ -50,6 +50,14 @@ pub fn spec(home: &Path, name: &str, id: u64, archive: &Path) -> Spec {
     spec
 }
 
+/// A node of a new ledger, `old`, all of whose records are archived.
+pub fn archived(home: &Path, archive: &Path, records: u64) -> Node {
+    let node = spec(home, "old", 1, archive).start_ready();
+    write(&node, 0..records);
+    wait_archived(&node, records);
+    node
+}
+
 #[track_caller]
 pub fn scribe(arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_scribe"))

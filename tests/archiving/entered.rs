@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    circle::{scribe, spec, write},
+    circle::{archived, scribe, spec, write},
     process::Node,
     real::{wait_archived, wait_state},
     wait::wait_until,
@@ -104,9 +104,7 @@ fn a_restored_node_signs_its_link_and_keeps_that_in_the_archive() {
     let home = tempfile::tempdir().unwrap();
     let archive = home.path().join("archive");
     let place = archive.to_str().unwrap();
-    let old = spec(home.path(), "old", 1, &archive).start_ready();
-    write(&old, 0..600);
-    wait_archived(&old, 600);
+    let old = archived(home.path(), &archive, 600);
     old.stop();
     let config = home.path().join("node.toml");
     fs::write(&config, "[ledger]\norigin = \"example.org/orders\"\n").unwrap();

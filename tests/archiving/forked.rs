@@ -1,7 +1,7 @@
 //! The old cluster was not stopped: it archives on between a restore from its archive and the new cluster's first look.
 
 use crate::{
-    circle::{has_all, restore, scribe, spec, write},
+    circle::{archived, has_all, restore, scribe, spec, write},
     real::wait_archived,
 };
 
@@ -10,9 +10,7 @@ fn what_the_old_cluster_archived_meanwhile_is_told_and_brought_back() {
     let home = tempfile::tempdir().unwrap();
     let archive = home.path().join("archive");
     let place = archive.to_str().unwrap();
-    let old = spec(home.path(), "old", 1, &archive).start_ready();
-    write(&old, 0..600);
-    wait_archived(&old, 600);
+    let old = archived(home.path(), &archive, 600);
     let told = restore(&archive, &home.path().join("new"));
     assert_eq!((&told["records"], &told["epoch"]), (&600.into(), &2.into()));
     write(&old, 600..1_400);
